@@ -1,0 +1,179 @@
+//! Why a call has no value.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+
+use crate::sync::Arc;
+
+/// Why a call has no value.
+///
+/// Cheap to clone whatever `E` is, because the function's error is held by one [`Arc`] that all
+/// callers of the flight share. So `E` need not be `Clone`: [`std::io::Error`] and
+/// `anyhow::Error` work.
+///
+/// More ways to fail will be added; match with a wildcard arm.
+///
+/// ```
+/// use shared_calls::{CallError, FlightGroup};
+/// use std::io;
+///
+/// let group = FlightGroup::<String, io::Error>::new();
+/// let error = group
+///     .call("motd", || std::fs::read_to_string("/no/such/file"))
+///     .unwrap_err();
+/// match error {
+///     CallError::Failed(e) => assert_eq!(e.kind(), io::ErrorKind::NotFound),
+///     other => panic!("unexpected: {other}"),
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CallError<E> {
+    /// The function returned this error. One allocation, shared by all callers of the flight.
+    Failed(Arc<E>),
+    /// The leader's function panicked. Followers get this; the leader itself unwinds with the
+    /// original payload.
+    Panicked(Panicked),
+    /// The leader went away without an outcome: its [`Leader`](crate::Leader) was dropped.
+    Abandoned,
+}
+
+impl<E> CallError<E> {
+    /// The function's own error, if that is why the call failed.
+    ///
+    /// ```
+    /// let group = shared_calls::FlightGroup::<(), &str>::new();
+    /// let error = group.call("k", || Err("no route")).unwrap_err();
+    /// assert_eq!(error.failed(), Some(&"no route"));
+    /// ```
+    #[must_use]
+    pub fn failed(&self) -> Option<&E> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Takes the function's own error out.
+    ///
+    /// A call without followers can always do so. Where the flight was shared, the last holder of
+    /// the error can.
+    ///
+    /// # Errors
+    ///
+    /// Gives `self` back when this is no [`Failed`](Self::Failed), or when another caller still
+    /// holds the same error.
+    ///
+    /// ```
+    /// let group = shared_calls::FlightGroup::<(), String>::new();
+    /// let error = group.call("k", || Err("no route".to_owned())).unwrap_err();
+    /// assert_eq!(error.into_failed().unwrap(), "no route");
+    /// ```
+    pub fn into_failed(self) -> Result<E, Self> {
+        match self {
+            Self::Failed(error) => Arc::try_unwrap(error).map_err(Self::Failed),
+            other => Err(other),
+        }
+    }
+}
+
+// By hand, because a derive would ask for `E: Clone`.
+impl<E> Clone for CallError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(panicked) => Self::Panicked(panicked.clone()),
+            Self::Abandoned => Self::Abandoned,
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => write!(f, "the shared call failed: {error}"),
+            Self::Panicked(panicked) => panicked.fmt(f),
+            Self::Abandoned => {
+                f.write_str("the leader of the shared call went away without an outcome")
+            }
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CallError<E> {
+    /// The function's own error, for [`Failed`](Self::Failed).
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.failed().map(|error| error as _)
+    }
+}
+
+/// The leader's function panicked.
+///
+/// What a follower learns of a panic in another thread: [`message`](Self::message), where the
+/// panic carried text. The payload itself goes on unwinding through the leader.
+///
+/// ```
+/// use shared_calls::{CallError, FlightGroup, Joined};
+/// use std::panic::{catch_unwind, AssertUnwindSafe};
+///
+/// let group = FlightGroup::<u32, std::io::Error>::new();
+/// std::thread::scope(|s| {
+///     let (begun_tx, begun) = std::sync::mpsc::channel();
+///     let (go, go_rx) = std::sync::mpsc::channel::<()>();
+///     let leader = s.spawn(|| {
+///         let led = catch_unwind(AssertUnwindSafe(|| {
+///             group.call("k", move || {
+///                 begun_tx.send(()).unwrap();
+///                 go_rx.recv().unwrap();
+///                 panic!("disk on fire")
+///             })
+///         }));
+///         assert_eq!(*led.unwrap_err().downcast::<&str>().unwrap(), "disk on fire");
+///     });
+///     begun.recv().unwrap();
+///     let Joined::Follower(follower) = group.join("k") else { unreachable!() };
+///     go.send(()).unwrap();
+///     match follower.wait().result {
+///         Err(CallError::Panicked(p)) => assert_eq!(p.message(), Some("disk on fire")),
+///         other => panic!("unexpected: {other:?}"),
+///     }
+///     leader.join().unwrap();
+/// });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Panicked {
+    message: Option<Arc<str>>,
+}
+
+impl Panicked {
+    pub(crate) fn new(payload: &(dyn Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&'static str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Self {
+            message: text.map(Arc::from),
+        }
+    }
+
+    /// The panic's message, if its payload was text (as that of `panic!` is).
+    ///
+    /// See [`Panicked`] for an example.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the leader of the shared call panicked")?;
+        match self.message() {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Panicked {}

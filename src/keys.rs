@@ -1,0 +1,163 @@
+//! A `HashMap` whose keys are hashed once, by the caller, before any lock is taken.
+//!
+//! It differs from `HashMap<K, T>` in what runs under the lock that guards it: of the user's code
+//! only `Eq`, only in [`get_mut`](KeyMap::get_mut), and that changes nothing. So no panic of the
+//! user's can leave the map half-changed, growing and shrinking never call `Hash`, and an entry is
+//! removed by identity, without a key.
+
+use std::borrow::Borrow;
+use std::collections::hash_map::{Entry, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A map that never held more keys than this does not shrink.
+const KEPT: usize = 64;
+
+pub(crate) struct KeyMap<K, T> {
+    by_hash: HashMap<u64, Slot<K, T>, BuildHasherDefault<AsIs>>,
+    len: usize,
+    /// The most keys held since the map last shrank. The table's own `capacity()` will not do: it
+    /// leaves out what removed entries still occupy.
+    peak: usize,
+}
+
+/// The entries whose keys have the same 64-bit hash: nearly always one.
+struct Slot<K, T> {
+    first: (K, T),
+    others: Vec<(K, T)>,
+}
+
+impl<K, T> KeyMap<K, T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_hash: HashMap::default(),
+            len: 0,
+            peak: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn get_mut<Q>(&mut self, hash: u64, key: &Q) -> Option<&mut T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let Slot { first, others } = self.by_hash.get_mut(&hash)?;
+        std::iter::once(first)
+            .chain(others)
+            .find(|entry| entry.0.borrow() == key)
+            .map(|entry| &mut entry.1)
+    }
+
+    /// Adds an entry for a key that the map does not have.
+    pub(crate) fn insert(&mut self, hash: u64, key: K, value: T) {
+        match self.by_hash.entry(hash) {
+            Entry::Occupied(slot) => slot.into_mut().others.push((key, value)),
+            Entry::Vacant(slot) => {
+                slot.insert(Slot {
+                    first: (key, value),
+                    others: Vec::new(),
+                });
+            }
+        }
+        self.len += 1;
+        self.peak = self.peak.max(self.len);
+    }
+
+    /// Removes the entry with this hash whose value `is_it`. The entry is handed back, not
+    /// dropped: a key's `Drop` is the user's code.
+    pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(K, T)> {
+        let slot = self.by_hash.get_mut(&hash)?;
+        let removed = if let Some(i) = slot.others.iter().position(|(_, value)| is_it(value)) {
+            slot.others.swap_remove(i)
+        } else if !is_it(&slot.first.1) {
+            return None;
+        } else if let Some(other) = slot.others.pop() {
+            std::mem::replace(&mut slot.first, other)
+        } else {
+            self.by_hash.remove(&hash)?.first
+        };
+        self.len -= 1;
+        self.shrink();
+        Some(removed)
+    }
+
+    /// Gives memory back after a spike of keys, which `HashMap` never does by itself. It moves the
+    /// keys that are left when seven eighths have gone, so the cost, spread over the removals that
+    /// led here, is a constant for each, and the map can double before it grows again.
+    fn shrink(&mut self) {
+        if self.peak > KEPT && self.len <= self.peak / 8 {
+            self.by_hash.shrink_to(self.len * 2);
+            self.peak = self.len * 2;
+        }
+    }
+}
+
+/// The hasher of keys that are hashes already.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed")
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::KeyMap;
+
+    #[test]
+    fn keys_with_the_same_hash_stay_apart() {
+        let mut map = KeyMap::new();
+        for key in 0..4u64 {
+            map.insert(7, key, key * 10);
+        }
+        assert_eq!(map.get_mut(7, &2), Some(&mut 20));
+        assert_eq!(map.get_mut(8, &2), None);
+        assert_eq!(map.remove(7, |v| *v == 99), None);
+        for key in [0, 3, 1, 2] {
+            assert_eq!(map.remove(7, |v| *v == key * 10), Some((key, key * 10)));
+            assert_eq!(map.get_mut(7, &key), None);
+        }
+        assert_eq!(map.len(), 0);
+        assert!(map.by_hash.is_empty());
+    }
+
+    #[test]
+    fn capacity_comes_back_after_a_spike() {
+        let mut map = KeyMap::new();
+        for key in 0..100_000u64 {
+            map.insert(key, key, key);
+        }
+        for key in 0..100_000u64 {
+            assert_eq!(map.get_mut(key, &key), Some(&mut key.clone()));
+            assert_eq!(map.remove(key, |v| *v == key), Some((key, key)));
+        }
+        assert!(map.peak <= super::KEPT);
+        assert!(map.by_hash.capacity() <= 2 * super::KEPT);
+    }
+
+    #[test]
+    fn a_map_of_steady_size_does_not_shrink() {
+        let mut map = KeyMap::new();
+        for key in 0..1_000u64 {
+            map.insert(key, key, ());
+        }
+        for key in 0..10_000u64 {
+            map.remove(key, |()| true);
+            map.insert(key + 1_000, key + 1_000, ());
+        }
+        assert_eq!((map.len(), map.peak), (1_000, 1_000));
+    }
+}
