@@ -12,7 +12,6 @@
 
 use std::fmt;
 
-use crate::error::CallError;
 use crate::latch::Latch;
 use crate::outcome::{Outcome, Role};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
@@ -72,26 +71,13 @@ impl<V, E> Flight<V, E> {
 
     /// Publishes the outcome and wakes the followers. To be called by the leader, once, and only
     /// after the map has ceased to name the flight (G2).
-    pub(crate) fn land(&self, result: Result<V, CallError<E>>, followers: usize) {
-        self.landed.set(Outcome {
-            result,
-            role: Role::Led,
-            followers,
-        });
+    pub(crate) fn land(&self, outcome: Arc<Outcome<V, E>>) {
+        self.landed.set(outcome);
     }
 
-    /// Blocks until the flight has landed; then its outcome, as seen by someone with this role.
-    /// The value is cloned outside every lock, and the last one to ask gets it uncloned.
-    pub(crate) fn outcome(self: Arc<Self>, role: Role) -> Outcome<V, E>
-    where
-        V: Clone,
-    {
-        self.landed.wait();
-        let outcome = match Arc::try_unwrap(self) {
-            Ok(last) => last.landed.into_inner().expect("waited for above"),
-            Err(shared) => shared.landed.wait().clone(),
-        };
-        Outcome { role, ..outcome }
+    /// Blocks until the flight has landed.
+    pub(crate) fn wait(&self) -> Arc<Outcome<V, E>> {
+        self.landed.wait()
     }
 }
 
@@ -145,7 +131,9 @@ impl<V, E> Follower<V, E> {
         V: Clone,
     {
         let flight = self.flight.take().expect("taken only here");
-        flight.outcome(Role::Followed)
+        let landed = flight.wait();
+        drop(flight);
+        Outcome::of(landed, Role::Followed)
     }
 }
 

@@ -252,23 +252,22 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 reuse: std::mem::size_of_val(key) <= SPARE_KEY_BYTES,
             })
         };
-        // An entry made outside the lock, for the second time around. Declared before the guard, so
-        // that it is dropped after it where it is not needed in the end.
-        let mut entry = None;
-        loop {
+        let mut entry = None; // Made outside the lock, for the second time around.
+        let joined = loop {
             let mut map = self.map.lock();
             if let Some(flight) = map.flights.get_mut(hash, key) {
-                if flight.board() {
-                    return Joined::Follower(Follower::new(Arc::clone(flight)));
-                }
-                // Closed and not yet unlinked: its function has returned before this call looked.
-                // Its leader will find it gone (G6) and still holds it, so this drops no value.
-                *flight = Arc::new(Flight::new());
-                return lead(Arc::clone(flight));
+                break if flight.board() {
+                    Joined::Follower(Follower::new(Arc::clone(flight)))
+                } else {
+                    // Closed and not yet unlinked: its function had returned before this call
+                    // looked. Its leader still holds it, so this drops no value.
+                    *flight = Arc::new(Flight::new());
+                    lead(Arc::clone(flight))
+                };
             }
             if let Some((key, flight)) = entry.take() {
                 map.flights.insert(hash, key, Arc::clone(&flight));
-                return lead(flight);
+                break lead(flight);
             }
             let spare = map.spares.pop();
             drop(map);
@@ -280,7 +279,11 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 }
                 None => (key.to_owned(), Arc::new(Flight::new())),
             });
-        }
+        };
+        // Not needed where another caller's flight was found the second time around. Should the
+        // key's `Drop` panic, `joined` is dropped and ends the flight.
+        drop(entry);
+        joined
     }
 }
 
@@ -384,8 +387,8 @@ pub struct Leader<'g, V, E, K = String, S = RandomState> {
 enum Ended<V, E> {
     /// Still in the leader's hands: nobody followed.
     Alone(Outcome<V, E>),
-    /// In the flight, for the followers and the leader to clone.
-    Shared(Arc<Flight<V, E>>),
+    /// With the followers, for all of them and the leader to clone.
+    Shared(Arc<Outcome<V, E>>),
 }
 
 impl<V, E, K, S> Leader<'_, V, E, K, S> {
@@ -413,7 +416,7 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
     {
         match self.end(|| result.map_err(|error| CallError::Failed(Arc::new(error)))) {
             Some(Ended::Alone(outcome)) => outcome,
-            Some(Ended::Shared(flight)) => flight.outcome(Role::Led),
+            Some(Ended::Shared(landed)) => Outcome::of(landed, Role::Led),
             None => unreachable!("ended only here or by drop"),
         }
     }
@@ -436,7 +439,7 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
     }
 
     /// Runs the leader's function. A panic lands as [`CallError::Panicked`] before it goes on.
-    fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
+    pub(crate) fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
     where
         V: Clone,
     {
@@ -456,15 +459,17 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
         flight.close();
         let result = result();
         let (followers, entry) = self.group.unlink(self.hash, &flight, self.reuse);
+        let outcome = Outcome {
+            result,
+            role: Role::Led,
+            followers,
+        };
         let ended = if followers == 0 {
-            Ended::Alone(Outcome {
-                result,
-                role: Role::Led,
-                followers,
-            })
+            Ended::Alone(outcome)
         } else {
-            flight.land(result, followers);
-            Ended::Shared(flight)
+            let outcome = Arc::new(outcome);
+            flight.land(Arc::clone(&outcome));
+            Ended::Shared(outcome)
         };
         drop(entry);
         Some(ended)

@@ -69,7 +69,10 @@ impl<K, T> KeyMap<K, T> {
     /// Removes the entry with this hash whose value `is_it`. The entry is handed back, not
     /// dropped: a key's `Drop` is the user's code.
     pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(K, T)> {
-        let slot = self.by_hash.get_mut(&hash)?;
+        let Entry::Occupied(mut found) = self.by_hash.entry(hash) else {
+            return None;
+        };
+        let slot = found.get_mut();
         let removed = if let Some(i) = slot.others.iter().position(|(_, value)| is_it(value)) {
             slot.others.swap_remove(i)
         } else if !is_it(&slot.first.1) {
@@ -77,7 +80,7 @@ impl<K, T> KeyMap<K, T> {
         } else if let Some(other) = slot.others.pop() {
             std::mem::replace(&mut slot.first, other)
         } else {
-            self.by_hash.remove(&hash)?.first
+            found.remove().first
         };
         self.len -= 1;
         self.shrink();

@@ -4,54 +4,43 @@
 //! looks under the same lock and gives the lock up only inside `Condvar::wait`, which releases and
 //! sleeps in one step; so `set` comes either before the look, which then sees the value, or after
 //! the sleep has begun, and then its notification wakes the sleeper. No wake-up can fall between.
-//!
-//! The value itself is read without the lock: once set it never changes, so woken waiters can
-//! clone it side by side.
 
-use crate::sync::{Condvar, Mutex, OnceLock};
+use crate::sync::{Arc, Condvar, Mutex};
 
 pub(crate) struct Latch<T> {
-    /// Written once, with `lock` held; read by anyone at any time.
-    value: OnceLock<T>,
-    lock: Mutex<()>,
+    /// `None` while shut. In an `Arc`, so that under the lock a waiter only counts itself in, and
+    /// whatever it does with the value then, it does beside the others.
+    value: Mutex<Option<Arc<T>>>,
     opened: Condvar,
 }
 
 impl<T> Latch<T> {
     pub(crate) fn new() -> Self {
         Self {
-            value: OnceLock::new(),
-            lock: Mutex::new(()),
+            value: Mutex::new(None),
             opened: Condvar::new(),
         }
     }
 
-    /// Opens the latch and wakes every waiter. Only the first call has an effect.
-    pub(crate) fn set(&self, value: T) {
-        let guard = self.lock.lock();
-        let refused = self.value.set(value);
+    /// Opens the latch and wakes every waiter. To be called once.
+    pub(crate) fn set(&self, value: Arc<T>) {
+        let mut guard = self.value.lock();
+        debug_assert!(guard.is_none(), "a latch is set once");
+        *guard = Some(value);
         drop(guard);
         // Notified after unlocking: a waiter that woke under the lock would only block on it.
         self.opened.notify_all();
-        debug_assert!(refused.is_ok(), "a latch is set once");
     }
 
     /// Blocks until the latch is open.
-    pub(crate) fn wait(&self) -> &T {
-        if let Some(value) = self.value.get() {
-            return value;
-        }
-        let mut guard = self.lock.lock();
+    pub(crate) fn wait(&self) -> Arc<T> {
+        let mut guard = self.value.lock();
         loop {
-            if let Some(value) = self.value.get() {
-                return value;
+            if let Some(value) = &*guard {
+                return Arc::clone(value);
             }
             // A loop, because a condition variable may wake without having been notified.
             guard = self.opened.wait(guard);
         }
-    }
-
-    pub(crate) fn into_inner(self) -> Option<T> {
-        self.value.into_inner()
     }
 }

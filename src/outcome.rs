@@ -1,6 +1,7 @@
 //! What a call gets back.
 
 use crate::error::CallError;
+use crate::sync::Arc;
 
 /// What one call got: the result, which part the call played, and how many shared it.
 ///
@@ -72,6 +73,15 @@ impl<V, E> Outcome<V, E> {
     #[must_use]
     pub fn shared(&self) -> bool {
         self.followers > 0
+    }
+}
+
+impl<V: Clone, E> Outcome<V, E> {
+    /// A landed outcome, as one in this role sees it. The last one to ask gets the value itself,
+    /// everyone before a clone.
+    pub(crate) fn of(landed: Arc<Self>, role: Role) -> Self {
+        let outcome = Arc::try_unwrap(landed).unwrap_or_else(|shared| Self::clone(&shared));
+        Self { role, ..outcome }
     }
 }
 

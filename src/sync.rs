@@ -2,7 +2,7 @@
 //! file unchanged and put loom's primitives in this one's place.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
+pub(crate) use std::sync::{Arc, MutexGuard};
 use std::sync::{PoisonError, TryLockError};
 
 /// A mutex that does not poison. The only code of a user's that ever runs under one of this

@@ -1,0 +1,107 @@
+//! What `src/sync.rs` offers, made of loom's primitives.
+//!
+//! loom's `Condvar` never wakes without a notification, so code that does not loop would pass. The
+//! one here has a budget of spurious wake-ups: as long as it lasts, a wait is an unlock and a lock,
+//! which to its caller is a wake-up after an arbitrary delay. With a budget of zero every wait is a
+//! real one: only that finds a lost wake-up. So models run with 0, 1 and 2.
+
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicUsize as StdAtomicUsize;
+
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+// loom's own `Arc` would multiply the executions and find nothing: no ordering hangs on a count.
+pub(crate) use std::sync::Arc;
+
+thread_local! {
+    // All threads of a model run on the thread that explores it, so these belong to one model.
+    static BUDGET: Cell<usize> = const { Cell::new(0) };
+    static NOTIFIED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Sets how many spurious wake-ups every condition variable made from now on has to spend.
+pub(crate) fn set_budget(spurious: usize) {
+    BUDGET.set(spurious);
+}
+
+/// How often `notify_all` was called since the last time this was asked.
+pub(crate) fn take_notified() -> usize {
+    NOTIFIED.take()
+}
+
+pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard {
+            mutex: self,
+            inner: self.0.lock().expect("loom does not poison"),
+        }
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let inner = self.0.try_lock().ok()?;
+        Some(MutexGuard { mutex: self, inner })
+    }
+}
+
+/// Knows its mutex, unlike loom's, so that [`Condvar::wait`] can take it anew.
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    inner: loom::sync::MutexGuard<'a, T>,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+pub(crate) struct Condvar {
+    inner: loom::sync::Condvar,
+    spurious: StdAtomicUsize,
+}
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: loom::sync::Condvar::new(),
+            spurious: StdAtomicUsize::new(BUDGET.get()),
+        }
+    }
+
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let mutex = guard.mutex;
+        let left = self.spurious.load(Ordering::Relaxed);
+        if left > 0 {
+            self.spurious.store(left - 1, Ordering::Relaxed);
+            drop(guard);
+            return mutex.lock();
+        }
+        MutexGuard {
+            mutex,
+            inner: self.inner.wait(guard.inner).expect("loom does not poison"),
+        }
+    }
+
+    pub(crate) fn notify_all(&self) {
+        NOTIFIED.set(NOTIFIED.get() + 1);
+        self.inner.notify_all();
+    }
+
+    /// Not used by the sources, but by a seeded bug.
+    pub(crate) fn notify_one(&self) {
+        self.inner.notify_one();
+    }
+}
