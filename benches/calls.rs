@@ -1,0 +1,180 @@
+//! What a call costs, beside the hand-written version and beside the bare primitives. For figures
+//! over time; `bars` compares them within one run.
+//!
+//! ```text
+//! cargo bench --bench calls            # about two minutes
+//! cargo bench --bench calls -- lone    # one group of them
+//! ```
+
+#[cfg(not(loom))]
+mod handwritten;
+#[cfg(not(loom))]
+mod release;
+
+// Without criterion there is nothing to run.
+#[cfg(loom)]
+fn main() {}
+
+#[cfg(not(loom))]
+fn main() {
+    benches::benches();
+    criterion::Criterion::default()
+        .configure_from_args()
+        .final_summary();
+}
+
+#[cfg(not(loom))]
+mod benches {
+    use std::hint::black_box;
+    use std::io;
+    use std::sync::{Arc, Barrier, Mutex};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use criterion::{criterion_group, BenchmarkId, Criterion, SamplingMode, Throughput};
+    use shared_calls::FlightGroup;
+
+    use crate::handwritten::Handwritten;
+    use crate::release::{Bare, ByHand, Crew, Release};
+
+    type ByKey<K> = Handwritten<K, Result<u64, Arc<io::Error>>>;
+
+    criterion_group! {
+        name = benches;
+        config = Criterion::default()
+            .warm_up_time(Duration::from_millis(500))
+            .measurement_time(Duration::from_secs(2))
+            .sample_size(50);
+        targets = lone, same_key, distinct_keys, release
+    }
+
+    /// One thread, nobody to share with.
+    fn lone(c: &mut Criterion) {
+        let mut lone = c.benchmark_group("lone");
+
+        let group = FlightGroup::<u64, io::Error>::new();
+        lone.bench_function("str/group", |b| {
+            b.iter(|| group.call(black_box("user:42"), || Ok(black_box(42))))
+        });
+        let by_hand = ByKey::<String>::new();
+        lone.bench_function("str/by_hand", |b| {
+            b.iter(|| by_hand.call(black_box("user:42"), || Ok(black_box(42))))
+        });
+        let group = FlightGroup::<u64, io::Error, u64>::new();
+        lone.bench_function("u64/group", |b| {
+            b.iter(|| group.call(black_box(&42), || Ok(black_box(42))))
+        });
+        let by_hand = ByKey::<u64>::new();
+        lone.bench_function("u64/by_hand", |b| {
+            b.iter(|| by_hand.call(black_box(&42), || Ok(black_box(42))))
+        });
+        let mutex = Mutex::new(0);
+        lone.bench_function("two_lock_pairs", |b| {
+            b.iter(|| two_lock_pairs(&mutex, || ()))
+        });
+    }
+
+    const THREADS: u64 = 8;
+
+    /// Eight threads that all ask for one thing, which takes about a microsecond.
+    fn same_key(c: &mut Criterion) {
+        let mut same_key = c.benchmark_group("same_key");
+        same_key.throughput(Throughput::Elements(THREADS));
+
+        let group = FlightGroup::<u64, io::Error>::new();
+        same_key.bench_function("group", |b| {
+            b.iter_custom(|calls| from_threads(calls, |_| group.call("user:42", || Ok(short()))))
+        });
+        let by_hand = ByKey::<String>::new();
+        same_key.bench_function("by_hand", |b| {
+            b.iter_custom(|calls| from_threads(calls, |_| by_hand.call("user:42", || Ok(short()))))
+        });
+        let mutex = Mutex::new(0);
+        same_key.bench_function("two_lock_pairs", |b| {
+            b.iter_custom(|calls| from_threads(calls, |_| two_lock_pairs(&mutex, short)))
+        });
+    }
+
+    /// Eight threads that each ask for a thing of their own: all they share is the map's lock.
+    fn distinct_keys(c: &mut Criterion) {
+        let mut distinct_keys = c.benchmark_group("distinct_keys");
+        distinct_keys.throughput(Throughput::Elements(THREADS));
+        let keys: Vec<String> = (0..THREADS).map(|i| format!("user:{i}")).collect();
+
+        let group = FlightGroup::<u64, io::Error>::new();
+        distinct_keys.bench_function("group", |b| {
+            b.iter_custom(|calls| from_threads(calls, |i| group.call(&*keys[i], || Ok(short()))))
+        });
+        let by_hand = ByKey::<String>::new();
+        distinct_keys.bench_function("by_hand", |b| {
+            b.iter_custom(|calls| from_threads(calls, |i| by_hand.call(&*keys[i], || Ok(short()))))
+        });
+        let mutex = Mutex::new(0);
+        distinct_keys.bench_function("two_lock_pairs", |b| {
+            b.iter_custom(|calls| from_threads(calls, |_| two_lock_pairs(&mutex, short)))
+        });
+    }
+
+    /// From the end of the leader's function until the last follower has the value.
+    fn release(c: &mut Criterion) {
+        let mut release = c.benchmark_group("release");
+        // Having the followers wait takes many times longer than releasing them and is not counted,
+        // so little time measured is much time spent.
+        release
+            .sampling_mode(SamplingMode::Flat)
+            .warm_up_time(Duration::from_millis(10))
+            .sample_size(20);
+        for followers in [8, 64, 512] {
+            release.measurement_time(Duration::from_millis(40 + followers / 2));
+            let contenders: [(&str, Arc<dyn Release>); 3] = [
+                ("group", Arc::new(FlightGroup::<u64, io::Error>::new())),
+                ("by_hand", Arc::new(ByHand::new())),
+                ("bare_broadcast", Arc::new(Bare::new())),
+            ];
+            for (name, contender) in contenders {
+                let crew = Crew::new(followers as usize, vec![contender]);
+                release.bench_function(BenchmarkId::new(name, followers), |b| {
+                    b.iter_custom(|rounds| (0..rounds).map(|_| crew.round()).sum())
+                });
+            }
+        }
+    }
+
+    /// What even the barest singleflight has to do: look a call up, and take it out again.
+    fn two_lock_pairs<T>(mutex: &Mutex<u64>, between: impl FnOnce() -> T) -> T {
+        *black_box(mutex).lock().unwrap() += 1;
+        let value = between();
+        *black_box(mutex).lock().unwrap() += 1;
+        value
+    }
+
+    /// A function of about a microsecond.
+    fn short() -> u64 {
+        (0..1_000).fold(0, |sum, i| black_box(sum + i))
+    }
+
+    /// How long the threads take to call so many times each. `call` gets the thread's number.
+    fn from_threads<T>(calls: u64, call: impl Fn(usize) -> T + Sync) -> Duration {
+        let barrier = Barrier::new(THREADS as usize);
+        let caller = |thread| {
+            barrier.wait();
+            let begin = Instant::now();
+            for _ in 0..calls {
+                black_box(call(thread));
+            }
+            (begin, Instant::now())
+        };
+        let caller = &caller;
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS as usize)
+                .map(|thread| scope.spawn(move || caller(thread)))
+                .collect();
+            // The clock is read by the callers, since this thread may have to wait for a processor.
+            let spans = threads.into_iter().map(|thread| thread.join().unwrap());
+            let (begin, end) = spans
+                .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+                .expect("there are threads");
+            end - begin
+        })
+    }
+}
