@@ -1,0 +1,35 @@
+//! What the service is made of, as the command line and the environment say.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::cache::Cache;
+use crate::db::Database;
+use crate::service::{Calls, Expiry, Service};
+
+/// Time limit for each exchange with Redis.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub struct Config {
+    pub database: PathBuf,
+    /// By how much each query is made slower than it is.
+    pub database_latency: Duration,
+    /// `None`: the cache is in this process.
+    pub redis_url: Option<String>,
+}
+
+impl Config {
+    pub fn service(&self, calls: Box<Calls>) -> Result<Service> {
+        let latency = self.database_latency;
+        let database = Database::open(&self.database, Box::new(move |_| thread::sleep(latency)))
+            .with_context(|| format!("cannot use the database {}", self.database.display()))?;
+        let cache = match &self.redis_url {
+            Some(url) => Cache::redis(url, REDIS_TIMEOUT).context("cannot use REDIS_URL")?,
+            None => Cache::memory(),
+        };
+        Ok(Service::new(calls, cache, database, Expiry::default()))
+    }
+}

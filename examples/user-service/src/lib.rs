@@ -1,0 +1,25 @@
+//! A user-information service: the story that go-zero's `SharedCalls` was written for.
+//!
+//! `GET /users/{id}` reads a cache, and on a miss the database, and fills the cache. When the
+//! entry of a much-asked-for user expires, all who ask at that moment miss together. Here one of
+//! them asks the database and the others wait for its answer.
+//!
+//! Read on in this order:
+//!
+//! - [`service`]: the read through the cache, all inside one shared call. The heart.
+//! - [`cache`], [`redis_pool`] and [`db`]: what is read. Each may fail; each is bounded in time.
+//! - [`http`]: the server, its threads and its routes.
+//! - [`config`]: puts the parts together.
+//! - [`demo`] and [`picture`]: 200 clients at one user, with and without sharing.
+
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod config;
+pub mod db;
+pub mod demo;
+pub mod http;
+pub mod picture;
+pub mod redis_pool;
+pub mod service;
+pub mod stats;

@@ -1,0 +1,109 @@
+//! The command line: `user-service` is the demo, `user-service serve` the service.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{mpsc, Arc};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use shared_calls::{FlightGroup, Unshared};
+use user_service::config::Config;
+use user_service::demo;
+use user_service::http::Server;
+use user_service::service::Calls;
+
+/// A user-information service that reads through a cache to a database.
+///
+/// The cache is in the process, or Redis where the environment variable REDIS_URL names one, such
+/// as redis://127.0.0.1:6379.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// What to do [default: demo]
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The SQLite file, made if missing [default: in the directory for temporary files]
+    #[arg(long, global = true, value_name = "PATH")]
+    db: Option<PathBuf>,
+    /// Make each database query this much slower [default: 100 for the demo, else 0]
+    #[arg(long, global = true, value_name = "MILLISECONDS")]
+    db_latency: Option<u64>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// 200 clients at one user, with and without sharing
+    Demo,
+    /// Serve GET /users/{id} and GET /stats until Ctrl-C
+    Serve {
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        addr: SocketAddr,
+        /// Let every request do its own load
+        #[arg(long)]
+        unshared: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    // Ends the process with code 2 if the arguments are wrong.
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("user-service: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    let command = args.command.unwrap_or(Command::Demo);
+    let latency = args.db_latency.unwrap_or(match command {
+        Command::Demo => 100,
+        Command::Serve { .. } => 0,
+    });
+    let config = Config {
+        database: args.db.unwrap_or_else(|| {
+            let temporary = std::env::temp_dir();
+            temporary.join("user-service").join("users.sqlite3")
+        }),
+        database_latency: Duration::from_millis(latency),
+        redis_url: std::env::var("REDIS_URL")
+            .ok()
+            .filter(|url| !url.is_empty()),
+    };
+    match command {
+        Command::Demo => demo::run(&config),
+        Command::Serve { addr, unshared } => serve(&config, addr, unshared),
+    }
+}
+
+fn serve(config: &Config, addr: SocketAddr, unshared: bool) -> Result<()> {
+    let calls: Box<Calls> = match unshared {
+        true => Box::new(Unshared),
+        false => Box::new(FlightGroup::<_, _>::new()),
+    };
+    let service = Arc::new(config.service(calls)?);
+    let (interrupted, interrupt) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        // Fails for a second Ctrl-C, when nobody listens any more: the service is stopping.
+        let _ = interrupted.send(());
+    })
+    .context("cannot catch Ctrl-C")?;
+    let server =
+        Server::start(addr, service).with_context(|| format!("cannot listen on {addr}"))?;
+
+    let mut out = std::io::stdout();
+    writeln!(
+        out,
+        "listening on http://{} (Ctrl-C stops)",
+        server.address()
+    )?;
+    interrupt.recv().context("nobody is left to say stop")?;
+    eprintln!("stopping ...");
+    drop(server);
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The program as a user starts it.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
+    command.args(arguments).env_remove("REDIS_URL");
+    command
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = program(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn the_demo_ends_by_itself_and_shows_one_query() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users");
+    let (code, stdout, stderr) = run(&["--db", path.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let mut table = stdout.lines().map(|line| line.split_whitespace());
+    assert!(
+        table.any(|row| row.take(3).eq(["FlightGroup", "200", "1"])),
+        "{stdout}"
+    );
+    assert!(
+        !stdout.contains('\x1b'),
+        "colour, though this is no terminal"
+    );
+    let widest = stdout.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "{widest:?} columns");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let (code, _, stderr) = run(&["serve", "--addr", "nowhere"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("nowhere"), "{stderr}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users");
+    let path = path.to_str().unwrap();
+    let (code, _, stderr) = run(&["serve", "--addr", &address, "--db", path]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains(&format!("cannot listen on {address}")),
+        "{stderr}"
+    );
+
+    let (code, _, stderr) = run(&["--db", directory.path().to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot use the database"), "{stderr}");
+
+    let (code, stdout, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("serve"), "{stdout}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_the_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users");
+    let mut service = program(&["serve", "--addr", "127.0.0.1:0", "--db"])
+        .arg(path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = service.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let url = line
+        .split_whitespace()
+        .find(|word| word.starts_with("http"));
+    let url = format!("{}/users/1", url.unwrap());
+    assert_eq!(ureq::get(&url).call().unwrap().status(), 200);
+
+    let interrupt = format!("kill -INT {}", service.id());
+    assert!(Command::new("sh")
+        .args(["-c", &interrupt])
+        .status()
+        .unwrap()
+        .success());
+    assert_eq!(service.wait().unwrap().code(), Some(0));
+    assert!(ureq::get(&url).call().is_err());
+}

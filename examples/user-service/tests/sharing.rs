@@ -1,0 +1,268 @@
+//! The service with its own cache and a real SQLite file.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{all_are, error, exchange, request, seen_by_sqlite, until, user, Counted, Held, Site};
+use rusqlite::Connection;
+use shared_calls::{FlightGroup, Unshared};
+use user_service::cache::Cache;
+use user_service::db::{Database, USERS};
+use user_service::http::THREADS;
+use user_service::service::{Expiry, Service};
+
+#[test]
+fn two_hundred_callers_one_query() {
+    let calls = Arc::new(Counted::default());
+    let all_here = Arc::clone(&calls);
+    let site = Site::start(
+        Box::new(calls),
+        Cache::memory(),
+        Expiry::default(),
+        move || all_here.wait_for(200),
+    );
+
+    all_are(&site.crowd(200, 101), &user(101));
+
+    let stats = site.stats();
+    assert_eq!((stats.database_queries, seen_by_sqlite(101)), (1, 1));
+    assert_eq!(stats.led + stats.followed, 200);
+    assert_eq!(stats.requests, [(200, 200)].into());
+}
+
+#[test]
+fn unshared_each_caller_has_a_query_of_its_own() {
+    let service = Arc::new(OnceLock::<Arc<Service>>::new());
+    let all = Arc::clone(&service);
+    let all_missed = move || until(|| all.get().unwrap().stats().cache_misses == 50);
+    let site = Site::start(
+        Box::new(Unshared),
+        Cache::memory(),
+        Expiry::default(),
+        all_missed,
+    );
+    assert!(service.set(Arc::clone(&site.service)).is_ok());
+
+    all_are(&site.crowd(50, 102), &user(102));
+
+    let stats = site.stats();
+    assert_eq!((stats.database_queries, seen_by_sqlite(102)), (50, 50));
+    assert_eq!((stats.led, stats.followed), (50, 0));
+}
+
+#[test]
+fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
+    Site::plain().expire_under_load(103, 100);
+}
+
+#[test]
+fn entries_expire_by_themselves() {
+    let expiry = Expiry {
+        user: Duration::from_millis(20),
+        ..Expiry::default()
+    };
+    let group = FlightGroup::<_, _>::new();
+    let began = Instant::now();
+    let site = Site::start(Box::new(group), Cache::memory(), expiry, || ());
+    until(|| {
+        assert_eq!(site.get(104), user(104));
+        site.stats().database_queries == 5
+    });
+    // The earliest that jitter allows.
+    assert!(began.elapsed() >= 4 * Duration::from_millis(19));
+}
+
+#[test]
+fn more_clients_than_threads_are_all_answered() {
+    let calls = Arc::new(Counted::default());
+    let all_busy = Arc::clone(&calls);
+    let site = Site::start(
+        Box::new(calls),
+        Cache::memory(),
+        Expiry::default(),
+        move || all_busy.wait_for(THREADS),
+    );
+    let clients = THREADS + 100;
+    all_are(&site.crowd(clients, 105), &user(105));
+    assert_eq!(seen_by_sqlite(105), 1);
+}
+
+#[test]
+fn a_database_that_fails_fails_its_flight_and_recovers() {
+    let calls = Arc::new(Held::default());
+    let site = Site::start(
+        Box::new(Arc::clone(&calls)),
+        Cache::memory(),
+        Expiry::default(),
+        || (),
+    );
+    let other = Arc::new(Mutex::new(Connection::open(site.database()).unwrap()));
+    let execute = |sql| other.lock().unwrap().execute_batch(sql).unwrap();
+    execute("BEGIN EXCLUSIVE");
+    calls.hold_next(199, || ());
+
+    let failed = error(503, "the database does not answer");
+    all_are(&site.crowd(200, 106), &failed);
+    let stats = site.stats();
+    assert_eq!((stats.led, stats.followed), (1, 199));
+    assert_eq!(stats.database_queries, 1);
+
+    execute("ROLLBACK");
+    assert_eq!(site.get(106), user(106));
+}
+
+#[test]
+fn an_unknown_id_reaches_the_database_once() {
+    let calls = Arc::new(Counted::default());
+    let all_here = Arc::clone(&calls);
+    let site = Site::start(
+        Box::new(calls),
+        Cache::memory(),
+        Expiry::default(),
+        move || all_here.wait_for(100),
+    );
+    let unknown = error(404, "no such user");
+
+    all_are(&site.crowd(100, USERS + 7), &unknown);
+    assert_eq!(seen_by_sqlite(USERS + 7), 1);
+    // From the placeholder.
+    assert_eq!(site.get(USERS + 7), unknown);
+    assert_eq!(seen_by_sqlite(USERS + 7), 1);
+}
+
+#[test]
+fn a_load_that_panics_fails_its_flight_and_nothing_else() {
+    let calls = Arc::new(Counted::default());
+    let broken = Arc::new(AtomicBool::new(true));
+    let (all, is_broken) = (Arc::clone(&calls), Arc::clone(&broken));
+    let site = Site::start(
+        Box::new(Arc::clone(&calls)),
+        Cache::memory(),
+        Expiry::default(),
+        move || {
+            if is_broken.load(Ordering::SeqCst) {
+                all.wait_for(10);
+                panic!("this panic is part of the test");
+            }
+        },
+    );
+    let address = site.server.address();
+    let failed = error(500, "the load panicked");
+
+    // Ten callers, again until one was seen to follow: each has called, but that it boards before
+    // the panic is likely only.
+    until(|| {
+        calls.calls.store(0, Ordering::SeqCst);
+        let get = || exchange(address, "GET", "/users/107");
+        let replies: Vec<_> = thread::scope(|scope| {
+            let clients: Vec<_> = (0..10).map(|_| scope.spawn(get)).collect();
+            clients.into_iter().map(|c| c.join().unwrap()).collect()
+        });
+        assert!(replies.iter().all(|(reply, _)| *reply == failed));
+        replies
+            .iter()
+            .any(|(_, role)| role.as_deref() == Some("followed"))
+    });
+
+    broken.store(false, Ordering::SeqCst);
+    all_are(&site.crowd(THREADS, 107), &user(107));
+}
+
+#[test]
+fn bad_requests() {
+    let site = Site::plain();
+    let request = |method, path: &str| request(site.server.address(), method, path);
+    let bad_id = error(400, "the id must be a positive number");
+    for id in ["", "0", "-1", "abc", "1.5", "%31", "99999999999999999999"] {
+        assert_eq!(request("GET", &format!("/users/{id}")), bad_id, "{id}");
+    }
+    assert_eq!(
+        request("GET", &format!("/users/{}", "1".repeat(5000))),
+        bad_id
+    );
+    for path in ["/", "/users", "/users/1/friends", "/admin"] {
+        assert_eq!(request("GET", path), error(404, "no such page"), "{path}");
+    }
+    for path in ["/users/1", "/stats"] {
+        assert_eq!(request("DELETE", path), error(405, "only GET is served"));
+    }
+    assert_eq!(request("GET", "/users/108?verbose=1"), user(108));
+
+    // What no client library would send.
+    let too_long = format!("GET /users/1 HTTP/1.1\r\nX: {}", "x".repeat(10_000));
+    for nonsense in ["\u{1}\u{2}\r\n\r\n", "GET /users/1\r\n\r\n", &too_long] {
+        let mut stream = TcpStream::connect(site.server.address()).unwrap();
+        stream.write_all(nonsense.as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{reply}");
+    }
+    assert_eq!(site.stats().database_queries, 1);
+}
+
+#[test]
+fn stats_are_served() {
+    let site = Site::plain();
+    site.get(109);
+    site.get(109);
+    assert_eq!(
+        request(site.server.address(), "GET", "/stats").body,
+        r#"{"requests":{"200":2},"led":2,"followed":0,"database_queries":1,"cache_hits":1,"cache_misses":1,"cache_errors":0}"#
+    );
+}
+
+#[test]
+fn stopping_answers_what_was_accepted() {
+    let (entered, in_query) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let group = FlightGroup::<_, _>::new();
+    let Site { server, .. } = Site::start(
+        Box::new(group),
+        Cache::memory(),
+        Expiry::default(),
+        move || {
+            entered.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+        },
+    );
+    let address = server.address();
+    thread::scope(|scope| {
+        let client = scope.spawn(move || request(address, "GET", "/users/110"));
+        in_query.recv().unwrap();
+        let stop = scope.spawn(move || drop(server));
+        release.send(()).unwrap();
+        assert_eq!(client.join().unwrap(), user(110));
+        stop.join().unwrap();
+    });
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn many_processes_may_make_the_same_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new").join("users");
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let database = Database::open(&path, Box::new(|_| ())).unwrap();
+                assert!(database.user(USERS).unwrap().is_some());
+            });
+        }
+    });
+    let left = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+    assert_eq!(left, 1, "temporary files are left behind");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "not SQLite".repeat(1000)).unwrap();
+    assert!(Database::open(file.path(), Box::new(|_| ())).is_err());
+}
