@@ -18,7 +18,7 @@ use crate::sync::Arc;
 ///
 /// fn calls(shared: bool) -> Arc<dyn SharedCalls<u32, std::io::Error>> {
 ///     if shared {
-///         Arc::new(FlightGroup::new())
+///         Arc::new(FlightGroup::<_, _>::new())
 ///     } else {
 ///         Arc::new(Unshared)
 ///     }

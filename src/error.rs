@@ -14,6 +14,10 @@ use crate::sync::Arc;
 ///
 /// More ways to fail will be added; match with a wildcard arm.
 ///
+/// `Display` includes the function's error, so that `{error}` in a log line is enough;
+/// [`source`](Error::source) gives that error, too. A reporter that prints the whole chain shows it
+/// twice: give it [`failed`](Self::failed) instead.
+///
 /// ```
 /// use shared_calls::{CallError, FlightGroup};
 /// use std::io;

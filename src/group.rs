@@ -10,8 +10,10 @@
 //! 3. publish the outcome and wake the followers.
 //!
 //! *Why in this order.* Whoever learns the outcome learns it after step 2, so a call that it makes
-//! next cannot find this flight again (G2). Swapping 2 and 3 hands callers results computed before
-//! they asked.
+//! next cannot find this flight again (G2). Swapped, and without step 1, late callers get results
+//! that others had long before. Step 1 alone would keep those away; it is there for callers that
+//! arrive between 1 and 2, who would be told something computed before they asked. What step 2 has
+//! to come first for all the same is the count of followers.
 //!
 //! *Why nobody is lost.* A caller becomes a follower under the map's lock, on a flight that the map
 //! names. Step 2 takes the same lock, so afterwards the flight's followers are all it will ever
@@ -19,7 +21,7 @@
 //! whose module says why it misses none. [`Leader`] takes the steps however it ends, on a value, an
 //! error, a panic or by being dropped (G4).
 //!
-//! *What runs under the map's lock* is in this file, plus the user's `Eq` (see `keys`). Making and
+//! *What runs under the map's lock* is in this file and `keys`, plus the user's `Eq`. Making and
 //! dropping keys, running the function, cloning and dropping outcomes all happen outside (G10).
 
 use std::borrow::Borrow;
@@ -37,7 +39,8 @@ use crate::sync::{Arc, Mutex};
 
 /// How many map entries a group keeps for reuse, so that a lone call allocates nothing.
 const SPARES: usize = 4;
-/// Keys larger than this many bytes are not kept for reuse.
+/// A key whose borrowed form is larger than this many bytes is not kept for reuse. What a borrowed
+/// form owns besides, as a `&String` does, cannot be seen.
 const SPARE_KEY_BYTES: usize = 256;
 
 /// A group of calls: of those with equal keys at the same time, one runs and all get its result.
@@ -48,7 +51,7 @@ const SPARE_KEY_BYTES: usize = 256;
 /// `Send + Sync`, and `K` is `Send`.
 ///
 /// A group is not a cache: once a flight has ended, nothing of its value is kept (G11). It keeps up
-/// to 4 retired keys and latches for reuse.
+/// to 4 retired keys for reuse, none that was looked up by a `str` or slice of over 256 bytes.
 ///
 /// Values are cloned for followers, each by itself and outside every lock. Where that is dear, make
 /// `V` an `Arc`.
@@ -106,6 +109,15 @@ impl<V, E, K> FlightGroup<V, E, K> {
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
     /// assert_eq!(group.call("k", || Ok(1)).unwrap(), 1);
+    /// ```
+    ///
+    /// Default type parameters count only where the type is written. Where it is inferred, write
+    /// `<_, _>` for the value and the error:
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, SharedCalls};
+    ///
+    /// let calls: Box<dyn SharedCalls<u32, std::io::Error>> = Box::new(FlightGroup::<_, _>::new());
     /// ```
     #[must_use]
     #[doc(alias = "NewSharedCalls")]
@@ -168,7 +180,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Hangs
     ///
-    /// If `f` calls the group with its own key, or two functions ask for each other's keys.
+    /// If `f` calls the group with its own key, or two functions ask for each other's keys. Or for
+    /// as long as the function that ran does: a follower waits for it without a limit.
     ///
     /// ```
     /// use shared_calls::FlightGroup;

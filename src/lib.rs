@@ -1,5 +1,99 @@
 //! When many threads ask for the same thing at the same time, one of them does the work and all of
 //! them get the result.
+//!
+//! A hot cache entry expires, a thousand requests arrive in the same millisecond, and all thousand
+//! go to the database. With a [`FlightGroup`] one goes, and the others wait for its answer:
+//!
+//! ```
+//! use shared_calls::{CallError, FlightGroup};
+//! use std::io;
+//! use std::sync::atomic::{AtomicUsize, Ordering};
+//!
+//! let users = FlightGroup::<String, io::Error>::new();
+//! let queries = AtomicUsize::new(0);
+//! std::thread::scope(|scope| {
+//!     for _ in 0..8 {
+//!         scope.spawn(|| {
+//!             let user = users.call("user:42", || {
+//!                 queries.fetch_add(1, Ordering::Relaxed); // the slow part
+//!                 Ok("Ada".to_owned())
+//!             })?;
+//!             assert_eq!(user, "Ada");
+//!             Ok::<(), CallError<io::Error>>(())
+//!         });
+//!     }
+//! });
+//! // Between 1 and 8: only calls that overlap in time share.
+//! assert!(queries.into_inner() <= 8);
+//! ```
+//!
+//! This is go-zero's `SharedCalls` (`SingleFlight`) and `golang.org/x/sync/singleflight` for
+//! threads: synchronous, without dependencies, without `unsafe`.
+//!
+//! # Words
+//!
+//! A *flight* is one execution of a function for a key, and everyone who shares its outcome. Its
+//! *leader* is the caller whose function runs; a *follower* waits for the leader's outcome. To
+//! *unlink* a flight is to take it out of the group's map; it *lands* when its outcome is published
+//! and its followers wake.
+//!
+//! # When not to use it
+//!
+//! - **As a cache.** Once a flight has landed, nothing of it is kept; the next call runs its
+//!   function. Put the look-up in your cache inside the shared function.
+//! - **In async code.** A follower blocks its thread.
+//! - **For functions that must run once per caller**: writes, counters, anything with an effect the
+//!   caller relies on.
+//! - **With a key that does not name every input.** Whoever has the same key gets the same value:
+//!   put the tenant, the permissions and the language into the key, or share what depends on none.
+//! - **Where a function may ask for its own key**, or two for each other's: they wait for ever.
+//!
+//! # What holds
+//!
+//! The numbers are cited throughout these pages, the tests and the models.
+//!
+//! - **G1 One at a time.** At most one execution for a key is in progress.
+//! - **G2 Unlink before landing.** A call that starts after another call on that key has returned
+//!   never shares that call's flight.
+//! - **G3 One outcome each.** Every call gets exactly one outcome, every follower its leader's, and
+//!   exactly one call of a flight is [`Role::Led`].
+//! - **G4 Nobody is left waiting.** However a leader ends, by a value, an error, a panic or a dropped
+//!   [`Leader`], every follower wakes with a typed outcome and the key is free at once. No panic
+//!   poisons the group or another key.
+//! - **G5 Happens-before.** What the function wrote is visible to every caller that gets its
+//!   outcome. It is visible to the next execution for that key, too.
+//! - **G6 Only its own entry.** A flight removes its own entry from the map, never its successor's.
+//! - **G10 User code runs outside the locks.** The function, and `Clone` and `Drop` of values,
+//!   errors and keys, may take long, block, panic, or call the group with another key. (`Eq` of
+//!   keys runs under the map's lock; a panic there leaves the group as it was. `Hash` does not.)
+//! - **G11 Nothing is kept.** A quiet group holds no values, errors or functions, and after a spike
+//!   of keys its memory goes back to near what it was. It keeps at most 4 keys for reuse.
+//! - **G12 A lone call is cheap.** With no follower: no allocation once warm, no clone of the value,
+//!   no wake-up system call.
+//!
+//! (G7 to G9 are about what this version does not have: read-your-writes, deadlines, and waits that
+//! can never end.)
+//!
+//! # Panics
+//!
+//! A panic in the function unwinds out of the leader's own call with its original payload. Followers
+//! get [`CallError::Panicked`] with the message. A program built with `panic = "abort"` dies
+//! instead, as ever.
+//!
+//! # What it costs
+//!
+//! A call that leads takes the map's lock three times, briefly: to look, to put its flight in, and to
+//! take it out. (Twice would do if the owned key were made under the lock, where a slow or panicking
+//! `Clone` would be everybody's problem.) A follower takes the map's lock once and the flight's latch
+//! once or twice. One lock guards the whole map, so very many threads on distinct keys queue up for
+//! it, for well under a microsecond each. A flight with followers allocates once and clones the
+//! value at most once for each of its callers, on their own threads.
+//!
+//! # For readers
+//!
+//! The sources are meant to be read, in this order: `group` (the algorithm), `flight` (its states),
+//! `latch` (why no wake-up is lost), `keys` (the map). The models in `loom-tests/` mount these very
+//! files and run them through every interleaving; `cargo models` also shows that they can fail.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -19,3 +113,8 @@ pub use error::{CallError, Panicked};
 pub use flight::Follower;
 pub use group::{FlightGroup, Joined, Leader};
 pub use outcome::{Outcome, Role};
+
+/// The README's examples run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
