@@ -9,14 +9,16 @@ use crate::sync::Arc;
 /// [`FlightGroup`](crate::FlightGroup).
 ///
 /// The trait is dyn-compatible: `Arc<dyn SharedCalls<User, DbError>>` works and has
-/// [`call`](Self::call). It is implemented by [`FlightGroup`](crate::FlightGroup), by [`Unshared`],
-/// and by references, boxes and `Arc`s of either.
+/// [`call`](Self::call); write `dyn SharedCalls<..> + Send + Sync` where it crosses threads. It is
+/// implemented by [`FlightGroup`](crate::FlightGroup), by [`Unshared`], and by references, boxes and
+/// `Arc`s of either. (On a plain `calls: &dyn SharedCalls<..>` write `(&calls).call(..)`, since a
+/// trait object itself has no generic methods.)
 ///
 /// ```
 /// use shared_calls::{FlightGroup, SharedCalls, Unshared};
 /// use std::sync::Arc;
 ///
-/// fn calls(shared: bool) -> Arc<dyn SharedCalls<u32, std::io::Error>> {
+/// fn calls(shared: bool) -> Arc<dyn SharedCalls<u32, std::io::Error> + Send + Sync> {
 ///     if shared {
 ///         Arc::new(FlightGroup::<_, _>::new())
 ///     } else {

@@ -10,7 +10,9 @@ use crate::sync::Arc;
 ///
 /// Cheap to clone whatever `E` is, because the function's error is held by one [`Arc`] that all
 /// callers of the flight share. So `E` need not be `Clone`: [`std::io::Error`] and
-/// `anyhow::Error` work.
+/// `anyhow::Error` work. (`CallError<E>` is an [`Error`] if `E` is; `anyhow::Error` and
+/// `Box<dyn Error>` are none themselves: take them out with [`into_failed`](Self::into_failed), or
+/// print them with `{}`.)
 ///
 /// More ways to fail will be added; match with a wildcard arm.
 ///

@@ -21,7 +21,7 @@
 //! whose module says why it misses none. [`Leader`] takes the steps however it ends, on a value, an
 //! error, a panic or by being dropped (G4).
 //!
-//! *What runs under the map's lock* is in this file and `keys`, plus the user's `Eq`. Making and
+//! *What runs under the map's lock* is in this file and `keys`, plus `Eq` of keys. Making and
 //! dropping keys, running the function, cloning and dropping outcomes all happen outside (G10).
 
 use std::borrow::Borrow;
@@ -175,8 +175,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `f` ran and panicked, with the same payload; the key is free at once. Also if `Hash`,
-    /// `Eq`, `to_owned` or `Drop` of the key, or `Clone` of the value panics: in this call alone.
+    /// If `f` ran and panicked, with the same payload; the key is free at once. Also if `Hash`, `Eq`,
+    /// `Borrow`, `to_owned` or `Drop` of the key, `Clone` of the value, or `Drop` of the value or
+    /// the error panics: in this call alone.
     ///
     /// # Hangs
     ///

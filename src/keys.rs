@@ -1,9 +1,9 @@
 //! A `HashMap` whose keys are hashed once, by the caller, before any lock is taken.
 //!
 //! It differs from `HashMap<K, T>` in what runs under the lock that guards it: of the user's code
-//! only `Eq`, only in [`get_mut`](KeyMap::get_mut), and that changes nothing. So no panic of the
-//! user's can leave the map half-changed, growing and shrinking never call `Hash`, and an entry is
-//! removed by identity, without a key.
+//! only `Eq` and `Borrow`, only in [`get_mut`](KeyMap::get_mut), and that changes nothing. So no
+//! panic of the user's can leave the map half-changed, growing and shrinking never call `Hash`, and
+//! an entry is removed by identity, without a key.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::{Entry, HashMap};

@@ -64,8 +64,9 @@
 //!   outcome. It is visible to the next execution for that key, too.
 //! - **G6 Only its own entry.** A flight removes its own entry from the map, never its successor's.
 //! - **G10 User code runs outside the locks.** The function, and `Clone` and `Drop` of values,
-//!   errors and keys, may take long, block, panic, or call the group with another key. (`Eq` of
-//!   keys runs under the map's lock; a panic there leaves the group as it was. `Hash` does not.)
+//!   errors and keys, may take long, block, panic, or call the group with another key. (`Eq` and
+//!   `Borrow` of keys run under the map's lock; a panic there leaves the group as it was. `Hash` does
+//!   not run there.)
 //! - **G11 Nothing is kept.** A quiet group holds no values, errors or functions, and after a spike
 //!   of keys its memory goes back to near what it was. It keeps at most 4 keys for reuse.
 //! - **G12 A lone call is cheap.** With no follower: no allocation once warm, no clone of the value,
@@ -86,8 +87,9 @@
 //! take it out. (Twice would do if the owned key were made under the lock, where a slow or panicking
 //! `Clone` would be everybody's problem.) A follower takes the map's lock once and the flight's latch
 //! once or twice. One lock guards the whole map, so very many threads on distinct keys queue up for
-//! it, for well under a microsecond each. A flight with followers allocates once and clones the
-//! value at most once for each of its callers, on their own threads.
+//! it, for well under a microsecond each. A flight with followers allocates its outcome, and is not
+//! used again, so that a later one allocates its key and its flight; it clones the value at most once
+//! for each of its callers, on their own threads.
 //!
 //! # For readers
 //!

@@ -6,8 +6,8 @@ pub(crate) use std::sync::{Arc, MutexGuard};
 use std::sync::{PoisonError, TryLockError};
 
 /// A mutex that does not poison. The only code of a user's that ever runs under one of this
-/// crate's locks is `Eq`, and it runs before anything is changed, so a panic leaves nothing
-/// half-done for poisoning to warn of.
+/// crate's locks is a key's `Eq` and `Borrow`, and it runs before anything is changed, so a panic
+/// leaves nothing half-done for poisoning to warn of.
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 impl<T> Mutex<T> {

@@ -1,0 +1,143 @@
+//! What the test files share. No test here waits for time to pass: threads are put in order by
+//! channels inside the shared function ([`gate`]), by places taken without waiting ([`lead`],
+//! [`follow`]), or by looking until something has happened ([`until`]).
+
+#![allow(dead_code)] // each test file uses some of it
+
+use std::borrow::Borrow;
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash};
+use std::io::Write;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::process::Command;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use shared_calls::{FlightGroup, Follower, Joined, Leader};
+
+/// Far longer than any test takes. Only a test that fails waits for it.
+pub const TOO_LONG: Duration = Duration::from_secs(120);
+
+/// Takes the lead on a key that nobody is at.
+pub fn lead<'g, V, E, K, Q, S>(
+    group: &'g FlightGroup<V, E, K, S>,
+    key: &Q,
+) -> Leader<'g, V, E, K, S>
+where
+    K: Borrow<Q>,
+    Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    S: BuildHasher,
+{
+    match group.join(key) {
+        Joined::Leader(leader) => leader,
+        Joined::Follower(_) => panic!("somebody leads already"),
+    }
+}
+
+/// Takes a follower's seat on a key that somebody is at.
+pub fn follow<V, E, K, Q, S>(group: &FlightGroup<V, E, K, S>, key: &Q) -> Follower<V, E>
+where
+    K: Borrow<Q>,
+    Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    S: BuildHasher,
+{
+    match group.join(key) {
+        Joined::Leader(_) => panic!("nobody leads"),
+        Joined::Follower(follower) => follower,
+    }
+}
+
+/// Asserts that the group has no flight left in its map.
+#[track_caller]
+pub fn assert_quiet(group: &impl Debug) {
+    let shown = format!("{group:?}");
+    assert!(shown.contains("in_flight: 0"), "{shown}");
+}
+
+/// Looks again and again until `happened`, and fails after [`TOO_LONG`].
+#[track_caller]
+pub fn until(what: &str, happened: impl Fn() -> bool) {
+    let deadline = Instant::now() + TOO_LONG;
+    while !happened() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        thread::yield_now();
+    }
+}
+
+/// Something to call inside a shared function: it tells the [`Gate`] that the function has begun,
+/// and returns when the gate is opened.
+pub fn gate() -> (impl FnOnce() + Send + 'static, Gate) {
+    let (begun, begun_rx) = mpsc::channel();
+    let (open, open_rx) = mpsc::channel();
+    let held = move || {
+        let _ = begun.send(());
+        // A gate that is dropped, by a test that fails, must not hold the function for ever.
+        open_rx.recv().expect("the gate is opened");
+    };
+    let gate = Gate {
+        begun: begun_rx,
+        open,
+    };
+    (held, gate)
+}
+
+/// See [`gate`].
+pub struct Gate {
+    begun: Receiver<()>,
+    open: Sender<()>,
+}
+
+impl Gate {
+    /// Returns once the function runs.
+    pub fn begun(&self) {
+        self.begun.recv().expect("the function begins");
+    }
+
+    /// Lets the function go on.
+    pub fn open(self) {
+        self.open.send(()).expect("the function waits here");
+    }
+}
+
+/// What `f` panicked with, as text.
+#[track_caller]
+pub fn panic_text(f: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("a panic");
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => (*payload.downcast::<&str>().expect("a panic with a text")).to_owned(),
+    }
+}
+
+/// Ends the process if it is not dropped in time, so that a test that hangs fails.
+#[must_use]
+pub struct Watchdog(Sender<()>);
+
+pub fn watchdog() -> Watchdog {
+    let (alive, gone) = mpsc::channel();
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    thread::spawn(move || {
+        if gone.recv_timeout(TOO_LONG) == Err(RecvTimeoutError::Timeout) {
+            // Not by `eprintln!`, which libtest would swallow.
+            let _ = writeln!(std::io::stderr(), "{test} hangs");
+            std::process::abort();
+        }
+    });
+    Watchdog(alive)
+}
+
+/// The variable that tells a test that it runs in a child process, and for what.
+const PART: &str = "SHARED_CALLS_TEST_PART";
+
+/// The part that this process plays: `None` unless [`run_again`] started it.
+pub fn part() -> Option<String> {
+    std::env::var(PART).ok()
+}
+
+/// Makes a command run this test binary again, this one test alone, in the given part.
+pub fn run_again<'c>(command: &'c mut Command, test: &str, part: &str) -> &'c mut Command {
+    command
+        .args([test, "--exact", "--nocapture"])
+        .env(PART, part)
+}

@@ -1,0 +1,317 @@
+//! Code of the user's that calls the group it is called by (G10).
+//!
+//! The function, and `Clone` and `Drop` of values, errors and keys, may ask the same group for
+//! another key, on this thread or by way of another one that they wait for. If one of them ran under
+//! a lock of the group's, these tests would hang. For the function's own key a call does hang, as
+//! documented, and so do two functions that ask for each other's keys.
+#![cfg(not(loom))]
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::process::{self, Command, Stdio};
+use std::rc::Rc;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Instant;
+
+use common::{assert_quiet, follow, lead, part, run_again, until, watchdog, TOO_LONG};
+use shared_calls::FlightGroup;
+
+type Group = FlightGroup<Nosy, Nosy, Nosy>;
+
+/// A value, an error and a key, whose `Clone` and `Drop` visit a group.
+#[derive(Debug)]
+struct Nosy {
+    name: &'static str,
+    visits: Option<&'static Group>,
+}
+
+impl Nosy {
+    /// One that visits nobody.
+    fn plain(name: &'static str) -> Self {
+        let visits = None;
+        Self { name, visits }
+    }
+
+    fn new(name: &'static str, group: &'static Group) -> Self {
+        let visits = Some(group);
+        Self { name, visits }
+    }
+}
+
+thread_local! {
+    static VISITS: Cell<usize> = const { Cell::new(0) };
+    /// Something that the next `Clone` on this thread does besides.
+    static IN_CLONE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Asks the group for another key, from this thread and then from another one.
+fn visit(group: &Group) {
+    VISITS.with(|n| n.set(n.get() + 1));
+    let ask = || {
+        let value = group.call(&Nosy::plain("another"), || Ok(Nosy::plain("value")));
+        assert_eq!(value.unwrap().name, "value");
+    };
+    ask();
+    thread::scope(|s| s.spawn(ask).join().unwrap());
+}
+
+/// How often this thread visits while `f` runs.
+fn visits<T>(f: impl FnOnce() -> T) -> (usize, T) {
+    let before = VISITS.with(Cell::get);
+    let got = f();
+    (VISITS.with(Cell::get) - before, got)
+}
+
+impl Clone for Nosy {
+    fn clone(&self) -> Self {
+        if let Some(f) = IN_CLONE.with(|f| f.borrow_mut().take()) {
+            f();
+        }
+        self.visits.map(visit);
+        Self { ..*self }
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        // A test that fails must not abort the others by a second panic.
+        if !thread::panicking() {
+            self.visits.map(visit);
+        }
+    }
+}
+
+impl PartialEq for Nosy {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Nosy {}
+
+impl Hash for Nosy {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// A group for one test. It is leaked, so that what it holds may refer to it.
+fn new_group() -> &'static Group {
+    Box::leak(Box::default())
+}
+
+#[test]
+fn the_function_asks_for_another_key() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let (visited, value) = visits(|| {
+        group.call(&Nosy::plain("k"), || {
+            visit(group);
+            Ok(Nosy::plain("outer"))
+        })
+    });
+    assert_eq!((visited, value.unwrap().name), (1, "outer"));
+    assert_quiet(group);
+}
+
+#[test]
+fn clone_and_drop_of_the_value_ask_for_another_key() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let key = Nosy::plain("k");
+    let leader = lead(group, &key);
+    let followers = [(); 3].map(|()| follow(group, &key));
+
+    // The leader clones: its followers still hold the flight.
+    let (visited, led) = visits(|| leader.complete(Ok(Nosy::new("v", group))));
+    assert_eq!(visited, 1);
+    let [first, second, last] = followers;
+    // A follower clones, one leaves, and the last to leave drops the value.
+    let (visited, followed) = visits(|| first.wait());
+    assert_eq!(visited, 1);
+    assert_eq!(visits(|| drop(second)).0, 0);
+    assert_eq!(visits(|| drop(last)).0, 1);
+
+    assert_eq!(led.result.unwrap().name, "v");
+    assert_eq!(followed.result.unwrap().name, "v");
+    assert_quiet(group);
+}
+
+#[test]
+fn drop_of_the_error_asks_for_another_key() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let key = Nosy::plain("k");
+    let leader = lead(group, &key);
+    let follower = follow(group, &key);
+    let (visited, led) = visits(|| leader.complete(Err(Nosy::new("e", group))));
+    assert_eq!(visited, 0);
+    drop(led);
+    assert_eq!(visits(|| drop(follower)).0, 1);
+    assert_quiet(group);
+}
+
+#[test]
+fn clone_and_drop_of_the_key_ask_for_another_key() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let key = Nosy::new("k", group);
+    let value = || Ok(Nosy::plain("v"));
+
+    // A flight with a follower: its leader makes a key and drops it.
+    let (visited, leader) = visits(|| lead(group, &key));
+    assert_eq!(visited, 1);
+    let (visited, follower) = visits(|| follow(group, &key));
+    assert_eq!(visited, 0);
+    assert_eq!(visits(|| drop(leader.complete(value()))).0, 1);
+    drop(follower);
+
+    // A lone call: the key is kept, until another one is written over it.
+    let (visited, outcome) = visits(|| group.call_ex(&key, value));
+    assert_eq!((visited, outcome.fresh()), (1, true));
+    let (visited, outcome) = visits(|| group.call_ex(&Nosy::plain("other"), value));
+    assert_eq!((visited, outcome.fresh()), (1, true));
+    assert_quiet(group);
+}
+
+/// A caller makes a key, and when it is back, somebody leads: it drops the key again.
+#[test]
+fn drop_of_a_key_too_many_asks_for_another_key() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let key = Nosy::new("k", group);
+    let somebody = Rc::new(Cell::new(None));
+    let overtaken = {
+        let somebody = Rc::clone(&somebody);
+        move || somebody.set(Some(lead(group, &Nosy::plain("k"))))
+    };
+    IN_CLONE.with(|f| *f.borrow_mut() = Some(Box::new(overtaken)));
+    // The first `Clone` is that of this caller's key.
+    let (visited, follower) = visits(|| follow(group, &key));
+    assert_eq!(visited, 2, "one clone and one drop");
+    let leader = somebody.take().expect("overtaken");
+    let _ = leader.complete(Ok(Nosy::plain("v")));
+    assert_eq!(follower.wait().result.unwrap().name, "v");
+    assert_quiet(group);
+}
+
+/// Nobody learns an outcome before the key is free (G2): neither the leader nor a follower.
+#[test]
+fn the_key_is_free_when_the_value_is_cloned() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let key = Nosy::plain("k");
+    let leads = move || {
+        IN_CLONE.with(|f| {
+            *f.borrow_mut() = Some(Box::new(|| {
+                VISITS.with(|n| n.set(n.get() + 1));
+                drop(lead(group, &Nosy::plain("k")));
+            }));
+        });
+    };
+    let leader = lead(group, &key);
+    let [first, _second] = [follow(group, &key), follow(group, &key)];
+    leads();
+    let (visited, _) = visits(|| leader.complete(Ok(Nosy::plain("v"))));
+    assert_eq!(visited, 1);
+    leads();
+    let (visited, _) = visits(|| first.wait());
+    assert_eq!(visited, 1);
+    assert_quiet(group);
+}
+
+/// Nobody waits until others have cloned: here each waits, in `Clone`, for all to be there.
+#[test]
+fn values_are_cloned_side_by_side() {
+    struct Meeting(Arc<Barrier>);
+    impl Clone for Meeting {
+        fn clone(&self) -> Self {
+            self.0.wait();
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    let _watchdog = watchdog();
+    let group = FlightGroup::<Meeting, ()>::new();
+    let leader = lead(&group, "k");
+    let followers = [follow(&group, "k"), follow(&group, "k")];
+    // Holds on to the flight, so that the other three have to clone.
+    let _another = follow(&group, "k");
+    thread::scope(|s| {
+        for follower in followers {
+            s.spawn(|| follower.wait());
+        }
+        let _ = leader.complete(Ok(Meeting(Arc::new(Barrier::new(3)))));
+    });
+}
+
+// What hangs. It does so in a child process, which ends itself once it is certain that it would
+// hang for ever: when a thread sits on the flight that it leads.
+
+const HANGS: i32 = 42;
+
+/// Runs this test again in a child process, and expects it to hang there.
+fn assert_hangs_in_child(test: &str) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut child = run_again(&mut command, test, "hang")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + TOO_LONG;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("the child neither got to hang nor came to an end");
+        }
+        thread::yield_now();
+    };
+    assert_eq!(status.code(), Some(HANGS), "the child came to an end");
+}
+
+#[test]
+fn asking_for_the_own_key_hangs() {
+    if part().is_none() {
+        return assert_hangs_in_child("asking_for_the_own_key_hangs");
+    }
+    let group = FlightGroup::<u32, ()>::new();
+    let leader = lead(&group, "k");
+    thread::scope(|s| {
+        s.spawn(|| {
+            until("the leader waits for itself", || leader.followers() == 1);
+            process::exit(HANGS);
+        });
+        // What `leader` would bring an end to, if it could.
+        let _ = group.call("k", || Ok(1));
+        process::exit(0);
+    });
+}
+
+#[test]
+fn asking_for_each_others_keys_hangs() {
+    if part().is_none() {
+        return assert_hangs_in_child("asking_for_each_others_keys_hangs");
+    }
+    let group = FlightGroup::<u32, ()>::new();
+    let [a, b] = [lead(&group, "a"), lead(&group, "b")];
+    thread::scope(|s| {
+        s.spawn(|| {
+            until("each waits for the other", || {
+                a.followers() == 1 && b.followers() == 1
+            });
+            process::exit(HANGS);
+        });
+        // The leader of "a" asks for "b", and the leader of "b" for "a".
+        s.spawn(|| {
+            let _ = group.call("b", || Ok(1));
+            process::exit(0);
+        });
+        let _ = group.call("a", || Ok(1));
+        process::exit(0);
+    });
+}
