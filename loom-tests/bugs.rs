@@ -325,6 +325,15 @@ impl<V, E, K, S> fmt::Debug for Leader"#,
         caught_by: &["model_endings::a_follower_may_leave"],
     },
     Bug {
+        name: "reads and then writes the count",
+        edits: &[(
+            "flight.rs",
+            "        self.followers.fetch_sub(1, Ordering::Relaxed);\n",
+            "        self.followers.store(self.followers() - 1, Ordering::Relaxed);\n",
+        )],
+        caught_by: &["model_endings::one_leaves_while_another_boards"],
+    },
+    Bug {
         name: "takes each follower for the only one",
         edits: &[(
             "flight.rs",

@@ -131,6 +131,48 @@ fn an_error_reaches_the_followers() {
     });
 }
 
+/// A follower that leaves while another one boards: the leader does not overlook the one that stays.
+#[test]
+fn one_leaves_while_another_boards() {
+    Model {
+        preemptions: None,
+        must_reach: &["stayed", "led"],
+        executions: &[35_281],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = group.join("key");
+        let leaver = thread::spawn({
+            let group = Arc::clone(&group);
+            move || drop(group.join("key"))
+        });
+        let stayer = thread::spawn({
+            let (group, reached) = (Arc::clone(&group), reached.clone());
+            move || match group.join("key") {
+                Joined::Follower(follower) => match follower.wait().result {
+                    Ok(value) => {
+                        assert_eq!(value, 1);
+                        reached.mark("stayed");
+                    }
+                    // The leaver may have led, and dropped that.
+                    Err(error) => assert!(matches!(error, CallError::Abandoned)),
+                },
+                Joined::Leader(leader) => {
+                    reached.mark("led");
+                    let _ = leader.complete(Ok(2));
+                }
+            }
+        });
+        let Joined::Leader(first) = first else {
+            unreachable!("nobody else was there")
+        };
+        let _ = first.complete(Ok(1));
+        leaver.join().unwrap();
+        stayer.join().unwrap();
+        assert_free(&group);
+    });
+}
+
 /// A follower that leaves disturbs nobody, whenever it leaves: the leader's end neither waits for
 /// it nor uses the flight again while it is aboard; and once it has left it is not counted.
 #[test]

@@ -11,8 +11,8 @@ use crate::sync::Arc;
 /// Cheap to clone whatever `E` is, because the function's error is held by one [`Arc`] that all
 /// callers of the flight share. So `E` need not be `Clone`: [`std::io::Error`] and
 /// `anyhow::Error` work. (`CallError<E>` is an [`Error`] if `E` is; `anyhow::Error` and
-/// `Box<dyn Error>` are none themselves: take them out with [`into_failed`](Self::into_failed), or
-/// print them with `{}`.)
+/// `Box<dyn Error>` are none themselves: take them out with [`into_failed`](Self::into_failed), which
+/// works while nobody else holds the same error, or print [`failed`](Self::failed).)
 ///
 /// More ways to fail will be added; match with a wildcard arm.
 ///
@@ -98,7 +98,10 @@ impl<E> Clone for CallError<E> {
 impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "the shared call failed: {error}"),
+            Self::Failed(error) => {
+                f.write_str("the shared call failed: ")?;
+                error.fmt(f) // With the caller's flags: `{:#}` says more of an `anyhow::Error`.
+            }
             Self::Panicked(panicked) => panicked.fmt(f),
             Self::Abandoned => {
                 f.write_str("the leader of the shared call went away without an outcome")

@@ -36,8 +36,8 @@ impl<V, E> Flight<V, E> {
         }
     }
 
-    /// Makes a flight that never had to land fit for another one. The caller is the only one to
-    /// know the flight, and publishes it through the map's lock.
+    /// Makes a flight that never had to land fit for another one. Nobody else touches it any more,
+    /// and the caller publishes it through the map's lock.
     pub(crate) fn reopen(&self) {
         self.closed.store(false, Ordering::Relaxed);
     }

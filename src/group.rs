@@ -11,9 +11,9 @@
 //!
 //! *Why in this order.* Whoever learns the outcome learns it after step 2, so a call that it makes
 //! next cannot find this flight again (G2). Swapped, and without step 1, late callers get results
-//! that others had long before. Step 1 alone would keep those away; it is there for callers that
-//! arrive between 1 and 2, who would be told something computed before they asked. What step 2 has
-//! to come first for all the same is the count of followers.
+//! that others had long before. Step 1 turns away those who arrive between 1 and 2, too: they would
+//! be told something computed before they asked. And only unlinking makes the count of followers
+//! final.
 //!
 //! *Why nobody is lost.* A caller becomes a follower under the map's lock, on a flight that the map
 //! names. Step 2 takes the same lock, so afterwards the flight's followers are all it will ever
@@ -39,8 +39,8 @@ use crate::sync::{Arc, Mutex};
 
 /// How many map entries a group keeps for reuse, so that a lone call allocates nothing.
 const SPARES: usize = 4;
-/// A key whose borrowed form is larger than this many bytes is not kept for reuse. What a borrowed
-/// form owns besides, as a `&String` does, cannot be seen.
+/// A string or slice that is longer than this many bytes is not kept for reuse. Of a key that was
+/// looked up by a form that owns memory, a `&String` say, this sees nothing, and keeps it.
 const SPARE_KEY_BYTES: usize = 256;
 
 /// A group of calls: of those with equal keys at the same time, one runs and all get its result.
@@ -48,10 +48,11 @@ const SPARE_KEY_BYTES: usize = 256;
 /// `V` is the value, `E` the function's error, `K` the key and `S` the hasher. The default hasher
 /// is randomly keyed, so outsiders may choose the keys. Share a group between threads by
 /// reference, in an [`Arc`](std::sync::Arc) or in a `static`; it is `Sync` where `V` and `E` are
-/// `Send + Sync`, and `K` is `Send`.
+/// `Send + Sync`, `K` is `Send` and `S` is `Sync`.
 ///
 /// A group is not a cache: once a flight has ended, nothing of its value is kept (G11). It keeps up
-/// to 4 retired keys for reuse, none that was looked up by a `str` or slice of over 256 bytes.
+/// to 4 retired keys for reuse. A `str` or slice of over 256 bytes is not kept; if your keys are
+/// large, look them up in such a form and not as a `&String`.
 ///
 /// Values are cloned for followers, each by itself and outside every lock. Where that is dear, make
 /// `V` an `Arc`.
@@ -71,8 +72,9 @@ const SPARE_KEY_BYTES: usize = 256;
 ///
 /// # Keys
 ///
-/// Any `K: Hash + Eq`, looked up by a borrowed form, as in a `HashMap`. An owned key is made only
-/// by a caller that finds no flight to join. (Two callers that find none at the same instant may
+/// Any `K: Hash + Eq`, looked up by a borrowed form, as in a `HashMap`; the group makes the owned key
+/// itself, so `K` has to be what the borrowed form's [`ToOwned`] gives. One is made only by a caller
+/// that finds no flight to join. (Two callers that find none at the same instant may
 /// both make one; the second to come back finds the first one's flight and joins it.)
 ///
 /// ```

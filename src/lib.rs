@@ -68,9 +68,12 @@
 //!   `Borrow` of keys run under the map's lock; a panic there leaves the group as it was. `Hash` does
 //!   not run there.)
 //! - **G11 Nothing is kept.** A quiet group holds no values, errors or functions, and after a spike
-//!   of keys its memory goes back to near what it was. It keeps at most 4 keys for reuse.
-//! - **G12 A lone call is cheap.** With no follower: no allocation once warm, no clone of the value,
-//!   no wake-up system call.
+//!   of keys its memory goes back to near what it was. It keeps at most 4 keys for
+//!   reuse.
+//! - **G12 A lone call is cheap.** With no follower: no clone of the value, no wake-up system call,
+//!   and no allocation once warm. (That is: if the key can be written over an old one without
+//!   allocating, as short strings can, the group has one of the 4 that it keeps, and the function
+//!   returns no error, which goes into an `Arc`.)
 //!
 //! (G7 to G9 are about what this version does not have: read-your-writes, deadlines, and waits that
 //! can never end.)
@@ -85,9 +88,10 @@
 //!
 //! A call that leads takes the map's lock three times, briefly: to look, to put its flight in, and to
 //! take it out. (Twice would do if the owned key were made under the lock, where a slow or panicking
-//! `Clone` would be everybody's problem.) A follower takes the map's lock once and the flight's latch
-//! once or twice. One lock guards the whole map, so very many threads on distinct keys queue up for
-//! it, for well under a microsecond each. A flight with followers allocates its outcome, and is not
+//! `Clone` would be everybody's problem.) A follower takes the map's lock once, or twice if it came
+//! at the same instant as its leader, and the flight's latch before and after it sleeps. One lock
+//! guards the whole map, so very many threads on distinct keys queue up for it: for well under a
+//! microsecond each, except when the map grows or shrinks, as any `HashMap` under a lock does. A flight with followers allocates its outcome, and is not
 //! used again, so that a later one allocates its key and its flight; it clones the value at most once
 //! for each of its callers, on their own threads.
 //!

@@ -31,7 +31,7 @@ pub struct Outcome<V, E> {
     /// Whether this call ran the function or waited for the one that did.
     pub role: Role,
     /// How many followers the flight had when it was unlinked, the same number for everyone on
-    /// it. A follower that was dropped without waiting is not counted.
+    /// it. A follower that had been dropped by then is not counted.
     pub followers: usize,
 }
 
@@ -77,8 +77,8 @@ impl<V, E> Outcome<V, E> {
 }
 
 impl<V: Clone, E> Outcome<V, E> {
-    /// A landed outcome, as one in this role sees it. The last one to ask gets the value itself,
-    /// everyone before a clone.
+    /// A landed outcome, as one in this role sees it. One that finds all others gone gets the value
+    /// itself, everyone else a clone.
     pub(crate) fn of(landed: Arc<Self>, role: Role) -> Self {
         let outcome = Arc::try_unwrap(landed).unwrap_or_else(|shared| Self::clone(&shared));
         Self { role, ..outcome }
