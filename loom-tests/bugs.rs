@@ -16,18 +16,19 @@ pub(crate) struct Bug {
 
 const LANDS_BEFORE_UNLINKING: Edit = (
     "group.rs",
-    r#"        let (followers, entry) = self.group.unlink(self.hash, &flight, self.reuse);
+    r#"        let unlinked = group.unlink(self, flight);
         let outcome = Outcome {
             result,
             role: Role::Led,
-            followers,
+            followers: unlinked.followers,
         };
-        let ended = if followers == 0 {
-            Ended::Alone(outcome)
-        } else {
-            let outcome = Arc::new(outcome);
-            flight.land(Arc::clone(&outcome));
-            Ended::Shared(outcome)
+        let ended = match unlinked.to_land {
+            None => Ended::Alone(outcome),
+            Some(flight) => {
+                let outcome = Arc::new(outcome);
+                flight.land(Arc::clone(&outcome));
+                Ended::Shared(outcome)
+            }
         };
 "#,
     r#"        let outcome = Arc::new(Outcome {
@@ -36,7 +37,8 @@ const LANDS_BEFORE_UNLINKING: Edit = (
             followers: flight.followers(),
         });
         flight.land(Arc::clone(&outcome));
-        let (_, entry) = self.group.unlink(self.hash, &flight, false);
+        self.reuse = false;
+        let unlinked = group.unlink(self, flight);
         let ended = Ended::Shared(outcome);
 "#,
 );
@@ -49,11 +51,7 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "done before delete",
         edits: &[
             LANDS_BEFORE_UNLINKING,
-            (
-                "flight.rs",
-                "if self.closed.load(Ordering::Acquire) {",
-                "if false {",
-            ),
+            ("flight.rs", "self.closed.load(Ordering::Acquire)", "false"),
         ],
         caught_by: &["model_order::a_later_call_gets_a_later_run"],
     },
@@ -67,7 +65,7 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "wakes nobody",
         edits: &[(
             "latch.rs",
-            r#"        self.opened.notify_all();
+            r#"        self.changed.notify_all();
 "#,
             "",
         )],
@@ -80,8 +78,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "wakes one of its followers",
         edits: &[(
             "latch.rs",
-            "self.opened.notify_all()",
-            "self.opened.notify_one()",
+            "self.changed.notify_all()",
+            "self.changed.notify_one()",
         )],
         caught_by: &[
             "model_latch::every_waiter_wakes",
@@ -90,32 +88,25 @@ pub(crate) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "wakes before the value is there",
-        edits: &[
-            (
-                "latch.rs",
-                r#"        let mut guard = self.value.lock();
-        debug_assert!"#,
-                r#"        self.opened.notify_all();
-        let mut guard = self.value.lock();
-        debug_assert!"#,
-            ),
-            (
-                "latch.rs",
-                r#"        // Notified after unlocking: a waiter that woke under the lock would only block on it.
-        self.opened.notify_all();
+        edits: &[(
+            "latch.rs",
+            r#"        self.with(change);
+        // Notified after unlocking: a waiter that woke under the lock would only block on it.
+        self.changed.notify_all();
 "#,
-                "",
-            ),
-        ],
+            r#"        self.changed.notify_all();
+        self.with(change);
+"#,
+        )],
         caught_by: &["model_latch::every_waiter_wakes"],
     },
     Bug {
         name: "looks, unlocks, and then waits",
         edits: &[(
             "latch.rs",
-            "            guard = self.opened.wait(guard);",
-            r#"            drop(guard);
-            guard = self.opened.wait(self.value.lock());"#,
+            "            state = self.changed.wait(state, deadline);",
+            r#"            drop(state);
+            state = self.changed.wait(self.state.lock(), deadline);"#,
         )],
         caught_by: &[
             "model_latch::every_waiter_wakes",
@@ -126,10 +117,10 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "`if` for `while` at the wait",
         edits: &[(
             "latch.rs",
-            r#"            guard = self.opened.wait(guard);
+            r#"            state = self.changed.wait(state, deadline);
 "#,
-            r#"            guard = self.opened.wait(guard);
-            return Arc::clone(guard.as_ref().expect("woken without being notified"));
+            r#"            state = self.changed.wait(state, deadline);
+            return look(&mut state);
 "#,
         )],
         caught_by: &[
@@ -138,41 +129,64 @@ pub(crate) const BUGS: &[Bug] = &[
         ],
     },
     Bug {
+        name: "starts the deadline again at each wake-up",
+        edits: &[(
+            "latch.rs",
+            "            state = self.changed.wait(state, deadline);",
+            r#"            let again = match deadline {
+                Deadline::Never => deadline,
+                _ => Deadline::after(std::time::Duration::from_secs(1)),
+            };
+            state = self.changed.wait(state, again);"#,
+        )],
+        caught_by: &[
+            "model_latch::a_waiter_may_time_out",
+            "model_timeout::a_follower_times_out",
+        ],
+    },
+    Bug {
+        name: "lets a passed deadline beat an outcome",
+        edits: &[(
+            "latch.rs",
+            r#"            let found = look(&mut state);
+            if found.is_some() || deadline.has_passed() {"#,
+            r#"            let found = if deadline.has_passed() {
+                None
+            } else {
+                look(&mut state)
+            };
+            if found.is_some() || deadline.has_passed() {"#,
+        )],
+        caught_by: &["model_latch::a_waiter_may_time_out"],
+    },
+    Bug {
         name: "looks up and inserts under two locks",
         edits: &[(
             "group.rs",
-            "            if let Some(flight) = map.flights.get_mut(hash, key) {",
-            r#"            let second_time = entry.is_some();
-            if let (Some(flight), false) = (map.flights.get_mut(hash, key), second_time) {"#,
+            r#"            if let Some(named) = map.flights.get_mut(hash, key) {
+                break meet"#,
+            r#"            let second_time = spare.is_some();
+            if let (Some(named), false) = (map.flights.get_mut(hash, key), second_time) {
+                break meet"#,
         )],
-        caught_by: &[
-            "model_sharing::two_callers",
-            "model_sharing::a_leader_and_two_callers",
-        ],
+        caught_by: &["model_sharing::two_callers"],
     },
     Bug {
         name: "takes its seat after unlocking the map",
         edits: &[
             (
                 "group.rs",
-                r#"                break if flight.board() {
-                    Joined::Follower(Follower::new(Arc::clone(flight)))
-                } else {"#,
-                r#"                break if !flight.is_closed() {
-                    let flight = Arc::clone(flight);
-                    drop(map);
-                    flight.board();
-                    Joined::Follower(Follower::new(flight))
-                } else {"#,
+                r#"    flight.board();
+    (flight, part)"#,
+                "    (flight, part)",
             ),
             (
-                "flight.rs",
-                "    /// From here on nobody boards.",
-                r#"    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// From here on nobody boards."#,
+                "group.rs",
+                "        let lead = |flight| {",
+                r#"        if part != Part::Leads {
+            flight.board();
+        }
+        let lead = |flight| {"#,
             ),
         ],
         caught_by: &["model_sharing::two_callers"],
@@ -181,11 +195,11 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "runs the function under the map's lock",
         edits: &[(
             "group.rs",
-            "        match catch_unwind(AssertUnwindSafe(f)) {",
-            r#"        let map = self.group.map.lock();
+            "        catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {",
+            r#"        let map = group.map.lock();
         let result = catch_unwind(AssertUnwindSafe(f));
         drop(map);
-        match result {"#,
+        result.map_err(|payload| {"#,
         )],
         caught_by: &["model_costs::a_function_holds_no_lock"],
     },
@@ -193,25 +207,25 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "tells nobody of a panic",
         edits: &[(
             "group.rs",
-            r#"                self.end(|| Err(CallError::Panicked(Panicked::new(&*payload))));
+            r#"            self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
 "#,
-            r#"                std::mem::forget((self, Panicked::new(&*payload)));
+            r#"            std::mem::forget((self.flight.take(), Panicked::new(&*payload)));
 "#,
         )],
         caught_by: &[
             "model_endings::a_panic_reaches_a_follower",
             "model_endings::a_panic_reaches_two_followers",
+            "model_ticket::a_job_panics",
         ],
     },
     Bug {
-        // go-zero's: followers of a panic get a zero value and no error.
         name: "lets a panic pass for a dropped leader",
         edits: &[(
             "group.rs",
-            r#"                self.end(|| Err(CallError::Panicked(Panicked::new(&*payload))));
+            r#"            self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
 "#,
-            r#"                self.end(|| Err(CallError::Abandoned));
-                drop(Panicked::new(&*payload));
+            r#"            self.abandon(group);
+            drop(Panicked::new(&*payload));
 "#,
         )],
         caught_by: &["model_endings::a_panic_reaches_a_follower"],
@@ -220,10 +234,15 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "unlinks only what went well",
         edits: &[(
             "group.rs",
-            "        let (followers, entry) = self.group.unlink(self.hash, &flight, self.reuse);",
-            r#"        let (followers, entry) = match &result {
-            Ok(_) => self.group.unlink(self.hash, &flight, self.reuse),
-            Err(_) => (flight.followers(), None),
+            "        let unlinked = group.unlink(self, flight);",
+            r#"        let unlinked = match &result {
+            Ok(_) => group.unlink(self, flight),
+            Err(_) => Unlinked {
+                followers: flight.followers(),
+                to_land: Some(flight),
+                next: None,
+                entry: None,
+            },
         };"#,
         )],
         caught_by: &[
@@ -236,30 +255,21 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "abandons without a word",
         edits: &[(
             "group.rs",
-            r#"        self.end(|| Err(CallError::Abandoned));
-    }
-}
-
-impl<V, E, K, S> fmt::Debug for Leader"#,
-            r#"        drop(CallError::<E>::Abandoned);
-    }
-}
-
-impl<V, E, K, S> fmt::Debug for Leader"#,
+            r#"        self.land(group, || Err(CallError::Abandoned));
+"#,
+            r#"        drop((group, CallError::<E>::Abandoned));
+"#,
         )],
         caught_by: &["model_endings::an_abandoned_flight_wakes_its_followers"],
     },
+    // async_singleflight 0.6: the old leader removes its successor's entry.
     Bug {
-        // async_singleflight 0.6's: the old leader removes its successor's entry.
         name: "deletes by key",
-        edits: &[(
-            "group.rs",
-            "map.flights.remove(hash, |named| Arc::ptr_eq(named, flight))",
-            "map.flights.remove(hash, |_| true)",
-        )],
+        edits: &[("group.rs", "|named| Arc::ptr_eq(named, flight)", "|_| true")],
         caught_by: &[
             "model_order::a_leader_removes_only_its_own_entry",
             "model_order::a_later_call_gets_a_later_run",
+            "model_forget::a_forgotten_flight_leaves_its_successor_alone",
         ],
     },
     Bug {
@@ -276,18 +286,14 @@ impl<V, E, K, S> fmt::Debug for Leader"#,
     },
     Bug {
         name: "lets callers board a closed flight",
-        edits: &[(
-            "flight.rs",
-            "if self.closed.load(Ordering::Acquire) {",
-            "if false {",
-        )],
+        edits: &[("flight.rs", "self.closed.load(Ordering::Acquire)", "false")],
         caught_by: &["model_order::nobody_boards_a_closed_flight"],
     },
     Bug {
         name: "forgets to reopen a spare flight",
         edits: &[(
-            "group.rs",
-            r#"                    flight.reopen();
+            "flight.rs",
+            r#"        self.closed.store(false, Ordering::Relaxed);
 "#,
             "",
         )],
@@ -295,41 +301,41 @@ impl<V, E, K, S> fmt::Debug for Leader"#,
     },
     Bug {
         name: "uses a flight again that has followers",
-        edits: &[
-            (
-                "group.rs",
-                "Some(entry) if followers == 0 && reuse &&",
-                "Some(entry) if reuse &&",
-            ),
-            (
-                "group.rs",
-                r#"                (0, None)
-"#,
-                r#"                (followers, None)
-"#,
-            ),
-        ],
-        caught_by: &[
-            "model_costs::a_quiet_group_keeps_no_value",
-            "model_endings::a_follower_may_leave",
-        ],
+        edits: &[(
+            "group.rs",
+            "            entry => (Some(flight).filter(|_| !alone), entry),",
+            r#"            Some(entry) if duty.reuse => {
+                map.spares.push(Spare {
+                    hash: duty.hash,
+                    entry,
+                    flight: Arc::clone(&flight),
+                });
+                (Some(flight).filter(|_| !alone), None)
+            }
+            entry => (Some(flight).filter(|_| !alone), entry),"#,
+        )],
+        caught_by: &["model_costs::a_quiet_group_keeps_no_value"],
     },
     Bug {
         name: "counts a follower that has left",
         edits: &[(
             "flight.rs",
-            r#"        self.followers.fetch_sub(1, Ordering::Relaxed);
-"#,
-            "",
+            "self.followers.fetch_sub(1, Ordering::Relaxed) - 1",
+            "self.followers() - 1",
         )],
-        caught_by: &["model_endings::a_follower_may_leave"],
+        caught_by: &[
+            "model_endings::a_follower_may_leave",
+            "model_timeout::one_that_has_timed_out_is_gone",
+        ],
     },
     Bug {
         name: "reads and then writes the count",
         edits: &[(
             "flight.rs",
-            "        self.followers.fetch_sub(1, Ordering::Relaxed);\n",
-            "        self.followers.store(self.followers() - 1, Ordering::Relaxed);\n",
+            "        self.followers.fetch_sub(1, Ordering::Relaxed) - 1",
+            r#"        let left = self.followers() - 1;
+        self.followers.store(left, Ordering::Relaxed);
+        left"#,
         )],
         caught_by: &["model_endings::one_leaves_while_another_boards"],
     },
@@ -348,11 +354,156 @@ impl<V, E, K, S> fmt::Debug for Leader"#,
         name: "lands although nobody follows",
         edits: &[(
             "group.rs",
-            r#"        let ended = if followers == 0 {
-            Ended::Alone(outcome)
-        } else {"#,
-            "        let ended = {",
+            "let alone = followers == 0 && !duty.has_ticket;",
+            "let alone = false && !duty.has_ticket;",
         )],
         caught_by: &["model_costs::a_lone_call_notifies_nobody"],
+    },
+    Bug {
+        name: "takes the one with the ticket for nobody",
+        edits: &[(
+            "group.rs",
+            "let alone = followers == 0 && !duty.has_ticket;",
+            "let alone = followers == 0;",
+        )],
+        caught_by: &["model_ticket::a_job_lands"],
+    },
+    Bug {
+        name: "drops a job without a word",
+        edits: &[(
+            "ticket.rs",
+            r#"        self.duty.abandon(&self.group);
+"#,
+            r#"        let _ = &self.group;
+"#,
+        )],
+        caught_by: &["model_ticket::a_job_is_dropped"],
+    },
+    Bug {
+        name: "looks and forgets under two locks",
+        edits: &[(
+            "group.rs",
+            r#"        let (entry, next) = map.take_out(hash, &flight, self.epoch);
+        drop(map);"#,
+            r#"        drop(map);
+        let mut map = self.map.lock();
+        let (entry, next) = map.take_out(hash, &flight, self.epoch);
+        drop(map);"#,
+        )],
+        caught_by: &["model_forget::forget_unshared_is_exact"],
+    },
+    Bug {
+        name: "deletes the flight when a follower times out",
+        edits: &[(
+            "request.rs",
+            "                _ => return outcome,",
+            r#"                Err(CallError::TimedOut) => {
+                    self.group.forget(self.key);
+                    return outcome;
+                }
+                _ => return outcome,"#,
+        )],
+        caught_by: &["model_timeout::one_that_has_timed_out_is_gone"],
+    },
+    Bug {
+        name: "serves the next flight's callers with this one",
+        edits: &[(
+            "group.rs",
+            "    let (flight, part) = if wish.next_flight {",
+            "    let (flight, part) = if false && wish.next_flight {",
+        )],
+        caught_by: &[
+            "model_next::one_caller_of_the_next_flight",
+            "model_next::two_callers_of_the_next_flight",
+        ],
+    },
+    Bug {
+        name: "never tells the next flight to begin",
+        edits: &[(
+            "group.rs",
+            r#"        if let Some(next) = unlinked.next {
+            next.vacate();
+        }
+"#,
+            "",
+        )],
+        caught_by: &["model_next::one_caller_of_the_next_flight"],
+    },
+    Bug {
+        name: "forgets a flight and the one behind it",
+        edits: &[(
+            "group.rs",
+            r#"        if let Some(next) = next {
+            next.vacate();
+        }
+        drop(entry);
+        true"#,
+            r#"        drop((entry, next));
+        true"#,
+        )],
+        caught_by: &["model_next::a_queued_flight_outlives_a_forgotten_one"],
+    },
+    Bug {
+        name: "elects two leaders",
+        edits: &[(
+            "flight.rs",
+            r#"                *phase = Phase::Running;
+                self.leave();
+                Some(true)"#,
+            r#"                self.leave();
+                Some(true)"#,
+        )],
+        caught_by: &["model_next::two_callers_of_the_next_flight"],
+    },
+    Bug {
+        name: "follows a flight that has no leader",
+        edits: &[(
+            "flight.rs",
+            "        self.was_queued && self.phase.with(claim)",
+            "        false && self.phase.with(claim)",
+        )],
+        caught_by: &["model_next::a_queued_caller_wakes_when_another_begins"],
+    },
+    Bug {
+        name: "begins a queued flight without a word",
+        edits: &[(
+            "group.rs",
+            "            flight.vacate(); // Should it have been queued: those who wait for it follow now.\n",
+            "",
+        )],
+        caught_by: &["model_next::a_queued_caller_wakes_when_another_begins"],
+    },
+    Bug {
+        name: "leaves a queued flight behind",
+        edits: &[(
+            "group.rs",
+            r#"        if flight.leave() > 0 || !flight.is_vacant() {
+            return;"#,
+            r#"        flight.leave();
+        if !flight.is_vacant() || self.epoch.now() > 0 {
+            return;"#,
+        )],
+        caught_by: &["model_next::the_last_in_the_queue_times_out"],
+    },
+    Bug {
+        name: "takes a queued flight from the others",
+        edits: &[(
+            "group.rs",
+            "        if flight.leave() > 0 || !flight.is_vacant() {",
+            r#"        flight.leave();
+        if !flight.is_vacant() {"#,
+        )],
+        caught_by: &["model_next::one_of_two_in_the_queue_times_out"],
+    },
+    Bug {
+        name: "takes over unasked",
+        edits: &[(
+            "request.rs",
+            r#"if self.takeovers > 0 => {
+                    self.takeovers -= 1;"#,
+            r#"if self.takeovers < 9 => {
+                    self.takeovers += 1;"#,
+        )],
+        caught_by: &["model_next::a_willing_follower_takes_over"],
     },
 ];

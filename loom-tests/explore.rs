@@ -46,7 +46,7 @@ impl Model {
                 let executions = Arc::clone(&executions);
                 move || {
                     *executions.lock().unwrap() += 1;
-                    sync::take_notified();
+                    sync::reset();
                     model(&reached);
                 }
             });

@@ -24,6 +24,10 @@ mod keys;
 mod latch;
 #[path = "../src/outcome.rs"]
 mod outcome;
+#[path = "../src/request.rs"]
+mod request;
+#[path = "../src/ticket.rs"]
+mod ticket;
 
 // Named by the sources' documentation and by the models alike.
 #[allow(unused_imports)]
@@ -32,12 +36,18 @@ pub(crate) use {
     error::CallError,
     group::{FlightGroup, Joined, Leader},
     outcome::{Outcome, Role},
+    request::Request,
+    ticket::{Job, Ticket},
 };
 
 mod explore;
 
 mod model_costs;
 mod model_endings;
+mod model_forget;
 mod model_latch;
+mod model_next;
 mod model_order;
 mod model_sharing;
+mod model_ticket;
+mod model_timeout;

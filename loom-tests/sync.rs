@@ -4,10 +4,15 @@
 //! one here has a budget of spurious wake-ups: as long as it lasts, a wait is an unlock and a lock,
 //! which to its caller is a wake-up after an arbitrary delay. With a budget of zero every wait is a
 //! real one: only that finds a lost wake-up. So models run with 0, 1 and 2.
+//!
+//! Time does not pass by itself. A deadline passes while somebody waits for it, and such a wait, too,
+//! is an unlock and a lock: whatever the other threads can do in between, they do in some execution.
+//! A deadline that is made anew after each wake-up never passes, and the model says so.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicUsize as StdAtomicUsize;
+use std::time::{Duration, Instant};
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 // loom's own `Arc` would multiply the executions and find nothing: no ordering hangs on a count.
@@ -17,6 +22,16 @@ thread_local! {
     // All threads of a model run on the thread that explores it, so these belong to one model.
     static BUDGET: Cell<usize> = const { Cell::new(0) };
     static NOTIFIED: Cell<usize> = const { Cell::new(0) };
+    /// Every look at the clock is a microsecond after the one before.
+    static NOW: Cell<usize> = const { Cell::new(0) };
+    /// The deadlines made so far; one bit each says whether it has passed.
+    static DEADLINES: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// To be called at the beginning of each execution.
+pub(crate) fn reset() {
+    NOTIFIED.set(0);
+    DEADLINES.set((0, 0));
 }
 
 /// Sets how many spurious wake-ups every condition variable made from now on has to spend.
@@ -81,12 +96,22 @@ impl Condvar {
         }
     }
 
-    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    pub(crate) fn wait<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Deadline,
+    ) -> MutexGuard<'a, T> {
         let mutex = guard.mutex;
         let left = self.spurious.load(Ordering::Relaxed);
         if left > 0 {
             self.spurious.store(left - 1, Ordering::Relaxed);
             drop(guard);
+            return mutex.lock();
+        }
+        if let Deadline::During(number) = deadline {
+            drop(guard);
+            let (made, passed) = DEADLINES.get();
+            DEADLINES.set((made, passed | 1 << number));
             return mutex.lock();
         }
         MutexGuard {
@@ -103,5 +128,53 @@ impl Condvar {
     /// Not used by the sources, but by a seeded bug.
     pub(crate) fn notify_one(&self) {
         self.inner.notify_one();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    Passed,
+    /// Passes during the first real wait for it.
+    During(u32),
+    Never,
+}
+
+impl Deadline {
+    pub(crate) fn at(_: Instant) -> Self {
+        let (number, passed) = DEADLINES.get();
+        DEADLINES.set((number + 1, passed));
+        assert!(number < 64, "a deadline was made anew, again and again");
+        Self::During(number)
+    }
+
+    pub(crate) fn after(patience: Duration) -> Self {
+        match patience {
+            Duration::ZERO => Self::Passed,
+            Duration::MAX => Self::Never,
+            _ => Self::at(Instant::now()),
+        }
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        match self {
+            Self::Passed => true,
+            Self::During(number) => DEADLINES.get().1 & 1 << number != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// No two looks at the clock see the same time, so all that began is older than an age of zero.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epoch;
+
+impl Epoch {
+    pub(crate) fn begin() -> Self {
+        Self
+    }
+
+    pub(crate) fn now(self) -> usize {
+        NOW.set(NOW.get() + 1);
+        NOW.get()
     }
 }

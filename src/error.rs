@@ -41,8 +41,11 @@ pub enum CallError<E> {
     /// The leader's function panicked. Followers get this; the leader itself unwinds with the
     /// original payload.
     Panicked(Panicked),
-    /// The leader went away without an outcome: its [`Leader`](crate::Leader) was dropped.
+    /// The leader went away without an outcome: its [`Leader`](crate::Leader) was dropped, or its
+    /// [`Job`](crate::Job) was dropped unrun.
     Abandoned,
+    /// This caller's patience as a follower ended before its flight did. The flight goes on.
+    TimedOut,
 }
 
 impl<E> CallError<E> {
@@ -91,6 +94,7 @@ impl<E> Clone for CallError<E> {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
             Self::Panicked(panicked) => Self::Panicked(panicked.clone()),
             Self::Abandoned => Self::Abandoned,
+            Self::TimedOut => Self::TimedOut,
         }
     }
 }
@@ -106,6 +110,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             Self::Abandoned => {
                 f.write_str("the leader of the shared call went away without an outcome")
             }
+            Self::TimedOut => f.write_str("timed out waiting for the leader of the shared call"),
         }
     }
 }

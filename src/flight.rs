@@ -1,67 +1,124 @@
 //! One flight: one execution of a function, and everyone who shares its outcome.
 //!
 //! ```text
-//!   open ──close──▶ closed ──(unlinked from the map)──▶ landed
+//!            (born by a caller that leads it)
+//!                           │
+//!   queued ──▶ vacant ──▶ running ──close──▶ closed ──(unlinked)──▶ landed
+//!     │           │
+//!     └───────────┴──▶ (gone, when the last one to wait for it leaves)
 //! ```
 //!
-//! *Open*: whoever finds the flight in the map may [`board`](Flight::board) it. *Closed*: the
-//! function has returned, nobody boards any more; a caller that still finds the flight in the map
-//! leads a new one in its place. *Landed*: the outcome is there for every follower. Only the
-//! leader moves a flight on, each step once. A flight without a follower is never landed: nobody
-//! would look, so its leader keeps the value, and the flight can be used again.
+//! *Running*: the map names the flight and its function runs; whoever finds it there may
+//! [`board`](Flight::board) it. *Closed*: the function has returned, nobody boards any more; a
+//! caller that still finds the flight in the map leads a new one in its place. *Landed*: the outcome
+//! is there for every follower. Only the leader takes these steps, each once. A flight without a
+//! follower is never landed: nobody would look, so its leader keeps the value, and the flight can be
+//! used again.
+//!
+//! *Queued*: behind a running flight, for callers that asked for the next one. It has no leader yet.
+//! When the flight before it is unlinked it takes that one's place in the map and is *vacant*: of
+//! those who wait for it and those who arrive, the first to look leads. Nobody waits for a flight
+//! that has no leader without being able to lead it, so none is stuck.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::latch::Latch;
 use crate::outcome::{Outcome, Role};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Deadline, Mutex, Ordering};
 
 pub(crate) struct Flight<V, E> {
     /// Set by the leader, without a lock, the instant its function has returned. Read by arriving
     /// callers under the map's lock.
     closed: AtomicBool,
-    /// Raised only under the map's lock and only while the map names the flight, so it cannot
-    /// rise once the flight is unlinked. Lowered by a follower that leaves without waiting.
+    /// Raised only under the map's lock and only while the map names the flight, so it cannot rise
+    /// once the flight is unlinked. Lowered by whoever leaves, or leads after all.
     followers: AtomicUsize,
-    /// Set by the leader once the map no longer names the flight, and only if it has followers.
-    landed: Latch<Outcome<V, E>>,
+    /// When the flight came into the map, by the group's clock. Written and read under the map's
+    /// lock.
+    began: AtomicUsize,
+    /// Whether the flight was made without a leader. If not, its phase is no concern of those who
+    /// arrive.
+    was_queued: bool,
+    /// The one flight that is queued behind this one, while anybody waits for it. Put in and taken
+    /// out under the map's lock; `has_next` saves locking for nothing.
+    next: Mutex<Option<Arc<Self>>>,
+    has_next: AtomicBool,
+    phase: Latch<Phase<V, E>>,
+}
+
+enum Phase<V, E> {
+    /// Made so under the map's lock.
+    Queued,
+    /// Made so by the leader before, once the map names this flight.
+    Vacant,
+    /// Made so by the leader.
+    Running,
+    /// Made so by the leader, once the map no longer names the flight.
+    Landed(Arc<Outcome<V, E>>),
 }
 
 impl<V, E> Flight<V, E> {
-    pub(crate) fn new() -> Self {
+    /// A flight that its maker leads.
+    pub(crate) fn running() -> Self {
+        Self::new(Phase::Running)
+    }
+
+    fn new(phase: Phase<V, E>) -> Self {
         Self {
             closed: AtomicBool::new(false),
             followers: AtomicUsize::new(0),
-            landed: Latch::new(),
+            began: AtomicUsize::new(0),
+            was_queued: matches!(phase, Phase::Queued),
+            next: Mutex::new(None),
+            has_next: AtomicBool::new(false),
+            phase: Latch::new(phase),
         }
     }
 
-    /// Makes a flight that never had to land fit for another one. Nobody else touches it any more,
-    /// and the caller publishes it through the map's lock.
-    pub(crate) fn reopen(&self) {
+    /// The flight comes into the map: a new one, or one that never had to land and is used again.
+    /// To be called under the map's lock.
+    pub(crate) fn begin(&self, now: usize) {
         self.closed.store(false, Ordering::Relaxed);
+        self.began.store(now, Ordering::Relaxed);
     }
 
-    /// Takes a seat as a follower, unless the function has returned already. To be called under
-    /// the map's lock, on a flight that the map names.
-    pub(crate) fn board(&self) -> bool {
+    pub(crate) fn is_older_than(&self, age: Duration, now: usize) -> bool {
+        // Signed: a caller that read the clock and then had to wait for the map's lock may find a
+        // flight that is younger than itself.
+        let micros = now.wrapping_sub(self.began.load(Ordering::Relaxed)) as isize;
+        u64::try_from(micros).is_ok_and(|micros| Duration::from_micros(micros) > age)
+    }
+
+    /// The flight queued behind this one; made, if there is none. To be called under the map's lock.
+    pub(crate) fn next(&self) -> Arc<Self> {
+        let mut next = self.next.lock();
+        self.has_next.store(true, Ordering::Relaxed);
+        let next = next.get_or_insert_with(|| Arc::new(Self::new(Phase::Queued)));
+        Arc::clone(next)
+    }
+
+    /// Parts with the flight queued behind this one, if it is, where given, that one. To be called
+    /// under the map's lock.
+    pub(crate) fn take_next(&self, only: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        if !self.has_next.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut next = self.next.lock();
+        if let (Some(next), Some(only)) = (&*next, only) {
+            if !Arc::ptr_eq(next, only) {
+                return None;
+            }
+        }
+        self.has_next.store(false, Ordering::Relaxed);
+        next.take()
+    }
+
+    /// Whether the function has returned.
+    pub(crate) fn is_closed(&self) -> bool {
         // Acquire: whoever sees the flight closed runs the next execution for this key, and that
         // one sees all that the closed one wrote.
-        if self.closed.load(Ordering::Acquire) {
-            return false;
-        }
-        self.followers.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    /// Gives up a seat taken by [`board`](Self::board).
-    pub(crate) fn leave(&self) {
-        self.followers.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// How many followers there are now.
-    pub(crate) fn followers(&self) -> usize {
-        self.followers.load(Ordering::Relaxed)
+        self.closed.load(Ordering::Acquire)
     }
 
     /// From here on nobody boards.
@@ -69,22 +126,143 @@ impl<V, E> Flight<V, E> {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// Takes a seat as a follower. To be called under the map's lock.
+    pub(crate) fn board(&self) {
+        self.followers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives up a seat taken by [`board`](Self::board), and says how many are left.
+    pub(crate) fn leave(&self) -> usize {
+        self.followers.fetch_sub(1, Ordering::Relaxed) - 1
+    }
+
+    /// How many followers there are now.
+    pub(crate) fn followers(&self) -> usize {
+        self.followers.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody leads the flight yet.
+    pub(crate) fn is_vacant(&self) -> bool {
+        let vacant = |phase: &mut Phase<V, E>| matches!(phase, Phase::Queued | Phase::Vacant);
+        self.was_queued && self.phase.with(vacant)
+    }
+
+    /// Makes the caller the leader if there is none yet. To be called under the map's lock, on the
+    /// flight that the map names.
+    pub(crate) fn claim(&self) -> bool {
+        let claim = |phase: &mut Phase<V, E>| match phase {
+            Phase::Queued | Phase::Vacant => {
+                *phase = Phase::Running;
+                true
+            }
+            Phase::Running | Phase::Landed(_) => false,
+        };
+        self.was_queued && self.phase.with(claim)
+    }
+
+    /// Wakes those who stand by: one of them is to lead, or, if somebody who arrived has claimed the
+    /// flight, they are followers now. To be called when the map names the flight.
+    pub(crate) fn vacate(&self) {
+        if !self.was_queued {
+            return;
+        }
+        self.phase.change(|phase| {
+            if let Phase::Queued = phase {
+                *phase = Phase::Vacant;
+            }
+        });
+    }
+
     /// Publishes the outcome and wakes the followers. To be called by the leader, once, and only
     /// after the map has ceased to name the flight (G2).
     pub(crate) fn land(&self, outcome: Arc<Outcome<V, E>>) {
-        self.landed.set(outcome);
+        self.phase.change(|phase| {
+            debug_assert!(matches!(phase, Phase::Running), "a flight lands once");
+            *phase = Phase::Landed(outcome);
+        });
     }
 
-    /// Blocks until the flight has landed.
-    pub(crate) fn wait(&self) -> Arc<Outcome<V, E>> {
-        self.landed.wait()
+    /// Blocks until the flight has a leader, and says whether the caller is it; `None` when the
+    /// deadline has passed before. To be called by one who has a seat.
+    pub(crate) fn stand_by(&self, deadline: Deadline) -> Option<bool> {
+        self.phase.wait(deadline, |phase| match phase {
+            Phase::Queued => None,
+            Phase::Vacant => {
+                *phase = Phase::Running;
+                self.leave();
+                Some(true)
+            }
+            Phase::Running | Phase::Landed(_) => Some(false),
+        })
+    }
+
+    /// Blocks until the flight has landed; `None` when the deadline has passed before.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Option<Arc<Outcome<V, E>>> {
+        self.phase.wait(deadline, |phase| match phase {
+            Phase::Landed(outcome) => Some(Arc::clone(outcome)),
+            _ => None,
+        })
+    }
+}
+
+/// A place on a flight that has a leader: what [`Follower`] and `Ticket` have in common.
+pub(crate) struct Seat<V, E> {
+    /// `None` only once the outcome was taken.
+    flight: Option<Arc<Flight<V, E>>>,
+    /// Whoever started the flight has a ticket, too, and is no follower.
+    role: Role,
+}
+
+impl<V, E> Seat<V, E> {
+    /// For a flight that was boarded, or that the caller leads.
+    pub(crate) fn new(flight: Arc<Flight<V, E>>, role: Role) -> Self {
+        Self {
+            flight: Some(flight),
+            role,
+        }
+    }
+
+    fn landed(&self, deadline: Deadline) -> Option<Arc<Outcome<V, E>>> {
+        self.flight.as_ref()?.wait(deadline)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.landed(Deadline::Passed).is_some()
+    }
+
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> Option<Outcome<V, E>>
+    where
+        V: Clone,
+    {
+        let landed = self.landed(deadline)?;
+        Some(Outcome::of(landed, self.role))
+    }
+
+    /// The last one to ask in this way gets the value itself, the others clones.
+    pub(crate) fn into_outcome(mut self, deadline: Deadline) -> Outcome<V, E>
+    where
+        V: Clone,
+    {
+        let Some(landed) = self.landed(deadline) else {
+            return Outcome::timed_out();
+        };
+        self.flight = None;
+        Outcome::of(landed, self.role)
+    }
+}
+
+impl<V, E> Drop for Seat<V, E> {
+    fn drop(&mut self) {
+        if let (Some(flight), Role::Followed) = (&self.flight, self.role) {
+            flight.leave();
+        }
     }
 }
 
 /// A seat on a flight that somebody else leads, from [`FlightGroup::join`](crate::FlightGroup::join).
 ///
-/// [`wait`](Self::wait) for the outcome, on this thread or another. Dropping it disturbs nobody:
-/// the flight goes on with one follower less.
+/// [`wait`](Self::wait) for the outcome, or look for it now and then, on this thread or another.
+/// Dropping it disturbs nobody: the flight goes on with one follower less.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Joined, Role};
@@ -94,6 +272,7 @@ impl<V, E> Flight<V, E> {
 /// let Joined::Follower(follower) = group.join("k") else { unreachable!() };
 /// drop(group.join("k")); // a follower that does not care to wait
 /// assert_eq!(leader.followers(), 1);
+/// assert!(!follower.is_done());
 ///
 /// let led = leader.complete(Ok("value".to_owned()));
 /// let followed = follower.wait();
@@ -103,50 +282,126 @@ impl<V, E> Flight<V, E> {
 /// ```
 #[must_use = "a follower that is dropped leaves the flight"]
 pub struct Follower<V, E> {
-    /// `None` only once `wait` has taken it.
-    flight: Option<Arc<Flight<V, E>>>,
+    /// `None`: the deadline had passed before there was a flight to sit in.
+    seat: Option<Seat<V, E>>,
+    deadline: Deadline,
 }
 
 impl<V, E> Follower<V, E> {
-    /// For a flight that was boarded.
-    pub(crate) fn new(flight: Arc<Flight<V, E>>) -> Self {
-        Self {
-            flight: Some(flight),
-        }
+    pub(crate) fn new(seat: Option<Seat<V, E>>, deadline: Deadline) -> Self {
+        Self { seat, deadline }
+    }
+
+    /// For one that did not ask for the next flight.
+    pub(crate) fn into_seat(self) -> Seat<V, E> {
+        self.seat.expect("only a queued caller can be too late")
     }
 
     /// Blocks until the flight has landed and gives the leader's outcome, with
     /// [`Role::Followed`].
     ///
     /// However the leader ends, this returns (G4). What the leader's function wrote before it
-    /// returned is visible after (G5). The value is cloned on this thread, outside every lock.
+    /// returned is visible after (G5). The value is cloned on this thread, outside every lock. If
+    /// the follower comes from a [`Request`](crate::Request) with a deadline, it waits no longer
+    /// than that and then gives [`CallError::TimedOut`]; an outcome that is there beats a deadline
+    /// that has passed.
     ///
     /// # Panics
     ///
     /// If the value's `Clone` panics; nobody else notices.
     ///
     /// See [`Follower`] for an example.
-    pub fn wait(mut self) -> Outcome<V, E>
+    pub fn wait(self) -> Outcome<V, E>
     where
         V: Clone,
     {
-        let flight = self.flight.take().expect("taken only here");
-        let landed = flight.wait();
-        drop(flight);
-        Outcome::of(landed, Role::Followed)
-    }
-}
-
-impl<V, E> Drop for Follower<V, E> {
-    fn drop(&mut self) {
-        if let Some(flight) = &self.flight {
-            flight.leave();
+        match self.seat {
+            Some(seat) => seat.into_outcome(self.deadline),
+            None => Outcome::timed_out(),
         }
+    }
+
+    /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
+    /// follower may wait again. A request's deadline plays no part here.
+    ///
+    /// # Panics
+    ///
+    /// If the value's `Clone` panics.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined};
+    /// use std::time::Duration;
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
+    /// let Joined::Follower(follower) = group.join("k") else { unreachable!() };
+    /// assert!(follower.wait_timeout(Duration::from_millis(1)).is_none());
+    /// let _ = leader.complete(Ok(1));
+    /// assert_eq!(follower.wait_timeout(Duration::ZERO).unwrap().result.unwrap(), 1);
+    /// ```
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Outcome<V, E>>
+    where
+        V: Clone,
+    {
+        match &self.seat {
+            Some(seat) => seat.wait_until(Deadline::after(timeout)),
+            None => Some(Outcome::timed_out()),
+        }
+    }
+
+    /// The outcome, if the flight has landed. Does not block.
+    ///
+    /// # Panics
+    ///
+    /// If the value's `Clone` panics.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined};
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
+    /// let Joined::Follower(follower) = group.join("k") else { unreachable!() };
+    /// assert!(follower.try_wait().is_none());
+    /// # drop(leader);
+    /// ```
+    #[must_use]
+    pub fn try_wait(&self) -> Option<Outcome<V, E>>
+    where
+        V: Clone,
+    {
+        match &self.seat {
+            Some(seat) => seat.wait_until(Deadline::Passed),
+            None => Some(Outcome::timed_out()),
+        }
+    }
+
+    /// Whether an outcome is there, so that [`wait`](Self::wait) would not block.
+    ///
+    /// See [`Follower`] for an example.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.seat.as_ref().map_or(true, Seat::is_done)
     }
 }
 
 impl<V, E> fmt::Debug for Follower<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follower").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_may_be_younger_than_who_asks() {
+        let flight = Flight::<(), ()>::running();
+        flight.begin(100);
+        assert!(flight.is_older_than(Duration::from_micros(49), 150));
+        assert!(!flight.is_older_than(Duration::from_micros(50), 150));
+        assert!(!flight.is_older_than(Duration::ZERO, 99));
+        assert!(!flight.is_older_than(Duration::MAX, usize::MAX));
     }
 }

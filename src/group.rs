@@ -18,24 +18,32 @@
 //! *Why nobody is lost.* A caller becomes a follower under the map's lock, on a flight that the map
 //! names. Step 2 takes the same lock, so afterwards the flight's followers are all it will ever
 //! have. None: nobody waits, and step 3 is left out. Some: step 3 wakes them, through the latch,
-//! whose module says why it misses none. [`Leader`] takes the steps however it ends, on a value, an
+//! whose module says why it misses none. [`Duty`] takes the steps however it ends, on a value, an
 //! error, a panic or by being dropped (G4).
 //!
-//! *What runs under the map's lock* is in this file and `keys`, plus `Eq` of keys. Making and
-//! dropping keys, running the function, cloning and dropping outcomes all happen outside (G10).
+//! *What runs under the map's lock* is in this file, `flight` and `keys`, plus `Eq` of keys.
+//! Making and dropping keys, running the function, cloning and dropping outcomes all happen outside
+//! (G10).
+//!
+//! That is all that `call` needs. The rest is two variations on the steps above. **Giving up** a
+//! flight (`forget`, `max_age`) is step 2 at another time: the flight goes on and lands, but the map
+//! no longer names it. **The next flight** is one that waits behind the one in the map, and takes
+//! its place in step 2 instead of leaving the key free; see `flight` for who leads it then.
 
+use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::time::Duration;
 
 use crate::calls::SharedCalls;
 use crate::error::{CallError, Panicked};
-use crate::flight::{Flight, Follower};
+use crate::flight::{Flight, Follower, Seat};
 use crate::keys::KeyMap;
 use crate::outcome::{Outcome, Role};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Deadline, Epoch, Mutex};
 
 /// How many map entries a group keeps for reuse, so that a lone call allocates nothing.
 const SPARES: usize = 4;
@@ -90,19 +98,114 @@ const SPARE_KEY_BYTES: usize = 256;
 pub struct FlightGroup<V, E, K = String, S = RandomState> {
     map: Mutex<Map<V, E, K>>,
     hasher: S,
+    epoch: Epoch,
 }
-
-/// What the map holds for a key in flight.
-type Entry<V, E, K> = (K, Arc<Flight<V, E>>);
 
 /// All that the group's lock guards.
 struct Map<V, E, K> {
     /// The flights in progress. An entry is put in by a leader, put in another's place by a leader
-    /// that found it closed, and taken out by the leader whose flight it is.
+    /// that found it closed or too old, and taken out, or replaced by the flight that is queued
+    /// behind, by the leader whose flight it is.
     flights: KeyMap<K, Arc<Flight<V, E>>>,
     /// Entries of flights that ended without a follower, at most [`SPARES`]. No flight in here has
     /// ever held a value.
-    spares: Vec<Entry<V, E, K>>,
+    spares: Vec<Spare<V, E, K>>,
+}
+
+/// What the map holds for a key in flight.
+type Entry<V, E, K> = (Box<K>, Arc<Flight<V, E>>);
+
+/// What taking a flight out of the map leaves: its entry, or the flight that is there now.
+type Taken<V, E, K> = (Option<Entry<V, E, K>>, Option<Arc<Flight<V, E>>>);
+
+/// An entry to put into the map.
+struct Spare<V, E, K> {
+    hash: u64,
+    entry: Entry<V, E, K>,
+    /// Its leader's handle on the flight: to clone and drop one for each flight would cost as much
+    /// as a lock.
+    flight: Arc<Flight<V, E>>,
+}
+
+impl<V, E, K> Spare<V, E, K> {
+    /// Makes an entry for this key, of an old one if there is one.
+    fn for_key<Q>(hash: u64, key: &Q, old: Option<Self>) -> Self
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(mut spare) = old {
+            key.clone_into(&mut *spare.entry.0);
+            return Self { hash, ..spare };
+        }
+        let flight = Arc::new(Flight::running());
+        let entry = (Box::new(key.to_owned()), Arc::clone(&flight));
+        Self {
+            hash,
+            entry,
+            flight,
+        }
+    }
+
+    fn is_for<Q>(&self, hash: u64, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.hash == hash && (*self.entry.0).borrow() == key
+    }
+}
+
+/// What a caller wants of a flight that it finds in progress.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    /// Not that one, but the one after it.
+    pub(crate) next_flight: bool,
+    /// None that is older.
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// What a caller is to the flight that it found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Leads,
+    Follows,
+    /// The flight is queued: whoever leads it is yet to be seen.
+    StandsBy,
+}
+
+/// What an arriving caller does with the flight that the map names for its key, or with the one
+/// behind it. To be called under the map's lock.
+pub(crate) fn meet<V, E>(
+    named: &mut Arc<Flight<V, E>>,
+    wish: Wish,
+    now: usize,
+) -> (Arc<Flight<V, E>>, Part) {
+    if named.claim() {
+        return (Arc::clone(named), Part::Leads);
+    }
+    let too_old = wish
+        .max_age
+        .is_some_and(|age| named.is_older_than(age, now));
+    if too_old || named.is_closed() {
+        // Given up on, or its function had returned before this call looked. The flight's leader
+        // still holds it, so this drops no value.
+        *named = match named.take_next(None) {
+            Some(next) => {
+                next.claim();
+                next
+            }
+            None => Arc::new(Flight::running()),
+        };
+        named.begin(now);
+        return (Arc::clone(named), Part::Leads);
+    }
+    let (flight, part) = if wish.next_flight {
+        (named.next(), Part::StandsBy)
+    } else {
+        (Arc::clone(named), Part::Follows)
+    };
+    flight.board();
+    (flight, part)
 }
 
 impl<V, E, K> FlightGroup<V, E, K> {
@@ -157,6 +260,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 spares: Vec::new(),
             }),
             hasher,
+            epoch: Epoch::begin(),
         }
     }
 }
@@ -259,71 +363,232 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
+        self.board(key, Wish::default(), Deadline::Never)
+    }
+
+    /// Finds a flight to follow, or puts one there to lead. Blocks only where the wish is for the
+    /// next flight, until that has begun.
+    pub(crate) fn board<Q>(&self, key: &Q, wish: Wish, deadline: Deadline) -> Joined<'_, V, E, K, S>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
         let hash = self.hasher.hash_one(key);
+        let now = self.epoch.now();
+        let mut spare: Option<Spare<V, E, K>> = None;
+        let (flight, part) = loop {
+            let mut map = self.map.lock();
+            if let Some(named) = map.flights.get_mut(hash, key) {
+                break meet(named, wish, now);
+            }
+            // The second time around with what was made outside the lock, the first time only if
+            // this very key was the last to land.
+            let last = map.spares.last().filter(|_| spare.is_none());
+            if last.is_some_and(|last| last.is_for(hash, key)) {
+                spare = map.spares.pop();
+            }
+            if let Some(Spare { entry, flight, .. }) = spare.take() {
+                flight.begin(now);
+                map.flights.insert(hash, entry.0, entry.1);
+                break (flight, Part::Leads);
+            }
+            let other = map.spares.pop();
+            drop(map);
+            spare = Some(Spare::for_key(hash, key, other));
+        };
+        if part == Part::Leads {
+            flight.vacate(); // Should it have been queued: those who wait for it follow now.
+        }
         let lead = |flight| {
             Joined::Leader(Leader {
                 group: self,
-                flight: Some(flight),
-                hash,
-                reuse: std::mem::size_of_val(key) <= SPARE_KEY_BYTES,
+                duty: Duty {
+                    flight: Some(flight),
+                    hash,
+                    reuse: std::mem::size_of_val(key) <= SPARE_KEY_BYTES,
+                    has_ticket: false,
+                },
             })
         };
-        let mut entry = None; // Made outside the lock, for the second time around.
-        let joined = loop {
-            let mut map = self.map.lock();
-            if let Some(flight) = map.flights.get_mut(hash, key) {
-                break if flight.board() {
-                    Joined::Follower(Follower::new(Arc::clone(flight)))
-                } else {
-                    // Closed and not yet unlinked: its function had returned before this call
-                    // looked. Its leader still holds it, so this drops no value.
-                    *flight = Arc::new(Flight::new());
-                    lead(Arc::clone(flight))
-                };
-            }
-            if let Some((key, flight)) = entry.take() {
-                map.flights.insert(hash, key, Arc::clone(&flight));
-                break lead(flight);
-            }
-            let spare = map.spares.pop();
-            drop(map);
-            entry = Some(match spare {
-                Some((mut owned, flight)) => {
-                    key.clone_into(&mut owned);
-                    flight.reopen();
-                    (owned, flight)
+        let follow = |flight| {
+            let seat = Seat::new(flight, Role::Followed);
+            Joined::Follower(Follower::new(Some(seat), deadline))
+        };
+        let joined = match part {
+            Part::Leads => lead(flight),
+            Part::Follows => follow(flight),
+            Part::StandsBy => match flight.stand_by(deadline) {
+                Some(true) => lead(flight),
+                Some(false) => follow(flight),
+                None => {
+                    self.leave(hash, &flight);
+                    Joined::Follower(Follower::new(None, deadline))
                 }
-                None => (key.to_owned(), Arc::new(Flight::new())),
-            });
+            },
         };
         // Not needed where another caller's flight was found the second time around. Should the
         // key's `Drop` panic, `joined` is dropped and ends the flight.
-        drop(entry);
+        drop(spare);
         joined
+    }
+
+    /// Gives up the flight that is in progress for the key: x/sync's `Forget`.
+    ///
+    /// Callers that are on it still get its outcome; later calls start a new one (G1 then holds
+    /// for the new one). Its end does not touch its successor (G6). Callers that wait for the
+    /// [next flight](crate::Request::next_flight) begin it at once. `false` if no function is
+    /// running for the key. Does not block.
+    ///
+    /// # Panics
+    ///
+    /// If `Hash`, `Eq` or `Drop` of the key panics.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined, Role};
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// assert!(!group.forget("k"));
+    /// let Joined::Leader(first) = group.join("k") else { unreachable!() };
+    /// assert!(group.forget("k"));
+    /// assert_eq!(group.call_ex("k", || Ok(2)).role, Role::Led);
+    /// assert_eq!(first.complete(Ok(1)).result.unwrap(), 1);
+    /// ```
+    #[doc(alias = "Forget")]
+    pub fn forget<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.forget_if(key, |_| true)
+    }
+
+    /// Like [`forget`](Self::forget), but only while the flight has no follower: resenje's and
+    /// tailscale's way to drop work that nobody else waits for.
+    ///
+    /// Exact against a caller that joins at the same time: either it is on the flight, and this is
+    /// `false`, or it starts a new one. The [ticket](crate::Ticket) of whoever started the flight
+    /// is no follower.
+    ///
+    /// # Panics
+    ///
+    /// If `Hash`, `Eq` or `Drop` of the key panics.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined};
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
+    /// let follower = group.join("k");
+    /// assert!(!group.forget_unshared("k"));
+    /// drop(follower);
+    /// assert!(group.forget_unshared("k"));
+    /// # drop(leader);
+    /// ```
+    #[doc(alias = "ForgetUnshared")]
+    pub fn forget_unshared<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.forget_if(key, |flight| flight.followers() == 0)
+    }
+
+    fn forget_if<Q>(&self, key: &Q, condition: impl Fn(&Flight<V, E>) -> bool) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.hasher.hash_one(key);
+        let mut map = self.map.lock();
+        let Some(flight) = map.flights.get_mut(hash, key).cloned() else {
+            return false;
+        };
+        // What has ended by itself, or not begun, is not given up.
+        if flight.is_closed() || flight.is_vacant() || !condition(&flight) {
+            return false;
+        }
+        let (entry, next) = map.take_out(hash, &flight, self.epoch);
+        drop(map);
+        if let Some(next) = next {
+            next.vacate();
+        }
+        drop(entry);
+        true
     }
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// Takes this flight out of the map, if the map still names it (G6), and counts its followers,
-    /// which are final from here on. The entry comes back where it is not kept as a spare: dropping
-    /// a key may panic, so that has to wait until the flight has landed.
-    fn unlink(
-        &self,
-        hash: u64,
-        flight: &Arc<Flight<V, E>>,
-        reuse: bool,
-    ) -> (usize, Option<Entry<V, E, K>>) {
+    /// which are final from here on. If nobody waits for it, it is kept for reuse, or dropped.
+    fn unlink(&self, duty: &Duty<V, E>, flight: Arc<Flight<V, E>>) -> Unlinked<V, E, K> {
         let mut map = self.map.lock();
-        let entry = map.flights.remove(hash, |named| Arc::ptr_eq(named, flight));
+        let (entry, next) = map.take_out(duty.hash, &flight, self.epoch);
         let followers = flight.followers();
-        match entry {
-            Some(entry) if followers == 0 && reuse && map.spares.len() < SPARES => {
-                map.spares.push(entry);
-                (0, None)
+        let alone = followers == 0 && !duty.has_ticket;
+        let (to_land, entry) = match entry {
+            Some(entry) if alone && duty.reuse && map.spares.len() < SPARES => {
+                map.spares.push(Spare {
+                    hash: duty.hash,
+                    entry,
+                    flight,
+                });
+                (None, None)
             }
-            entry => (followers, entry),
+            entry => (Some(flight).filter(|_| !alone), entry),
+        };
+        Unlinked {
+            followers,
+            to_land,
+            next,
+            entry,
         }
     }
+
+    /// Gives up a seat on a flight that may not have a leader. The last one to leave takes the
+    /// flight along: there is nobody left to lead it.
+    fn leave(&self, hash: u64, flight: &Arc<Flight<V, E>>) {
+        let mut map = self.map.lock();
+        if flight.leave() > 0 || !flight.is_vacant() {
+            return;
+        }
+        // It is behind another one, or in the map itself, or was given up.
+        let behind = |named: &Arc<Flight<V, E>>| named.take_next(Some(flight)).is_some();
+        if map.flights.find(hash, behind).is_none() {
+            let taken = map.take_out(hash, flight, self.epoch);
+            drop(map);
+            drop(taken);
+        }
+    }
+}
+
+impl<V, E, K> Map<V, E, K> {
+    /// Takes the flight out, if it is still there, and hands back its entry, to be dropped outside
+    /// the lock. Or, if somebody waits for the next flight, puts that in its place and hands it back
+    /// to be vacated.
+    fn take_out(&mut self, hash: u64, flight: &Arc<Flight<V, E>>, epoch: Epoch) -> Taken<V, E, K> {
+        let entry = self
+            .flights
+            .remove(hash, |named| Arc::ptr_eq(named, flight));
+        match (entry, flight.take_next(None)) {
+            (Some((key, _)), Some(next)) => {
+                next.begin(epoch.now());
+                self.flights.insert(hash, key, Arc::clone(&next));
+                (None, Some(next))
+            }
+            (entry, _) => (entry, None),
+        }
+    }
+}
+
+/// What the leader has left to do, outside the lock, in this order.
+struct Unlinked<V, E, K> {
+    followers: usize,
+    /// The flight, if somebody waits for it.
+    to_land: Option<Arc<Flight<V, E>>>,
+    /// The flight that is in the map now, with nobody to lead it.
+    next: Option<Arc<Flight<V, E>>>,
+    /// To be dropped last: a key's `Drop` may panic.
+    entry: Option<Entry<V, E, K>>,
 }
 
 impl<V, E, K, S> fmt::Debug for FlightGroup<V, E, K, S> {
@@ -392,15 +657,22 @@ pub enum Joined<'g, V, E, K = String, S = RandomState> {
 #[must_use = "dropping a leader abandons its flight"]
 pub struct Leader<'g, V, E, K = String, S = RandomState> {
     group: &'g FlightGroup<V, E, K, S>,
+    duty: Duty<V, E>,
+}
+
+/// What a leader knows of its flight.
+pub(crate) struct Duty<V, E> {
     /// `None` only once the flight has ended.
     flight: Option<Arc<Flight<V, E>>>,
     hash: u64,
     /// Whether the key is small enough to be kept for reuse.
     reuse: bool,
+    /// Whether a ticket, which is no follower, waits for the outcome, too.
+    has_ticket: bool,
 }
 
 /// Where the outcome is once the flight has ended.
-enum Ended<V, E> {
+pub(crate) enum Ended<V, E> {
     /// Still in the leader's hands: nobody followed.
     Alone(Outcome<V, E>),
     /// With the followers, for all of them and the leader to clone.
@@ -430,10 +702,9 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
     where
         V: Clone,
     {
-        match self.end(|| result.map_err(|error| CallError::Failed(Arc::new(error)))) {
-            Some(Ended::Alone(outcome)) => outcome,
-            Some(Ended::Shared(landed)) => Outcome::of(landed, Role::Led),
-            None => unreachable!("ended only here or by drop"),
+        match self.duty.end(self.group, result) {
+            Ended::Alone(outcome) => outcome,
+            Ended::Shared(landed) => Outcome::of(landed, Role::Led),
         }
     }
 
@@ -451,7 +722,8 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
     /// ```
     #[must_use]
     pub fn followers(&self) -> usize {
-        self.flight.as_ref().map_or(0, |flight| flight.followers())
+        let flight = self.duty.flight.as_ref();
+        flight.map_or(0, |flight| flight.followers())
     }
 
     /// Runs the leader's function. A panic lands as [`CallError::Panicked`] before it goes on.
@@ -459,42 +731,89 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
     where
         V: Clone,
     {
-        // Nothing of the function's is looked at after it panicked: the panic is passed on.
-        match catch_unwind(AssertUnwindSafe(f)) {
+        match self.duty.run(self.group, f) {
             Ok(result) => self.complete(result),
-            Err(payload) => {
-                self.end(|| Err(CallError::Panicked(Panicked::new(&*payload))));
-                resume_unwind(payload)
-            }
+            Err(payload) => resume_unwind(payload),
         }
     }
 
+    /// Gives the duty to somebody who has a group of their own to do it with, and the flight for a
+    /// ticket on it.
+    pub(crate) fn hand_over(mut self) -> (Duty<V, E>, Arc<Flight<V, E>>) {
+        let flight = self.duty.flight.take().expect("not ended yet");
+        let duty = Duty {
+            flight: Some(Arc::clone(&flight)),
+            has_ticket: true,
+            ..self.duty
+        };
+        (duty, flight)
+    }
+}
+
+impl<V, E> Duty<V, E> {
+    /// Runs the function. If it panics, the flight has ended with that.
+    pub(crate) fn run<K, S>(
+        &mut self,
+        group: &FlightGroup<V, E, K, S>,
+        f: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Result<V, E>, Box<dyn Any + Send>> {
+        // Nothing of the function's is looked at after it panicked: the panic is passed on.
+        catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+            self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
+            payload
+        })
+    }
+
+    pub(crate) fn end<K, S>(
+        &mut self,
+        group: &FlightGroup<V, E, K, S>,
+        result: Result<V, E>,
+    ) -> Ended<V, E> {
+        self.land(group, || {
+            result.map_err(|error| CallError::Failed(Arc::new(error)))
+        })
+        .expect("ended only once")
+    }
+
+    /// For when there will be no result. Does nothing if the flight has ended.
+    pub(crate) fn abandon<K, S>(&mut self, group: &FlightGroup<V, E, K, S>) {
+        self.land(group, || Err(CallError::Abandoned));
+    }
+
     /// Close, unlink, land: in this order, once. `None` if that was done before.
-    fn end(&mut self, result: impl FnOnce() -> Result<V, CallError<E>>) -> Option<Ended<V, E>> {
+    fn land<K, S>(
+        &mut self,
+        group: &FlightGroup<V, E, K, S>,
+        result: impl FnOnce() -> Result<V, CallError<E>>,
+    ) -> Option<Ended<V, E>> {
         let flight = self.flight.take()?;
         flight.close();
         let result = result();
-        let (followers, entry) = self.group.unlink(self.hash, &flight, self.reuse);
+        let unlinked = group.unlink(self, flight);
         let outcome = Outcome {
             result,
             role: Role::Led,
-            followers,
+            followers: unlinked.followers,
         };
-        let ended = if followers == 0 {
-            Ended::Alone(outcome)
-        } else {
-            let outcome = Arc::new(outcome);
-            flight.land(Arc::clone(&outcome));
-            Ended::Shared(outcome)
+        let ended = match unlinked.to_land {
+            None => Ended::Alone(outcome),
+            Some(flight) => {
+                let outcome = Arc::new(outcome);
+                flight.land(Arc::clone(&outcome));
+                Ended::Shared(outcome)
+            }
         };
-        drop(entry);
+        if let Some(next) = unlinked.next {
+            next.vacate();
+        }
+        drop(unlinked.entry);
         Some(ended)
     }
 }
 
 impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
     fn drop(&mut self) {
-        self.end(|| Err(CallError::Abandoned));
+        self.duty.abandon(self.group);
     }
 }
 

@@ -4,6 +4,8 @@
 //! only `Eq` and `Borrow`, only in [`get_mut`](KeyMap::get_mut), and that changes nothing. So no
 //! panic of the user's can leave the map half-changed, growing and shrinking never call `Hash`, and
 //! an entry is removed by identity, without a key.
+//!
+//! Keys are boxed, so that an entry is small, and moving it in and out costs next to nothing.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::{Entry, HashMap};
@@ -13,7 +15,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 const KEPT: usize = 64;
 
 pub(crate) struct KeyMap<K, T> {
-    by_hash: HashMap<u64, Slot<K, T>, BuildHasherDefault<AsIs>>,
+    by_hash: HashMap<u64, Bucket<K, T>, BuildHasherDefault<AsIs>>,
     len: usize,
     /// The most keys held since the map last shrank. The table's own `capacity()` will not do: it
     /// leaves out what removed entries still occupy.
@@ -21,9 +23,15 @@ pub(crate) struct KeyMap<K, T> {
 }
 
 /// The entries whose keys have the same 64-bit hash: nearly always one.
-struct Slot<K, T> {
-    first: (K, T),
-    others: Vec<(K, T)>,
+struct Bucket<K, T> {
+    first: (Box<K>, T),
+    others: Vec<(Box<K>, T)>,
+}
+
+impl<K, T> Bucket<K, T> {
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut (Box<K>, T)> {
+        std::iter::once(&mut self.first).chain(&mut self.others)
+    }
 }
 
 impl<K, T> KeyMap<K, T> {
@@ -44,19 +52,27 @@ impl<K, T> KeyMap<K, T> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let Slot { first, others } = self.by_hash.get_mut(&hash)?;
-        std::iter::once(first)
-            .chain(others)
-            .find(|entry| entry.0.borrow() == key)
+        let slot = self.by_hash.get_mut(&hash)?;
+        slot.entries_mut()
+            .find(|entry| (*entry.0).borrow() == key)
             .map(|entry| &mut entry.1)
     }
 
+    /// The first value with this hash that `is_it`.
+    pub(crate) fn find(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
+        let bucket = self.by_hash.get_mut(&hash)?;
+        bucket
+            .entries_mut()
+            .map(|entry| &entry.1)
+            .find(|value| is_it(value))
+    }
+
     /// Adds an entry for a key that the map does not have.
-    pub(crate) fn insert(&mut self, hash: u64, key: K, value: T) {
+    pub(crate) fn insert(&mut self, hash: u64, key: Box<K>, value: T) {
         match self.by_hash.entry(hash) {
             Entry::Occupied(slot) => slot.into_mut().others.push((key, value)),
             Entry::Vacant(slot) => {
-                slot.insert(Slot {
+                slot.insert(Bucket {
                     first: (key, value),
                     others: Vec::new(),
                 });
@@ -68,7 +84,7 @@ impl<K, T> KeyMap<K, T> {
 
     /// Removes the entry with this hash whose value `is_it`. The entry is handed back, not
     /// dropped: a key's `Drop` is the user's code.
-    pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(K, T)> {
+    pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Box<K>, T)> {
         let Entry::Occupied(mut found) = self.by_hash.entry(hash) else {
             return None;
         };
@@ -124,13 +140,16 @@ mod tests {
     fn keys_with_the_same_hash_stay_apart() {
         let mut map = KeyMap::new();
         for key in 0..4u64 {
-            map.insert(7, key, key * 10);
+            map.insert(7, Box::new(key), key * 10);
         }
         assert_eq!(map.get_mut(7, &2), Some(&mut 20));
         assert_eq!(map.get_mut(8, &2), None);
         assert_eq!(map.remove(7, |v| *v == 99), None);
         for key in [0, 3, 1, 2] {
-            assert_eq!(map.remove(7, |v| *v == key * 10), Some((key, key * 10)));
+            assert_eq!(
+                map.remove(7, |v| *v == key * 10),
+                Some((Box::new(key), key * 10))
+            );
             assert_eq!(map.get_mut(7, &key), None);
         }
         assert_eq!(map.len(), 0);
@@ -141,11 +160,11 @@ mod tests {
     fn capacity_comes_back_after_a_spike() {
         let mut map = KeyMap::new();
         for key in 0..100_000u64 {
-            map.insert(key, key, key);
+            map.insert(key, Box::new(key), key);
         }
         for key in 0..100_000u64 {
             assert_eq!(map.get_mut(key, &key), Some(&mut key.clone()));
-            assert_eq!(map.remove(key, |v| *v == key), Some((key, key)));
+            assert_eq!(map.remove(key, |v| *v == key), Some((Box::new(key), key)));
         }
         assert!(map.peak <= super::KEPT);
         assert!(map.by_hash.capacity() <= 2 * super::KEPT);
@@ -155,11 +174,11 @@ mod tests {
     fn a_map_of_steady_size_does_not_shrink() {
         let mut map = KeyMap::new();
         for key in 0..1_000u64 {
-            map.insert(key, key, ());
+            map.insert(key, Box::new(key), ());
         }
         for key in 0..10_000u64 {
             map.remove(key, |()| true);
-            map.insert(key + 1_000, key + 1_000, ());
+            map.insert(key + 1_000, Box::new(key + 1_000), ());
         }
         assert_eq!((map.len(), map.peak), (1_000, 1_000));
     }

@@ -1,46 +1,52 @@
-//! A value that is set once and that any number of threads may wait for.
+//! A state under a lock, and a condition variable for those who wait for it to change.
 //!
-//! Two states, shut and open. Only [`Latch::set`] changes them, once, under the lock. A waiter
-//! looks under the same lock and gives the lock up only inside `Condvar::wait`, which releases and
-//! sleeps in one step; so `set` comes either before the look, which then sees the value, or after
-//! the sleep has begun, and then its notification wakes the sleeper. No wake-up can fall between.
+//! A waiter looks at the state under the lock and gives the lock up only inside `Condvar::wait`,
+//! which releases and sleeps in one step. Whoever changes the state does so under the lock and
+//! notifies afterwards. So a change comes either before the look, which then sees it, or after the
+//! sleep has begun, and then its notification wakes the sleeper. No wake-up can fall between.
 
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Condvar, Deadline, Mutex};
 
 pub(crate) struct Latch<T> {
-    /// `None` while shut. In an `Arc`, so that under the lock a waiter only counts itself in, and
-    /// whatever it does with the value then, it does beside the others.
-    value: Mutex<Option<Arc<T>>>,
-    opened: Condvar,
+    state: Mutex<T>,
+    changed: Condvar,
 }
 
 impl<T> Latch<T> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(state: T) -> Self {
         Self {
-            value: Mutex::new(None),
-            opened: Condvar::new(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
         }
     }
 
-    /// Opens the latch and wakes every waiter. To be called once.
-    pub(crate) fn set(&self, value: Arc<T>) {
-        let mut guard = self.value.lock();
-        debug_assert!(guard.is_none(), "a latch is set once");
-        *guard = Some(value);
-        drop(guard);
-        // Notified after unlocking: a waiter that woke under the lock would only block on it.
-        self.opened.notify_all();
+    /// Looks at the state, and may change it without waking anybody.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+        look(&mut self.state.lock())
     }
 
-    /// Blocks until the latch is open.
-    pub(crate) fn wait(&self) -> Arc<T> {
-        let mut guard = self.value.lock();
+    /// Changes the state and wakes every waiter.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut T)) {
+        self.with(change);
+        // Notified after unlocking: a waiter that woke under the lock would only block on it.
+        self.changed.notify_all();
+    }
+
+    /// Blocks until `look` finds what it is looking for, or the deadline has passed. What is there
+    /// by then is found, however late it is.
+    pub(crate) fn wait<R>(
+        &self,
+        deadline: Deadline,
+        mut look: impl FnMut(&mut T) -> Option<R>,
+    ) -> Option<R> {
+        let mut state = self.state.lock();
         loop {
-            if let Some(value) = &*guard {
-                return Arc::clone(value);
+            let found = look(&mut state);
+            if found.is_some() || deadline.has_passed() {
+                return found;
             }
             // A loop, because a condition variable may wake without having been notified.
-            guard = self.opened.wait(guard);
+            state = self.changed.wait(state, deadline);
         }
     }
 }

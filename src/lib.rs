@@ -92,7 +92,7 @@
 //! at the same instant as its leader, and the flight's latch before and after it sleeps. One lock
 //! guards the whole map, so very many threads on distinct keys queue up for it: for well under a
 //! microsecond each, except when the map grows or shrinks, as any `HashMap` under a lock does. A flight with followers allocates its outcome, and is not
-//! used again, so that a later one allocates its key and its flight; it clones the value at most once
+//! used again, so that a later one allocates its key, a box for it, and its flight; it clones the value at most once
 //! for each of its callers, on their own threads.
 //!
 //! # For readers
@@ -112,13 +112,17 @@ mod group;
 mod keys;
 mod latch;
 mod outcome;
+mod request;
 mod sync;
+mod ticket;
 
 pub use calls::{SharedCalls, Unshared};
 pub use error::{CallError, Panicked};
 pub use flight::Follower;
 pub use group::{FlightGroup, Joined, Leader};
 pub use outcome::{Outcome, Role};
+pub use request::Request;
+pub use ticket::{Job, Ticket};
 
 /// The README's examples run as tests.
 #[cfg(doctest)]

@@ -31,7 +31,8 @@ pub struct Outcome<V, E> {
     /// Whether this call ran the function or waited for the one that did.
     pub role: Role,
     /// How many followers the flight had when it was unlinked, the same number for everyone on
-    /// it. A follower that had been dropped by then is not counted.
+    /// How many followers the flight had when it was unlinked, the same number for everyone on
+    /// it. A follower that had left by then is not counted. 0 for one that timed out.
     pub followers: usize,
 }
 
@@ -82,6 +83,17 @@ impl<V: Clone, E> Outcome<V, E> {
     pub(crate) fn of(landed: Arc<Self>, role: Role) -> Self {
         let outcome = Arc::try_unwrap(landed).unwrap_or_else(|shared| Self::clone(&shared));
         Self { role, ..outcome }
+    }
+}
+
+impl<V, E> Outcome<V, E> {
+    /// The outcome of one who did not wait for the flight to land.
+    pub(crate) fn timed_out() -> Self {
+        Self {
+            result: Err(CallError::TimedOut),
+            role: Role::Followed,
+            followers: 0,
+        }
     }
 }
 

@@ -291,6 +291,7 @@ type Trapped = FlightGroup<Value, Fault, Key>;
 
 const KEY: Name = Name(1);
 const OTHER: Name = Name(2);
+const RETIRED: Name = Name(3);
 
 /// Runs `act` on a group that has another flight with a follower, expects it to panic `at` the place
 /// armed by [`arm`], and the group to be as good as ever afterwards.
@@ -333,7 +334,7 @@ fn to_owned_panics() {
 #[test]
 fn to_owned_panics_in_a_warm_group() {
     survives(At::ToOwned, |group| {
-        let _ = group.call(&KEY, || Ok(Value(1)));
+        let _ = group.call(&RETIRED, || Ok(Value(1)));
         call_trapped(group, At::ToOwned);
     });
 }
@@ -342,7 +343,7 @@ fn to_owned_panics_in_a_warm_group() {
 #[test]
 fn drop_of_a_retired_key_panics() {
     survives(At::KeyDrop, |group| {
-        let _ = group.call(&KEY, || Ok(Value(1)));
+        let _ = group.call(&RETIRED, || Ok(Value(1)));
         call_trapped(group, At::KeyDrop);
     });
 }
@@ -360,6 +361,17 @@ fn comparing_panics() {
             let _ = leader.complete(Ok(Value(1)));
             assert_eq!(follower.wait().result.unwrap(), Value(1));
             panic!("{panic}");
+        });
+    }
+}
+
+/// They run there, too, where the key that landed last may be this one.
+#[test]
+fn comparing_with_a_retired_key_panics() {
+    for at in [At::Eq, At::Borrow] {
+        survives(at, |group| {
+            let _ = group.call(&KEY, || Ok(Value(1)));
+            call_trapped(group, at);
         });
     }
 }
