@@ -162,12 +162,9 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "looks up and inserts under two locks",
         edits: &[(
-            "group.rs",
-            r#"            if let Some(named) = map.flights.get_mut(hash, key) {
-                break meet"#,
-            r#"            let second_time = spare.is_some();
-            if let (Some(named), false) = (map.flights.get_mut(hash, key), second_time) {
-                break meet"#,
+            "map.rs",
+            "        if let Some(named) = self.flights.get_mut(hash, key) {",
+            "        if let (Some(named), true) = (self.flights.get_mut(hash, key), made.is_none()) {",
         )],
         caught_by: &["model_sharing::two_callers"],
     },
@@ -175,7 +172,7 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "takes its seat after unlocking the map",
         edits: &[
             (
-                "group.rs",
+                "map.rs",
                 r#"    flight.board();
     (flight, part)"#,
                 "    (flight, part)",
@@ -265,7 +262,7 @@ pub(crate) const BUGS: &[Bug] = &[
     // async_singleflight 0.6: the old leader removes its successor's entry.
     Bug {
         name: "deletes by key",
-        edits: &[("group.rs", "|named| Arc::ptr_eq(named, flight)", "|_| true")],
+        edits: &[("map.rs", "|named| Arc::ptr_eq(named, flight)", "|_| true")],
         caught_by: &[
             "model_order::a_leader_removes_only_its_own_entry",
             "model_order::a_later_call_gets_a_later_run",
@@ -305,7 +302,7 @@ pub(crate) const BUGS: &[Bug] = &[
             "group.rs",
             "            entry => (Some(flight).filter(|_| !alone), entry),",
             r#"            Some(entry) if duty.reuse => {
-                map.spares.push(Spare {
+                map.keep(Spare {
                     hash: duty.hash,
                     entry,
                     flight: Arc::clone(&flight),
@@ -408,7 +405,7 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "serves the next flight's callers with this one",
         edits: &[(
-            "group.rs",
+            "map.rs",
             "    let (flight, part) = if wish.next_flight {",
             "    let (flight, part) = if false && wish.next_flight {",
         )],

@@ -22,6 +22,8 @@ mod group;
 mod keys;
 #[path = "../src/latch.rs"]
 mod latch;
+#[path = "../src/map.rs"]
+mod map;
 #[path = "../src/outcome.rs"]
 mod outcome;
 #[path = "../src/request.rs"]

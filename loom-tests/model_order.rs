@@ -5,7 +5,7 @@ use loom::thread;
 
 use crate::explore::Model;
 use crate::flight::Flight;
-use crate::group::{meet, Part, Wish};
+use crate::map::{meet, Part, Wish};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 use crate::{FlightGroup, Joined};
 

@@ -58,16 +58,16 @@ fn run(only: Option<&str>) -> io::Result<usize> {
         println!();
     }
 
-    println!("{:<46}caught by", "seeded bug");
+    println!("{:<50}caught by", "seeded bug");
     for bug in BUGS {
         if only.is_some_and(|word| !bug.name.contains(word)) {
             continue;
         }
-        print!("{:<46}", bug.name);
+        print!("{:<50}", bug.name);
         io::stdout().flush()?;
         let models = workshop.build(bug.edits)?;
         for (i, model) in bug.caught_by.iter().enumerate() {
-            let indent = if i == 0 { 0 } else { 46 };
+            let indent = if i == 0 { 0 } else { 50 };
             let report = models.run(model)?;
             match &report {
                 Report::Passed { .. } => println!("{:indent$}NOT by {model}", ""),

@@ -303,8 +303,8 @@ impl<V, E> Follower<V, E> {
     /// However the leader ends, this returns (G4). What the leader's function wrote before it
     /// returned is visible after (G5). The value is cloned on this thread, outside every lock. If
     /// the follower comes from a [`Request`](crate::Request) with a deadline, it waits no longer
-    /// than that and then gives [`CallError::TimedOut`]; an outcome that is there beats a deadline
-    /// that has passed.
+    /// than that and then gives [`TimedOut`](crate::CallError::TimedOut); an outcome that is there
+    /// beats a deadline that has passed.
     ///
     /// # Panics
     ///

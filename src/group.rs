@@ -21,7 +21,7 @@
 //! whose module says why it misses none. [`Duty`] takes the steps however it ends, on a value, an
 //! error, a panic or by being dropped (G4).
 //!
-//! *What runs under the map's lock* is in this file, `flight` and `keys`, plus `Eq` of keys.
+//! *What runs under the map's lock* is in `map`, `flight` and `keys`, plus `Eq` of keys.
 //! Making and dropping keys, running the function, cloning and dropping outcomes all happen outside
 //! (G10).
 //!
@@ -36,17 +36,14 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::time::Duration;
 
 use crate::calls::SharedCalls;
 use crate::error::{CallError, Panicked};
 use crate::flight::{Flight, Follower, Seat};
-use crate::keys::KeyMap;
+use crate::map::{Entry, Map, Part, Spare, Wish};
 use crate::outcome::{Outcome, Role};
 use crate::sync::{Arc, Deadline, Epoch, Mutex};
 
-/// How many map entries a group keeps for reuse, so that a lone call allocates nothing.
-const SPARES: usize = 4;
 /// A string or slice that is longer than this many bytes is not kept for reuse. Of a key that was
 /// looked up by a form that owns memory, a `&String` say, this sees nothing, and keeps it.
 const SPARE_KEY_BYTES: usize = 256;
@@ -101,113 +98,6 @@ pub struct FlightGroup<V, E, K = String, S = RandomState> {
     epoch: Epoch,
 }
 
-/// All that the group's lock guards.
-struct Map<V, E, K> {
-    /// The flights in progress. An entry is put in by a leader, put in another's place by a leader
-    /// that found it closed or too old, and taken out, or replaced by the flight that is queued
-    /// behind, by the leader whose flight it is.
-    flights: KeyMap<K, Arc<Flight<V, E>>>,
-    /// Entries of flights that ended without a follower, at most [`SPARES`]. No flight in here has
-    /// ever held a value.
-    spares: Vec<Spare<V, E, K>>,
-}
-
-/// What the map holds for a key in flight.
-type Entry<V, E, K> = (Box<K>, Arc<Flight<V, E>>);
-
-/// What taking a flight out of the map leaves: its entry, or the flight that is there now.
-type Taken<V, E, K> = (Option<Entry<V, E, K>>, Option<Arc<Flight<V, E>>>);
-
-/// An entry to put into the map.
-struct Spare<V, E, K> {
-    hash: u64,
-    entry: Entry<V, E, K>,
-    /// Its leader's handle on the flight: to clone and drop one for each flight would cost as much
-    /// as a lock.
-    flight: Arc<Flight<V, E>>,
-}
-
-impl<V, E, K> Spare<V, E, K> {
-    /// Makes an entry for this key, of an old one if there is one.
-    fn for_key<Q>(hash: u64, key: &Q, old: Option<Self>) -> Self
-    where
-        Q: ToOwned<Owned = K> + ?Sized,
-    {
-        if let Some(mut spare) = old {
-            key.clone_into(&mut *spare.entry.0);
-            return Self { hash, ..spare };
-        }
-        let flight = Arc::new(Flight::running());
-        let entry = (Box::new(key.to_owned()), Arc::clone(&flight));
-        Self {
-            hash,
-            entry,
-            flight,
-        }
-    }
-
-    fn is_for<Q>(&self, hash: u64, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        self.hash == hash && (*self.entry.0).borrow() == key
-    }
-}
-
-/// What a caller wants of a flight that it finds in progress.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wish {
-    /// Not that one, but the one after it.
-    pub(crate) next_flight: bool,
-    /// None that is older.
-    pub(crate) max_age: Option<Duration>,
-}
-
-/// What a caller is to the flight that it found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    Leads,
-    Follows,
-    /// The flight is queued: whoever leads it is yet to be seen.
-    StandsBy,
-}
-
-/// What an arriving caller does with the flight that the map names for its key, or with the one
-/// behind it. To be called under the map's lock.
-pub(crate) fn meet<V, E>(
-    named: &mut Arc<Flight<V, E>>,
-    wish: Wish,
-    now: usize,
-) -> (Arc<Flight<V, E>>, Part) {
-    if named.claim() {
-        return (Arc::clone(named), Part::Leads);
-    }
-    let too_old = wish
-        .max_age
-        .is_some_and(|age| named.is_older_than(age, now));
-    if too_old || named.is_closed() {
-        // Given up on, or its function had returned before this call looked. The flight's leader
-        // still holds it, so this drops no value.
-        *named = match named.take_next(None) {
-            Some(next) => {
-                next.claim();
-                next
-            }
-            None => Arc::new(Flight::running()),
-        };
-        named.begin(now);
-        return (Arc::clone(named), Part::Leads);
-    }
-    let (flight, part) = if wish.next_flight {
-        (named.next(), Part::StandsBy)
-    } else {
-        (Arc::clone(named), Part::Follows)
-    };
-    flight.board();
-    (flight, part)
-}
-
 impl<V, E, K> FlightGroup<V, E, K> {
     /// An empty group. Allocates nothing until the first call.
     ///
@@ -255,10 +145,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     #[must_use]
     pub fn with_hasher(hasher: S) -> Self {
         Self {
-            map: Mutex::new(Map {
-                flights: KeyMap::new(),
-                spares: Vec::new(),
-            }),
+            map: Mutex::new(Map::new()),
             hasher,
             epoch: Epoch::begin(),
         }
@@ -284,6 +171,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// If `f` ran and panicked, with the same payload; the key is free at once. Also if `Hash`, `Eq`,
     /// `Borrow`, `to_owned` or `Drop` of the key, `Clone` of the value, or `Drop` of the value or
     /// the error panics: in this call alone.
+    ///
+    /// For a deadline and other options see [`request`](Self::request).
     ///
     /// # Hangs
     ///
@@ -375,26 +264,15 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     {
         let hash = self.hasher.hash_one(key);
         let now = self.epoch.now();
-        let mut spare: Option<Spare<V, E, K>> = None;
+        let mut made = None;
         let (flight, part) = loop {
             let mut map = self.map.lock();
-            if let Some(named) = map.flights.get_mut(hash, key) {
-                break meet(named, wish, now);
+            if let Some(found) = map.enter(hash, key, &mut made, wish, now) {
+                break found;
             }
-            // The second time around with what was made outside the lock, the first time only if
-            // this very key was the last to land.
-            let last = map.spares.last().filter(|_| spare.is_none());
-            if last.is_some_and(|last| last.is_for(hash, key)) {
-                spare = map.spares.pop();
-            }
-            if let Some(Spare { entry, flight, .. }) = spare.take() {
-                flight.begin(now);
-                map.flights.insert(hash, entry.0, entry.1);
-                break (flight, Part::Leads);
-            }
-            let other = map.spares.pop();
+            let spare = map.spare();
             drop(map);
-            spare = Some(Spare::for_key(hash, key, other));
+            made = Some(Spare::for_key(hash, key, spare));
         };
         if part == Part::Leads {
             flight.vacate(); // Should it have been queued: those who wait for it follow now.
@@ -426,9 +304,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 }
             },
         };
-        // Not needed where another caller's flight was found the second time around. Should the
+        // Not needed if another caller's flight was found the second time around. Should the
         // key's `Drop` panic, `joined` is dropped and ends the flight.
-        drop(spare);
+        drop(made);
         joined
     }
 
@@ -500,7 +378,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     {
         let hash = self.hasher.hash_one(key);
         let mut map = self.map.lock();
-        let Some(flight) = map.flights.get_mut(hash, key).cloned() else {
+        let Some(flight) = map.get(hash, key) else {
             return false;
         };
         // What has ended by itself, or not begun, is not given up.
@@ -526,13 +404,14 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let followers = flight.followers();
         let alone = followers == 0 && !duty.has_ticket;
         let (to_land, entry) = match entry {
-            Some(entry) if alone && duty.reuse && map.spares.len() < SPARES => {
-                map.spares.push(Spare {
-                    hash: duty.hash,
+            Some(entry) if alone && duty.reuse => {
+                let hash = duty.hash;
+                let refused = map.keep(Spare {
+                    hash,
                     entry,
                     flight,
                 });
-                (None, None)
+                (None, refused.map(|spare| spare.entry))
             }
             entry => (Some(flight).filter(|_| !alone), entry),
         };
@@ -551,32 +430,9 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         if flight.leave() > 0 || !flight.is_vacant() {
             return;
         }
-        // It is behind another one, or in the map itself, or was given up.
-        let behind = |named: &Arc<Flight<V, E>>| named.take_next(Some(flight)).is_some();
-        if map.flights.find(hash, behind).is_none() {
-            let taken = map.take_out(hash, flight, self.epoch);
-            drop(map);
-            drop(taken);
-        }
-    }
-}
-
-impl<V, E, K> Map<V, E, K> {
-    /// Takes the flight out, if it is still there, and hands back its entry, to be dropped outside
-    /// the lock. Or, if somebody waits for the next flight, puts that in its place and hands it back
-    /// to be vacated.
-    fn take_out(&mut self, hash: u64, flight: &Arc<Flight<V, E>>, epoch: Epoch) -> Taken<V, E, K> {
-        let entry = self
-            .flights
-            .remove(hash, |named| Arc::ptr_eq(named, flight));
-        match (entry, flight.take_next(None)) {
-            (Some((key, _)), Some(next)) => {
-                next.begin(epoch.now());
-                self.flights.insert(hash, key, Arc::clone(&next));
-                (None, Some(next))
-            }
-            (entry, _) => (entry, None),
-        }
+        let taken = map.drop_queued(hash, flight, self.epoch);
+        drop(map);
+        drop(taken);
     }
 }
 
@@ -596,7 +452,7 @@ impl<V, E, K, S> fmt::Debug for FlightGroup<V, E, K, S> {
     /// says so instead.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("FlightGroup");
-        match self.map.try_lock().map(|map| map.flights.len()) {
+        match self.map.try_lock().map(|map| map.len()) {
             Some(keys) => debug.field("in_flight", &keys),
             None => debug.field("in_flight", &format_args!("<locked>")),
         };

@@ -28,7 +28,10 @@
 //! ```
 //!
 //! This is go-zero's `SharedCalls` (`SingleFlight`) and `golang.org/x/sync/singleflight` for
-//! threads: synchronous, without dependencies, without `unsafe`.
+//! threads: synchronous, without dependencies, without `unsafe`. What else there is: a
+//! [request](FlightGroup::request) with a deadline, or for the [next flight](Request::next_flight);
+//! [tickets](FlightGroup::start) for what another thread computes; [giving up](FlightGroup::forget)
+//! on a flight. The [recipes] put it to use.
 //!
 //! # Words
 //!
@@ -52,17 +55,23 @@
 //!
 //! The numbers are cited throughout these pages, the tests and the models.
 //!
-//! - **G1 One at a time.** At most one execution for a key is in progress.
+//! - **G1 One at a time.** At most one execution for a key is in progress, unless the key was given
+//!   up on purpose, by [`forget`](FlightGroup::forget) or [`max_age`](Request::max_age).
 //! - **G2 Unlink before landing.** A call that starts after another call on that key has returned
 //!   never shares that call's flight.
 //! - **G3 One outcome each.** Every call gets exactly one outcome, every follower its leader's, and
 //!   exactly one call of a flight is [`Role::Led`].
-//! - **G4 Nobody is left waiting.** However a leader ends, by a value, an error, a panic or a dropped
-//!   [`Leader`], every follower wakes with a typed outcome and the key is free at once. No panic
+//! - **G4 Nobody is left waiting.** However a leader ends, by a value, an error, a panic, a dropped
+//!   [`Leader`] or a [`Job`] that never ran, every follower wakes with a typed outcome and the key is free at once. No panic
 //!   poisons the group or another key.
 //! - **G5 Happens-before.** What the function wrote is visible to every caller that gets its
 //!   outcome. It is visible to the next execution for that key, too.
 //! - **G6 Only its own entry.** A flight removes its own entry from the map, never its successor's.
+//! - **G7 The next flight.** The execution shared by a [`next_flight`](Request::next_flight) call
+//!   began after the call did. At most one flight for a key runs and at most one is queued behind it.
+//! - **G8 Patience is the caller's own.** A follower that times out leaves; the flight goes on,
+//!   nobody else is disturbed and no second execution starts. An outcome that is ready beats a
+//!   deadline that has passed.
 //! - **G10 User code runs outside the locks.** The function, and `Clone` and `Drop` of values,
 //!   errors and keys, may take long, block, panic, or call the group with another key. (`Eq` and
 //!   `Borrow` of keys run under the map's lock; a panic there leaves the group as it was. `Hash` does
@@ -75,20 +84,20 @@
 //!   allocating, as short strings can, the group has one of the 4 that it keeps, and the function
 //!   returns no error, which goes into an `Arc`.)
 //!
-//! (G7 to G9 are about what this version does not have: read-your-writes, deadlines, and waits that
-//! can never end.)
+//! (G9 is about what this version does not have: the refusal of waits that can never end.)
 //!
 //! # Panics
 //!
 //! A panic in the function unwinds out of the leader's own call with its original payload. Followers
-//! get [`CallError::Panicked`] with the message. A program built with `panic = "abort"` dies
+//! get [`CallError::Panicked`] with the message. A [`Job`]'s panic goes to its tickets. A program built with `panic = "abort"` dies
 //! instead, as ever.
 //!
 //! # What it costs
 //!
 //! A call that leads takes the map's lock three times, briefly: to look, to put its flight in, and to
-//! take it out. (Twice would do if the owned key were made under the lock, where a slow or panicking
-//! `Clone` would be everybody's problem.) A follower takes the map's lock once, or twice if it came
+//! take it out. (Twice if its key was the last to land. Twice would always do if the owned key were
+//! made under the lock, where a slow or panicking `Clone` would be everybody's problem.) It reads the
+//! clock once, for [`max_age`](Request::max_age). A follower takes the map's lock once, or twice if it came
 //! at the same instant as its leader, and the flight's latch before and after it sleeps. One lock
 //! guards the whole map, so very many threads on distinct keys queue up for it: for well under a
 //! microsecond each, except when the map grows or shrinks, as any `HashMap` under a lock does. A flight with followers allocates its outcome, and is not
@@ -98,7 +107,7 @@
 //! # For readers
 //!
 //! The sources are meant to be read, in this order: `group` (the algorithm), `flight` (its states),
-//! `latch` (why no wake-up is lost), `keys` (the map). The models in `loom-tests/` mount these very
+//! `latch` (why no wake-up is lost), `map` and `keys` (who is in flight), then `request` and `ticket`. The models in `loom-tests/` mount these very
 //! files and run them through every interleaving; `cargo models` also shows that they can fail.
 
 #![forbid(unsafe_code)]
@@ -111,6 +120,7 @@ mod flight;
 mod group;
 mod keys;
 mod latch;
+mod map;
 mod outcome;
 mod request;
 mod sync;
@@ -123,6 +133,9 @@ pub use group::{FlightGroup, Joined, Leader};
 pub use outcome::{Outcome, Role};
 pub use request::Request;
 pub use ticket::{Job, Ticket};
+
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
 
 /// The README's examples run as tests.
 #[cfg(doctest)]

@@ -7,7 +7,8 @@ use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
 use crate::error::CallError;
-use crate::group::{FlightGroup, Joined, Wish};
+use crate::group::{FlightGroup, Joined};
+use crate::map::Wish;
 use crate::outcome::Outcome;
 use crate::sync::Deadline;
 

@@ -1,0 +1,217 @@
+//! What a group's lock guards: which flight is in progress for which key.
+//!
+//! Nothing in here locks, blocks, or runs code of the user's but `Eq` and `Borrow` of keys.
+
+use std::borrow::Borrow;
+use std::time::Duration;
+
+use crate::flight::Flight;
+use crate::keys::KeyMap;
+use crate::sync::{Arc, Epoch};
+
+/// How many entries a group keeps for reuse, so that a lone call allocates nothing.
+const SPARES: usize = 4;
+
+pub(crate) struct Map<V, E, K> {
+    /// The flights in progress. An entry is put in by a leader, put in another's place by a leader
+    /// that found it closed or too old, and taken out, or replaced by the flight that is queued
+    /// behind, by the leader whose flight it is.
+    flights: KeyMap<K, Arc<Flight<V, E>>>,
+    /// Entries of flights that ended without a follower, at most [`SPARES`]. No flight in here has
+    /// ever held a value.
+    spares: Vec<Spare<V, E, K>>,
+}
+
+/// What the map holds for a key in flight.
+pub(crate) type Entry<V, E, K> = (Box<K>, Arc<Flight<V, E>>);
+
+/// What taking a flight out leaves: its entry, or the flight that is there now.
+pub(crate) type Taken<V, E, K> = (Option<Entry<V, E, K>>, Option<Arc<Flight<V, E>>>);
+
+/// An entry to put into the map.
+pub(crate) struct Spare<V, E, K> {
+    pub(crate) hash: u64,
+    pub(crate) entry: Entry<V, E, K>,
+    /// Its leader's handle on the flight: to clone and drop one for each flight would cost as much
+    /// as a lock.
+    pub(crate) flight: Arc<Flight<V, E>>,
+}
+
+/// What a caller wants of a flight that it finds in progress.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    /// Not that one, but the one after it.
+    pub(crate) next_flight: bool,
+    /// None that is older.
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// What a caller is to the flight that it found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Leads,
+    Follows,
+    /// The flight is queued: whoever leads it is yet to be seen.
+    StandsBy,
+}
+
+impl<V, E, K> Map<V, E, K> {
+    pub(crate) fn new() -> Self {
+        Self {
+            flights: KeyMap::new(),
+            spares: Vec::new(),
+        }
+    }
+
+    /// How many keys are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The flight in progress for the key.
+    pub(crate) fn get<Q>(&mut self, hash: u64, key: &Q) -> Option<Arc<Flight<V, E>>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.flights
+            .get_mut(hash, key)
+            .map(|named| Arc::clone(named))
+    }
+
+    /// Finds the key's flight and [meets](meet) it, or puts one there to lead: that of `made`, or the
+    /// last that landed if it was for this very key. `None`: there is neither, and an entry has to
+    /// be made outside the lock.
+    pub(crate) fn enter<Q>(
+        &mut self,
+        hash: u64,
+        key: &Q,
+        made: &mut Option<Spare<V, E, K>>,
+        wish: Wish,
+        now: usize,
+    ) -> Option<(Arc<Flight<V, E>>, Part)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        if let Some(named) = self.flights.get_mut(hash, key) {
+            return Some(meet(named, wish, now));
+        }
+        let is_for_key = |last: &Spare<V, E, K>| {
+            let (last_key, _) = &last.entry;
+            last.hash == hash && (**last_key).borrow() == key
+        };
+        if made.is_none() && self.spares.last().is_some_and(is_for_key) {
+            *made = self.spares.pop();
+        }
+        let Spare { entry, flight, .. } = made.take()?;
+        flight.begin(now);
+        self.flights.insert(hash, entry.0, entry.1);
+        Some((flight, Part::Leads))
+    }
+
+    /// Takes the flight out, if it is still there, and hands back its entry, to be dropped outside
+    /// the lock. Or, if somebody waits for the next flight, puts that in its place and hands it back
+    /// to be vacated.
+    pub(crate) fn take_out(
+        &mut self,
+        hash: u64,
+        flight: &Arc<Flight<V, E>>,
+        epoch: Epoch,
+    ) -> Taken<V, E, K> {
+        let entry = self
+            .flights
+            .remove(hash, |named| Arc::ptr_eq(named, flight));
+        match (entry, flight.take_next(None)) {
+            (Some((key, _)), Some(next)) => {
+                next.begin(epoch.now());
+                self.flights.insert(hash, key, Arc::clone(&next));
+                (None, Some(next))
+            }
+            (entry, _) => (entry, None),
+        }
+    }
+
+    /// Gives up the queued flight, whether it is behind another one or has taken that one's place.
+    pub(crate) fn drop_queued(
+        &mut self,
+        hash: u64,
+        flight: &Arc<Flight<V, E>>,
+        epoch: Epoch,
+    ) -> Taken<V, E, K> {
+        let behind = |named: &Arc<Flight<V, E>>| named.take_next(Some(flight)).is_some();
+        match self.flights.find(hash, behind) {
+            Some(_) => (None, None),
+            None => self.take_out(hash, flight, epoch),
+        }
+    }
+
+    /// An entry to write over, if there is one.
+    pub(crate) fn spare(&mut self) -> Option<Spare<V, E, K>> {
+        self.spares.pop()
+    }
+
+    /// Keeps an entry for reuse, or gives it back.
+    pub(crate) fn keep(&mut self, spare: Spare<V, E, K>) -> Option<Spare<V, E, K>> {
+        if self.spares.len() == SPARES {
+            return Some(spare);
+        }
+        self.spares.push(spare);
+        None
+    }
+}
+
+impl<V, E, K> Spare<V, E, K> {
+    /// Makes an entry for this key, of an old one if there is one. To be called outside the lock.
+    pub(crate) fn for_key<Q>(hash: u64, key: &Q, old: Option<Self>) -> Self
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(mut spare) = old {
+            key.clone_into(&mut *spare.entry.0);
+            return Self { hash, ..spare };
+        }
+        let flight = Arc::new(Flight::running());
+        let entry = (Box::new(key.to_owned()), Arc::clone(&flight));
+        Self {
+            hash,
+            entry,
+            flight,
+        }
+    }
+}
+
+/// What an arriving caller does with the flight that the map names for its key, or with the one
+/// behind it.
+pub(crate) fn meet<V, E>(
+    named: &mut Arc<Flight<V, E>>,
+    wish: Wish,
+    now: usize,
+) -> (Arc<Flight<V, E>>, Part) {
+    if named.claim() {
+        return (Arc::clone(named), Part::Leads);
+    }
+    let too_old = wish
+        .max_age
+        .is_some_and(|age| named.is_older_than(age, now));
+    if too_old || named.is_closed() {
+        // Given up on, or its function had returned before this call looked. The flight's leader
+        // still holds it, so this drops no value.
+        *named = match named.take_next(None) {
+            Some(next) => {
+                next.claim();
+                next
+            }
+            None => Arc::new(Flight::running()),
+        };
+        named.begin(now);
+        return (Arc::clone(named), Part::Leads);
+    }
+    let (flight, part) = if wish.next_flight {
+        (named.next(), Part::StandsBy)
+    } else {
+        (Arc::clone(named), Part::Follows)
+    };
+    flight.board();
+    (flight, part)
+}
