@@ -108,7 +108,10 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     ///
     /// While a flight is running for the key, all such calls share the one that is queued behind
     /// it: at most one runs, at most one is queued. When the first has ended, one of those who wait
-    /// leads the next. If nothing is running the call leads at once, as any other.
+    /// leads the next, with its own function; or another caller that arrives just then does, also
+    /// one that did not ask for the next flight. So functions for one key should all do the same: if
+    /// yours reads past a cache and theirs does not, take care of the cache by itself. If nothing is
+    /// running the call leads at once, as any other.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};

@@ -1,13 +1,14 @@
 //! What the service is made of, as the command line and the environment say.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
-use crate::db::Database;
+use crate::db::{Database, When};
 use crate::service::{Calls, Expiry, Service};
 
 /// Time limit for each exchange with Redis.
@@ -19,17 +20,30 @@ pub struct Config {
     pub database_latency: Duration,
     /// `None`: the cache is in this process.
     pub redis_url: Option<String>,
+    /// How long a request waits for the load of another.
+    pub request_timeout: Duration,
 }
 
 impl Config {
-    pub fn service(&self, calls: Box<Calls>) -> Result<Service> {
+    pub fn service(&self, calls: Arc<dyn Calls>) -> Result<Service> {
         let latency = self.database_latency;
-        let database = Database::open(&self.database, Box::new(move |_| thread::sleep(latency)))
+        let slow = move |_: &_, when| {
+            if when == When::Before {
+                thread::sleep(latency);
+            }
+        };
+        let database = Database::open(&self.database, Box::new(slow))
             .with_context(|| format!("cannot use the database {}", self.database.display()))?;
         let cache = match &self.redis_url {
             Some(url) => Cache::redis(url, REDIS_TIMEOUT).context("cannot use REDIS_URL")?,
             None => Cache::memory(),
         };
-        Ok(Service::new(calls, cache, database, Expiry::default()))
+        Ok(Service::new(
+            calls,
+            cache,
+            database,
+            Expiry::default(),
+            self.request_timeout,
+        ))
     }
 }

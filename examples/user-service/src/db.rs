@@ -40,22 +40,30 @@ pub enum DbError {
     File(#[from] io::Error),
 }
 
-/// Runs before each query, on the query's thread and with its connection. The demo makes the
+/// Runs before and after each statement, on its thread and with its connection. The demo makes the
 /// database slow with it; tests make it wait, panic, and tell what it does.
-pub type BeforeQuery = dyn Fn(&Connection) + Send + Sync;
+pub type Hook = dyn Fn(&Connection, When) + Send + Sync;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Before,
+    /// What was read is in hand, what was written is there for others to read. Nothing is locked.
+    After,
+}
 
 pub struct Database {
     pool: Pool<SqliteConnectionManager>,
-    before_query: Box<BeforeQuery>,
+    hook: Box<Hook>,
     queries: AtomicU64,
+    updates: AtomicU64,
 }
 
 impl Database {
     /// Opens the file at `path`, and makes it first if there is none.
-    pub fn open(path: &Path, before_query: Box<BeforeQuery>) -> Result<Self, DbError> {
+    pub fn open(path: &Path, hook: Box<Hook>) -> Result<Self, DbError> {
         create_if_missing(path)?;
-        // The service only reads.
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // Without SQLITE_OPEN_CREATE: should the file vanish, an empty one is no replacement.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         // A file that is no such database is better found now than by the first caller.
         Connection::open_with_flags(path, flags)?.prepare(QUERY)?;
 
@@ -70,35 +78,61 @@ impl Database {
             .build(manager)?;
         Ok(Self {
             pool,
-            before_query,
+            hook,
             queries: AtomicU64::new(0),
+            updates: AtomicU64::new(0),
         })
     }
 
     pub fn user(&self, id: i64) -> Result<Option<User>, DbError> {
-        let connection = self.pool.get()?;
-        self.queries.fetch_add(1, Ordering::Relaxed);
-        (self.before_query)(&connection);
-        let user = connection
-            .prepare_cached(QUERY)?
-            .query_row([id], |row| {
+        self.run(&self.queries, |connection| {
+            let mut query = connection.prepare_cached(QUERY)?;
+            let user = query.query_row([id], |row| {
                 Ok(User {
                     id: row.get(0)?,
                     name: row.get(1)?,
                     email: row.get(2)?,
                 })
-            })
-            .optional()?;
-        Ok(user)
+            });
+            user.optional()
+        })
+    }
+
+    /// Changes a user. `false`: there is none with this id.
+    pub fn update(&self, user: &User) -> Result<bool, DbError> {
+        self.run(&self.updates, |connection| {
+            let mut update = connection.prepare_cached(UPDATE)?;
+            let rows = update.execute((user.id, &user.name, &user.email))?;
+            Ok(rows > 0)
+        })
+    }
+
+    fn run<T>(
+        &self,
+        counter: &AtomicU64,
+        statement: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, DbError> {
+        let connection = self.pool.get()?;
+        counter.fetch_add(1, Ordering::Relaxed);
+        (self.hook)(&connection, When::Before);
+        let result = statement(&connection)?;
+        (self.hook)(&connection, When::After);
+        Ok(result)
     }
 
     /// How many queries were sent.
     pub fn queries(&self) -> u64 {
         self.queries.load(Ordering::Relaxed)
     }
+
+    /// How many updates were sent.
+    pub fn updates(&self) -> u64 {
+        self.updates.load(Ordering::Relaxed)
+    }
 }
 
 const QUERY: &str = "SELECT id, name, email FROM users WHERE id = ?1";
+const UPDATE: &str = "UPDATE users SET name = ?2, email = ?3 WHERE id = ?1";
 
 /// The file is filled under a temporary name and then renamed, so that nobody ever sees half of
 /// it: not the next run after an interrupted first one, not another process started beside it.

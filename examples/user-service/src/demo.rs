@@ -20,6 +20,8 @@ use crate::service::Calls;
 
 const CLIENTS: usize = 200;
 const HOT_USER: i64 = 42;
+/// How patient the clients are.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one client saw.
 pub struct Caller {
@@ -60,8 +62,8 @@ pub fn run(config: &Config) -> Result<()> {
         config.database_latency.as_millis(),
     )?;
     let runs = [
-        stampede(config, "Unshared", Box::new(Unshared))?,
-        stampede(config, "FlightGroup", Box::new(FlightGroup::<_, _>::new()))?,
+        stampede(config, "Unshared", Arc::new(Unshared))?,
+        stampede(config, "FlightGroup", Arc::new(FlightGroup::<_, _>::new()))?,
     ];
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
 
@@ -89,7 +91,7 @@ pub fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn stampede(config: &Config, name: &'static str, calls: Box<Calls>) -> Result<Run> {
+fn stampede(config: &Config, name: &'static str, calls: Arc<dyn Calls>) -> Result<Run> {
     let service = Arc::new(config.service(calls)?);
     let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service))
         .context("cannot start the server")?;
@@ -148,7 +150,7 @@ fn crowd(agent: &Agent, server: SocketAddr) -> Result<Vec<Caller>> {
 
 fn agent() -> Agent {
     Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(CLIENT_TIMEOUT))
         .http_status_as_error(false)
         .build()
         .into()

@@ -17,10 +17,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use shared_calls::{CallError, Role};
 use socket2::{Domain, Socket, Type};
 
 use crate::cache::Answer;
+use crate::db::User;
 use crate::service::{LoadError, Service};
 
 /// A caller that follows another blocks its thread while it waits. So a pool that is to let
@@ -32,8 +34,8 @@ pub const THREADS: usize = 256;
 const BACKLOG: i32 = 1024;
 /// How long a client may take to send its request, and to take in the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest request line and headers that are read.
-const MAX_HEAD: usize = 8 * 1024;
+/// The longest request that is read: its first line, headers and body.
+const MAX_REQUEST: usize = 8 * 1024;
 
 /// Tells the client which part its request played in its shared call.
 pub const ROLE_HEADER: &str = "X-Shared-Call";
@@ -151,55 +153,81 @@ fn exchange(mut stream: &TcpStream, service: &Service) -> io::Result<()> {
 struct Request {
     method: String,
     path: String,
+    body: Vec<u8>,
 }
 
 fn read_request(mut stream: &TcpStream) -> io::Result<Request> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
-    let mut head = Vec::new();
+    let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
-    while head.len() < MAX_HEAD {
+    while bytes.len() < MAX_REQUEST {
         let left = deadline.saturating_duration_since(Instant::now());
         // Never zero, which the socket would refuse.
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match stream.read(&mut chunk)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
-            n => head.extend_from_slice(&chunk[..n]),
+            n => bytes.extend_from_slice(&chunk[..n]),
         }
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        let parsed = request
-            .parse(&head)
-            .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-        if let (true, Some(method), Some(path)) =
-            (parsed.is_complete(), request.method, request.path)
-        {
-            return Ok(Request {
-                method: method.to_owned(),
-                path: path.to_owned(),
-            });
+        if let Some(request) = parse_request(&bytes)? {
+            return Ok(request);
         }
     }
-    Err(io::Error::new(
-        ErrorKind::InvalidData,
-        "the request is too long",
-    ))
+    Err(too_long())
+}
+
+/// `None` until all of it is there.
+fn parse_request(bytes: &[u8]) -> io::Result<Option<Request>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let parsed = request.parse(bytes).map_err(invalid)?;
+    let (httparse::Status::Complete(head), Some(method), Some(path)) =
+        (parsed, request.method, request.path)
+    else {
+        return Ok(None);
+    };
+    let mut length = 0;
+    for header in request.headers.iter() {
+        if header.name.eq_ignore_ascii_case("Content-Length") {
+            let text = std::str::from_utf8(header.value).map_err(invalid)?;
+            length = text.parse().map_err(invalid)?;
+        }
+    }
+    let end = head.saturating_add(length);
+    if end > MAX_REQUEST {
+        return Err(too_long()); // Said before the client has sent it all.
+    }
+    Ok(bytes.get(head..end).map(|body| Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        body: body.to_owned(),
+    }))
+}
+
+fn too_long() -> io::Error {
+    invalid("the request is too long")
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
 }
 
 fn route(request: &Request, service: &Service) -> Response {
     let path = request.path.split('?').next().unwrap_or_default();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method.as_str(), segments.as_slice()) {
-        ("GET", ["users", id]) => match parse_id(id) {
-            Some(id) => user(id, service),
-            None => Response::error(400, "the id must be a positive number"),
+        ("GET" | "PUT", ["users", id]) => match (parse_id(id), request.method.as_str()) {
+            (None, _) => Response::error(400, "the id must be a positive number"),
+            (Some(id), "GET") => user(id, service),
+            (Some(id), _) => change(id, &request.body, service),
         },
         ("GET", ["stats"]) => {
             let json = serde_json::to_vec(&service.stats()).expect("numbers are valid JSON");
             Response::json(200, Arc::from(json))
         }
-        (_, ["users", _] | ["stats"]) => {
-            Response::error(405, "only GET is served").with("Allow", "GET")
+        (_, ["users", _]) => {
+            Response::error(405, "only GET and PUT are served").with("Allow", "GET, PUT")
         }
+        (_, ["stats"]) => Response::error(405, "only GET is served").with("Allow", "GET"),
         _ => Response::error(404, "no such page"),
     }
 }
@@ -221,7 +249,37 @@ fn user(id: i64, service: &Service) -> Response {
     let Ok(outcome) = outcome else {
         return panicked().with_call("led", micros);
     };
-    let response = match outcome.result {
+    let role = match outcome.role {
+        Role::Led => "led",
+        Role::Followed => "followed",
+    };
+    answer(outcome.result).with_call(role, micros)
+}
+
+/// What a client may say about a user.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    name: String,
+    email: String,
+}
+
+fn change(id: i64, body: &[u8], service: &Service) -> Response {
+    let user = match serde_json::from_slice(body) {
+        Ok(Change { name, email }) if !name.is_empty() && !email.is_empty() => {
+            User { id, name, email }
+        }
+        _ => return Response::error(400, "the body must be JSON with a name and an email"),
+    };
+    // Caught for the reason given in `user`.
+    match catch_unwind(AssertUnwindSafe(|| service.change(&user))) {
+        Ok(result) => answer(result),
+        Err(_) => panicked(),
+    }
+}
+
+fn answer(result: Result<Answer, CallError<LoadError>>) -> Response {
+    match result {
         Ok(Answer::User(json)) => Response::json(200, json),
         Ok(Answer::NoSuchUser) => Response::error(404, "no such user"),
         Err(CallError::Panicked(_)) => panicked(),
@@ -230,14 +288,10 @@ fn user(id: i64, service: &Service) -> Response {
             LoadError::Cache(_) => Response::error(503, "the cache does not answer"),
             LoadError::Database(_) => Response::error(503, "the database does not answer"),
         },
+        Err(CallError::TimedOut) => Response::error(504, "the load takes too long"),
         // Abandoned, and whatever may be added: no answer now, maybe later.
         Err(error) => Response::error(503, error),
-    };
-    let role = match outcome.role {
-        Role::Led => "led",
-        Role::Followed => "followed",
-    };
-    response.with_call(role, micros)
+    }
 }
 
 /// The same for the leader and for those who followed it.
@@ -298,6 +352,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "Internal Server Error",
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! `GET /users/{id}` reads a cache, and on a miss the database, and fills the cache. When the
 //! entry of a much-asked-for user expires, all who ask at that moment miss together. Here one of
-//! them asks the database and the others wait for its answer.
+//! them asks the database and the others wait for its answer. `PUT /users/{id}` changes a user.
 //!
 //! Read on in this order:
 //!
-//! - [`service`]: the read through the cache, all inside one shared call. The heart.
+//! - [`service`]: the read through the cache, all inside one shared call, and the change. The heart.
 //! - [`cache`], [`redis_pool`] and [`db`]: what is read. Each may fail; each is bounded in time.
 //! - [`http`]: the server, its threads and its routes.
 //! - [`config`]: puts the parts together.

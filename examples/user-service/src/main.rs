@@ -37,13 +37,16 @@ struct Args {
 enum Command {
     /// 200 clients at one user, with and without sharing
     Demo,
-    /// Serve GET /users/{id} and GET /stats until Ctrl-C
+    /// Serve GET and PUT /users/{id} and GET /stats until Ctrl-C
     Serve {
         #[arg(long, default_value = "127.0.0.1:8080")]
         addr: SocketAddr,
-        /// Let every request do its own load
+        /// Let every request do its own load (a GET may then be stale, also after a PUT)
         #[arg(long)]
         unshared: bool,
+        /// How long a request may wait for the load of another, before it is answered 504
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
+        request_timeout: u64,
     },
 }
 
@@ -65,6 +68,13 @@ fn run(args: Args) -> Result<()> {
         Command::Demo => 100,
         Command::Serve { .. } => 0,
     });
+    let request_timeout = match command {
+        // Whoever is patient enough for `--db-latency` gets an answer.
+        Command::Demo => demo::CLIENT_TIMEOUT,
+        Command::Serve {
+            request_timeout, ..
+        } => Duration::from_millis(request_timeout),
+    };
     let config = Config {
         database: args.db.unwrap_or_else(|| {
             let temporary = std::env::temp_dir();
@@ -74,17 +84,18 @@ fn run(args: Args) -> Result<()> {
         redis_url: std::env::var("REDIS_URL")
             .ok()
             .filter(|url| !url.is_empty()),
+        request_timeout,
     };
     match command {
         Command::Demo => demo::run(&config),
-        Command::Serve { addr, unshared } => serve(&config, addr, unshared),
+        Command::Serve { addr, unshared, .. } => serve(&config, addr, unshared),
     }
 }
 
 fn serve(config: &Config, addr: SocketAddr, unshared: bool) -> Result<()> {
-    let calls: Box<Calls> = match unshared {
-        true => Box::new(Unshared),
-        false => Box::new(FlightGroup::<_, _>::new()),
+    let calls: Arc<dyn Calls> = match unshared {
+        true => Arc::new(Unshared),
+        false => Arc::new(FlightGroup::<_, _>::new()),
     };
     let service = Arc::new(config.service(calls)?);
     let (interrupted, interrupt) = mpsc::channel();

@@ -1,18 +1,61 @@
-//! Reading through a cache to a database, all inside one shared call: go-zero's `Take`.
+//! Reading through a cache to a database, all inside one shared call: go-zero's `Take`. And
+//! changing what was read, without a stale read afterwards.
 
 use std::fmt::Display;
 use std::io::Write;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use shared_calls::{CallError, Outcome, Role, SharedCalls};
+use shared_calls::{CallError, FlightGroup, Outcome, Request, Role, SharedCalls, Unshared};
 use thiserror::Error;
 
 use crate::cache::{Answer, Cache, CacheError};
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, User};
 use crate::stats::{Counters, Stats};
 
-/// `FlightGroup` or `Unshared`, chosen at run time.
-pub type Calls = dyn SharedCalls<Answer, LoadError> + Send + Sync;
+/// `FlightGroup` or `Unshared`, chosen at run time. Not the library's own trait for that, which has
+/// no options.
+pub trait Calls: Send + Sync {
+    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError>;
+}
+
+pub type Load<'a> = &'a mut dyn FnMut() -> Result<Answer, LoadError>;
+
+/// A call, but for what it runs.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub key: &'a str,
+    /// How long to wait for another's load.
+    pub timeout: Duration,
+    /// Whether a load that has begun already is too old.
+    pub next_flight: bool,
+}
+
+impl Ask<'_> {
+    pub fn of<'g>(
+        &self,
+        group: &'g FlightGroup<Answer, LoadError>,
+    ) -> Request<'g, '_, Answer, LoadError, str> {
+        let request = group.request(self.key).timeout(self.timeout);
+        match self.next_flight {
+            true => request.next_flight(),
+            false => request,
+        }
+    }
+}
+
+impl Calls for FlightGroup<Answer, LoadError> {
+    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
+        ask.of(self).call_ex(load)
+    }
+}
+
+impl Calls for Unshared {
+    /// Waits for nobody, and begins now: so the options are met.
+    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
+        self.call_ex(ask.key, load)
+    }
+}
 
 /// Why an answer could not be had. Not knowing a user is no error: see [`Answer`].
 #[derive(Debug, Error)]
@@ -41,20 +84,28 @@ impl Default for Expiry {
 }
 
 pub struct Service {
-    calls: Box<Calls>,
+    calls: Arc<dyn Calls>,
     cache: Cache,
     database: Database,
     expiry: Expiry,
+    request_timeout: Duration,
     counters: Counters,
 }
 
 impl Service {
-    pub fn new(calls: Box<Calls>, cache: Cache, database: Database, expiry: Expiry) -> Self {
+    pub fn new(
+        calls: Arc<dyn Calls>,
+        cache: Cache,
+        database: Database,
+        expiry: Expiry,
+        request_timeout: Duration,
+    ) -> Self {
         Self {
             calls,
             cache,
             database,
             expiry,
+            request_timeout,
             counters: Counters::default(),
         }
     }
@@ -64,18 +115,85 @@ impl Service {
     /// The cache is read inside the shared call, not before it: whoever arrives after a flight has
     /// landed finds what that flight put into the cache, and does not start another query.
     ///
-    /// A caller waits as long as its leader takes, so everything that a leader does has a time
-    /// limit: see `db.rs` and `redis_pool.rs`.
+    /// A follower waits no longer than the request's timeout. A leader can't be interrupted, so
+    /// everything that it does has a time limit of its own: see `db.rs` and `redis_pool.rs`.
     pub fn user(&self, id: i64) -> Outcome<Answer, LoadError> {
         let key = key(id);
-        let outcome = self.calls.call_ex(&key, || self.load(id, &key));
-        self.counters.count(|stats| match outcome.role {
-            Role::Led => stats.led += 1,
-            Role::Followed => stats.followed += 1,
+        let ask = Ask {
+            key: &key,
+            timeout: self.request_timeout,
+            next_flight: false,
+        };
+        self.call(&ask, || self.load(id, &key))
+    }
+
+    /// Changes a user, and gives what there is to know about them now.
+    ///
+    /// Once this has returned a user, nobody who asks gets what was before the change. While it is
+    /// at it they may, and after an error: then the change may be made or not, seen or not, and is
+    /// to be asked for again. (All of this is about one process. Two of them with one Redis do not
+    /// know of each other's flights; and without sharing there are none to wait for.)
+    pub fn change(&self, user: &User) -> Result<Answer, CallError<LoadError>> {
+        let began = Instant::now();
+        let key = key(user.id);
+        let failed = |error: LoadError| {
+            log(&key, &error);
+            CallError::Failed(Arc::new(error))
+        };
+        // The entry has to go in any case; and if the cache is down, nothing has been changed yet.
+        self.remove(&key).map_err(failed)?;
+        let known = self.database.update(user);
+        if !known.map_err(|error| failed(error.into()))? {
+            return Ok(Answer::NoSuchUser);
+        }
+
+        // The database has the new row. A leader that read the old one may still be on its way to
+        // the cache with it, so to remove the entry now would be too early.
+        //
+        // 1. If nobody is at it, nobody has the old row, for one at a time loads: lead, and
+        //    overwrite what is cached, which may be old.
+        let ask = Ask {
+            key: &key,
+            timeout: self.request_timeout,
+            next_flight: false,
+        };
+        let outcome = self.call(&ask, || self.reload(user.id, &key));
+        if let (Role::Led, _) | (_, Err(CallError::TimedOut)) = (outcome.role, &outcome.result) {
+            return outcome.result;
+        }
+        // 2. Otherwise the one who was at it is done by now, however it ended. Whoever has the row
+        //    from the database from here on has the new one, so what is removed stays removed.
+        self.remove(&key).map_err(failed)?;
+        // 3. A flight that began before that may have found the old row in the cache, and whoever
+        //    came now would join it. So wait for the one after it. That reads the new row, also if
+        //    a GET that comes at the right moment leads it; and those who ask when this has
+        //    returned are on a later flight still.
+        let ask = Ask {
+            timeout: self.request_timeout.saturating_sub(began.elapsed()),
+            next_flight: true,
+            ..ask
+        };
+        self.call(&ask, || self.load(user.id, &key)).result
+    }
+
+    fn call(
+        &self,
+        ask: &Ask<'_>,
+        mut load: impl FnMut() -> Result<Answer, LoadError>,
+    ) -> Outcome<Answer, LoadError> {
+        let outcome = self.calls.call(ask, &mut load);
+        self.counters.count(|stats| {
+            match outcome.role {
+                Role::Led => stats.led += 1,
+                Role::Followed => stats.followed += 1,
+            }
+            if let Err(CallError::TimedOut) = outcome.result {
+                stats.timed_out += 1;
+            }
         });
         if let (Role::Led, Err(CallError::Failed(error))) = (outcome.role, &outcome.result) {
             // By the leader only: one flight, one line in the log.
-            log(&key, &**error);
+            log(ask.key, &**error);
         }
         outcome
     }
@@ -86,17 +204,47 @@ impl Service {
         if let Some(answer) = self.cached(key)? {
             return Ok(answer);
         }
-        let (answer, keep) = match self.database.user(id)? {
-            Some(user) => (Answer::user(&user), self.expiry.user),
-            // Remembered too, or else a wrong id would reach the database each time.
-            None => (Answer::NoSuchUser, self.expiry.no_such_user),
-        };
+        let answer = self.query(id)?;
         // The answer is good even if the cache does not take it; the next caller will see to that.
-        if let Err(error) = self.cache.set(key, &answer, jitter(keep)) {
-            self.counters.count(|stats| stats.cache_errors += 1);
+        if let Err(error) = self.fill(key, &answer) {
             log(key, &error);
         }
         Ok(answer)
+    }
+
+    /// Past the cache, and over what is there: that may be old, and must not stay.
+    fn reload(&self, id: i64, key: &str) -> Result<Answer, LoadError> {
+        let answer = self.query(id)?;
+        self.fill(key, &answer)?;
+        Ok(answer)
+    }
+
+    fn query(&self, id: i64) -> Result<Answer, DbError> {
+        let user = self.database.user(id)?;
+        Ok(user.map_or(Answer::NoSuchUser, |user| Answer::user(&user)))
+    }
+
+    fn fill(&self, key: &str, answer: &Answer) -> Result<(), CacheError> {
+        let keep = match answer {
+            Answer::User(_) => self.expiry.user,
+            // Remembered too, or else a wrong id would reach the database each time.
+            Answer::NoSuchUser => self.expiry.no_such_user,
+        };
+        let filled = self.cache.set(key, answer, jitter(keep));
+        self.count_error(&filled);
+        filled
+    }
+
+    fn remove(&self, key: &str) -> Result<(), LoadError> {
+        let removed = self.cache.expire(key);
+        self.count_error(&removed);
+        Ok(removed?)
+    }
+
+    fn count_error(&self, result: &Result<(), CacheError>) {
+        if result.is_err() {
+            self.counters.count(|stats| stats.cache_errors += 1);
+        }
     }
 
     fn cached(&self, key: &str) -> Result<Option<Answer>, CacheError> {
@@ -121,6 +269,7 @@ impl Service {
     pub fn stats(&self) -> Stats {
         Stats {
             database_queries: self.database.queries(),
+            database_updates: self.database.updates(),
             ..self.counters.now()
         }
     }

@@ -9,11 +9,14 @@ use serde::Serialize;
 pub struct Stats {
     /// Answers by HTTP status.
     pub requests: BTreeMap<u16, u64>,
-    /// Shared calls that ran the load, and such that got another call's outcome.
+    /// Shared calls that ran the load, and such that waited for another call's outcome.
     pub led: u64,
     pub followed: u64,
+    /// Of those that followed: had to be told that it takes too long.
+    pub timed_out: u64,
     /// As counted by the database layer.
     pub database_queries: u64,
+    pub database_updates: u64,
     /// Followers read no cache, so these are counted once per flight.
     pub cache_hits: u64,
     pub cache_misses: u64,

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{all_are, error, seen_by_sqlite, until, user, Counted, Held, Site};
+use common::{all_are, dawdle, error, seen_by_sqlite, until, user, Counted, Held, Site, PATIENCE};
 use redis::{Commands, RedisResult};
 use shared_calls::FlightGroup;
 use tempfile::TempDir;
@@ -86,7 +86,7 @@ impl Redis {
         Ok(connection)
     }
 
-    fn site(&self, calls: Box<Calls>, before_query: impl Fn() + Send + Sync + 'static) -> Site {
+    fn site(&self, calls: Arc<dyn Calls>, before_query: impl Fn() + Send + Sync + 'static) -> Site {
         // Patient, so that a busy machine is not taken for a fault; but see `when_it_hangs`.
         let cache = Cache::redis(&self.url(), Duration::from_secs(2)).unwrap();
         Site::start(calls, cache, Expiry::default(), before_query)
@@ -113,7 +113,7 @@ fn two_hundred_callers_one_query() {
     let Some(redis) = Redis::start() else { return };
     let calls = Arc::new(Counted::default());
     let all_here = Arc::clone(&calls);
-    let site = redis.site(Box::new(calls), move || all_here.wait_for(200));
+    let site = redis.site(calls, move || all_here.wait_for(200));
 
     all_are(&site.crowd(200, 201), &user(201));
 
@@ -125,7 +125,7 @@ fn two_hundred_callers_one_query() {
 #[test]
 fn what_is_cached_and_for_how_long() {
     let Some(redis) = Redis::start() else { return };
-    let site = redis.site(Box::new(FlightGroup::<_, _>::new()), || ());
+    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), || ());
     let unknown = USERS + 202;
     assert_eq!(site.get(202), user(202));
     assert_eq!(site.get(unknown), error(404, "no such user"));
@@ -153,7 +153,7 @@ fn what_is_cached_and_for_how_long() {
 #[test]
 fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
     let Some(redis) = Redis::start() else { return };
-    let site = redis.site(Box::new(FlightGroup::<_, _>::new()), || ());
+    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), || ());
     site.expire_under_load(203, 100);
 }
 
@@ -161,7 +161,7 @@ fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
 fn killed_before_the_cache_is_read_it_fails_the_flight_and_recovers() {
     let Some(redis) = Redis::start() else { return };
     let calls = Arc::new(Held::default());
-    let site = redis.site(Box::new(Arc::clone(&calls)), || ());
+    let site = redis.site(calls.clone(), || ());
     assert_eq!(site.get(204), user(204));
 
     let victim = Arc::clone(&redis);
@@ -184,7 +184,7 @@ fn killed_after_the_cache_was_read_it_fails_nobody_but_the_next() {
     let Some(redis) = Redis::start() else { return };
     let calls = Arc::new(Held::default());
     let victim = Arc::clone(&redis);
-    let site = redis.site(Box::new(Arc::clone(&calls)), move || victim.kill());
+    let site = redis.site(calls.clone(), move || victim.kill());
 
     calls.hold_next(99, || ());
     all_are(&site.crowd(100, 205), &user(205));
@@ -196,7 +196,7 @@ fn killed_after_the_cache_was_read_it_fails_nobody_but_the_next() {
 fn when_it_hangs_callers_do_not() {
     let Some(redis) = Redis::start() else { return };
     let cache = Cache::redis(&redis.url(), Duration::from_millis(200)).unwrap();
-    let calls = Box::new(FlightGroup::<_, _>::new());
+    let calls = Arc::new(FlightGroup::<_, _>::new());
     let site = Site::start(calls, cache, Expiry::default(), || ());
     until(|| site.get(206) == user(206));
 
@@ -215,4 +215,39 @@ fn when_it_hangs_callers_do_not() {
     redis.kill();
     redis.restart();
     until(|| site.get(206) == user(206));
+}
+
+#[test]
+fn no_stale_read_after_a_change() {
+    let Some(redis) = Redis::start() else { return };
+    let cache = Cache::redis(&redis.url(), Duration::from_secs(2)).unwrap();
+    let group = Arc::new(FlightGroup::<_, _>::new());
+    let site = Site::start_with(group, cache, Expiry::default(), PATIENCE, dawdle);
+    site.change_under_load(207, 100);
+}
+
+#[test]
+fn a_change_that_the_cache_does_not_hear_of_is_not_made() {
+    let Some(redis) = Redis::start() else { return };
+    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), || ());
+    redis.kill();
+    let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
+    let failed = error(503, "the cache does not answer");
+    assert_eq!(site.put(208, body), failed);
+    assert_eq!(site.stats().database_updates, 0);
+
+    redis.restart();
+    until(|| site.get(208) == user(208));
+    assert_eq!(site.put(208, body).status, 200);
+}
+
+#[test]
+fn a_change_that_was_not_put_into_the_cache_is_no_success() {
+    let Some(redis) = Redis::start() else { return };
+    let victim = Arc::clone(&redis);
+    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), move || victim.kill());
+    let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
+    let failed = error(503, "the cache does not answer");
+    assert_eq!(site.put(209, body), failed);
+    assert_eq!(site.stats().database_updates, 1);
 }

@@ -13,7 +13,7 @@ use common::{all_are, error, exchange, request, seen_by_sqlite, until, user, Cou
 use rusqlite::Connection;
 use shared_calls::{FlightGroup, Unshared};
 use user_service::cache::Cache;
-use user_service::db::{Database, USERS};
+use user_service::db::{Database, When, USERS};
 use user_service::http::THREADS;
 use user_service::service::{Expiry, Service};
 
@@ -21,12 +21,9 @@ use user_service::service::{Expiry, Service};
 fn two_hundred_callers_one_query() {
     let calls = Arc::new(Counted::default());
     let all_here = Arc::clone(&calls);
-    let site = Site::start(
-        Box::new(calls),
-        Cache::memory(),
-        Expiry::default(),
-        move || all_here.wait_for(200),
-    );
+    let site = Site::start(calls, Cache::memory(), Expiry::default(), move || {
+        all_here.wait_for(200)
+    });
 
     all_are(&site.crowd(200, 101), &user(101));
 
@@ -42,7 +39,7 @@ fn unshared_each_caller_has_a_query_of_its_own() {
     let all = Arc::clone(&service);
     let all_missed = move || until(|| all.get().unwrap().stats().cache_misses == 50);
     let site = Site::start(
-        Box::new(Unshared),
+        Arc::new(Unshared),
         Cache::memory(),
         Expiry::default(),
         all_missed,
@@ -67,9 +64,9 @@ fn entries_expire_by_themselves() {
         user: Duration::from_millis(20),
         ..Expiry::default()
     };
-    let group = FlightGroup::<_, _>::new();
+    let group = Arc::new(FlightGroup::<_, _>::new());
     let began = Instant::now();
-    let site = Site::start(Box::new(group), Cache::memory(), expiry, || ());
+    let site = Site::start(group, Cache::memory(), expiry, || ());
     until(|| {
         assert_eq!(site.get(104), user(104));
         site.stats().database_queries == 5
@@ -82,12 +79,9 @@ fn entries_expire_by_themselves() {
 fn more_clients_than_threads_are_all_answered() {
     let calls = Arc::new(Counted::default());
     let all_busy = Arc::clone(&calls);
-    let site = Site::start(
-        Box::new(calls),
-        Cache::memory(),
-        Expiry::default(),
-        move || all_busy.wait_for(THREADS),
-    );
+    let site = Site::start(calls, Cache::memory(), Expiry::default(), move || {
+        all_busy.wait_for(THREADS)
+    });
     let clients = THREADS + 100;
     all_are(&site.crowd(clients, 105), &user(105));
     assert_eq!(seen_by_sqlite(105), 1);
@@ -96,12 +90,7 @@ fn more_clients_than_threads_are_all_answered() {
 #[test]
 fn a_database_that_fails_fails_its_flight_and_recovers() {
     let calls = Arc::new(Held::default());
-    let site = Site::start(
-        Box::new(Arc::clone(&calls)),
-        Cache::memory(),
-        Expiry::default(),
-        || (),
-    );
+    let site = Site::start(calls.clone(), Cache::memory(), Expiry::default(), || ());
     let other = Arc::new(Mutex::new(Connection::open(site.database()).unwrap()));
     let execute = |sql| other.lock().unwrap().execute_batch(sql).unwrap();
     execute("BEGIN EXCLUSIVE");
@@ -121,12 +110,9 @@ fn a_database_that_fails_fails_its_flight_and_recovers() {
 fn an_unknown_id_reaches_the_database_once() {
     let calls = Arc::new(Counted::default());
     let all_here = Arc::clone(&calls);
-    let site = Site::start(
-        Box::new(calls),
-        Cache::memory(),
-        Expiry::default(),
-        move || all_here.wait_for(100),
-    );
+    let site = Site::start(calls, Cache::memory(), Expiry::default(), move || {
+        all_here.wait_for(100)
+    });
     let unknown = error(404, "no such user");
 
     all_are(&site.crowd(100, USERS + 7), &unknown);
@@ -142,7 +128,7 @@ fn a_load_that_panics_fails_its_flight_and_nothing_else() {
     let broken = Arc::new(AtomicBool::new(true));
     let (all, is_broken) = (Arc::clone(&calls), Arc::clone(&broken));
     let site = Site::start(
-        Box::new(Arc::clone(&calls)),
+        calls.clone(),
         Cache::memory(),
         Expiry::default(),
         move || {
@@ -159,7 +145,7 @@ fn a_load_that_panics_fails_its_flight_and_nothing_else() {
     // the panic is likely only.
     until(|| {
         calls.calls.store(0, Ordering::SeqCst);
-        let get = || exchange(address, "GET", "/users/107");
+        let get = || exchange(address, "GET", "/users/107", "");
         let replies: Vec<_> = thread::scope(|scope| {
             let clients: Vec<_> = (0..10).map(|_| scope.spawn(get)).collect();
             clients.into_iter().map(|c| c.join().unwrap()).collect()
@@ -189,9 +175,9 @@ fn bad_requests() {
     for path in ["/", "/users", "/users/1/friends", "/admin"] {
         assert_eq!(request("GET", path), error(404, "no such page"), "{path}");
     }
-    for path in ["/users/1", "/stats"] {
-        assert_eq!(request("DELETE", path), error(405, "only GET is served"));
-    }
+    let no_such_method = error(405, "only GET and PUT are served");
+    assert_eq!(request("DELETE", "/users/1"), no_such_method);
+    assert_eq!(request("PUT", "/stats"), error(405, "only GET is served"));
     assert_eq!(request("GET", "/users/108?verbose=1"), user(108));
 
     // What no client library would send.
@@ -213,8 +199,44 @@ fn stats_are_served() {
     site.get(109);
     assert_eq!(
         request(site.server.address(), "GET", "/stats").body,
-        r#"{"requests":{"200":2},"led":2,"followed":0,"database_queries":1,"cache_hits":1,"cache_misses":1,"cache_errors":0}"#
+        r#"{"requests":{"200":2},"led":2,"followed":0,"timed_out":0,"database_queries":1,"database_updates":0,"cache_hits":1,"cache_misses":1,"cache_errors":0}"#
     );
+}
+
+#[test]
+fn who_would_follow_for_too_long_is_told_so_and_the_flight_goes_on() {
+    let (entered, in_query) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let site = Site::start_with(
+        Arc::new(FlightGroup::<_, _>::new()),
+        Cache::memory(),
+        Expiry::default(),
+        Duration::from_millis(20),
+        move |when| {
+            if when == When::Before {
+                entered.send(()).unwrap();
+                released.lock().unwrap().recv().unwrap();
+            }
+        },
+    );
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| site.get(111));
+        in_query.recv().unwrap();
+        // All of these come back while the leader is held: its release is yet to be sent.
+        let too_long = error(504, "the load takes too long");
+        all_are(&site.crowd(20, 111), &too_long);
+        let stats = site.stats();
+        assert_eq!((stats.led, stats.followed, stats.timed_out), (0, 20, 20));
+
+        release.send(()).unwrap();
+        assert_eq!(leader.join().unwrap(), user(111));
+    });
+    // From the cache: another query would wait for ever.
+    assert_eq!(site.get(111), user(111));
+    let stats = site.stats();
+    assert_eq!(stats.requests, [(200, 2), (504, 20)].into());
+    assert_eq!((stats.cache_hits, seen_by_sqlite(111)), (1, 1));
 }
 
 #[test]
@@ -222,16 +244,11 @@ fn stopping_answers_what_was_accepted() {
     let (entered, in_query) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
-    let group = FlightGroup::<_, _>::new();
-    let Site { server, .. } = Site::start(
-        Box::new(group),
-        Cache::memory(),
-        Expiry::default(),
-        move || {
-            entered.send(()).unwrap();
-            released.lock().unwrap().recv().unwrap();
-        },
-    );
+    let group = Arc::new(FlightGroup::<_, _>::new());
+    let Site { server, .. } = Site::start(group, Cache::memory(), Expiry::default(), move || {
+        entered.send(()).unwrap();
+        released.lock().unwrap().recv().unwrap();
+    });
     let address = server.address();
     thread::scope(|scope| {
         let client = scope.spawn(move || request(address, "GET", "/users/110"));
@@ -251,7 +268,7 @@ fn many_processes_may_make_the_same_database() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let database = Database::open(&path, Box::new(|_| ())).unwrap();
+                let database = Database::open(&path, Box::new(|_, _| ())).unwrap();
                 assert!(database.user(USERS).unwrap().is_some());
             });
         }
@@ -264,5 +281,5 @@ fn many_processes_may_make_the_same_database() {
 fn a_file_that_is_no_database_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "not SQLite".repeat(1000)).unwrap();
-    assert!(Database::open(file.path(), Box::new(|_| ())).is_err());
+    assert!(Database::open(file.path(), Box::new(|_, _| ())).is_err());
 }

@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
-use shared_calls::{FlightGroup, Joined, Outcome, SharedCalls};
+use shared_calls::{FlightGroup, Joined, Outcome};
 use tempfile::TempDir;
 use user_service::cache::{Answer, Cache};
-use user_service::db::Database;
+use user_service::db::{Database, When};
 use user_service::http::{Server, ROLE_HEADER};
-use user_service::service::{Calls, Expiry, LoadError, Service};
+use user_service::service::{Ask, Calls, Expiry, Load, LoadError, Service};
 use user_service::stats::Stats;
 
 pub struct Site {
@@ -26,19 +26,34 @@ pub struct Site {
 
 impl Site {
     pub fn start(
-        calls: Box<Calls>,
+        calls: Arc<dyn Calls>,
         cache: Cache,
         expiry: Expiry,
         before_query: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let before_query = move |connection: &rusqlite::Connection| {
-            connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(record));
-            before_query();
+        let hook = move |when| {
+            if when == When::Before {
+                before_query();
+            }
         };
-        let database =
-            Database::open(&directory.path().join("users"), Box::new(before_query)).unwrap();
-        let service = Arc::new(Service::new(calls, cache, database, expiry));
+        Self::start_with(calls, cache, expiry, PATIENCE, hook)
+    }
+
+    pub fn start_with(
+        calls: Arc<dyn Calls>,
+        cache: Cache,
+        expiry: Expiry,
+        request_timeout: Duration,
+        hook: impl Fn(When) + Send + Sync + 'static,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let hook = move |connection: &rusqlite::Connection, when| {
+            connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(record));
+            hook(when);
+        };
+        let database = Database::open(&directory.path().join("users"), Box::new(hook)).unwrap();
+        let service = Service::new(calls, cache, database, expiry, request_timeout);
+        let service = Arc::new(service);
         let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service)).unwrap();
         Self {
             server,
@@ -49,8 +64,8 @@ impl Site {
 
     /// As shipped: a `FlightGroup`, the cache in memory, an unhindered database.
     pub fn plain() -> Self {
-        let group = FlightGroup::<_, _>::new();
-        Self::start(Box::new(group), Cache::memory(), Expiry::default(), || ())
+        let group = Arc::new(FlightGroup::<_, _>::new());
+        Self::start(group, Cache::memory(), Expiry::default(), || ())
     }
 
     pub fn database(&self) -> PathBuf {
@@ -59,6 +74,11 @@ impl Site {
 
     pub fn get(&self, id: i64) -> Reply {
         request(self.server.address(), "GET", &format!("/users/{id}"))
+    }
+
+    pub fn put(&self, id: i64, body: &str) -> Reply {
+        let path = format!("/users/{id}");
+        exchange(self.server.address(), "PUT", &path, body).0
     }
 
     /// So many clients ask at once; all answers.
@@ -101,6 +121,48 @@ impl Site {
         assert!(queries <= expiries + 1, "{queries} queries");
         assert_eq!(queries, seen_by_sqlite(id));
     }
+
+    /// Clients that keep asking while the user is changed again and again: whoever asks after a
+    /// change has been answered sees that one, or a later one.
+    pub fn change_under_load(&self, id: i64, changes: u64) {
+        let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+        let version = |reply: &Reply| -> u64 {
+            let user: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            user["name"].as_str().unwrap().parse().unwrap_or(0)
+        };
+        thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::SeqCst) {
+                        let oldest = answered.load(Ordering::SeqCst);
+                        let seen = version(&self.get(id));
+                        assert!(seen >= oldest, "{seen}, after {oldest}");
+                    }
+                });
+            }
+            for i in 1..=changes {
+                // So that there are leaders between the database and the cache.
+                self.service.expire(id).unwrap();
+                let reply = self.put(id, &format!(r#"{{"name":"{i}","email":"e"}}"#));
+                let seen = version(&reply);
+                // Stops the others, should this fail.
+                done.store(seen != i, Ordering::SeqCst);
+                assert_eq!(seen, i, "{reply:?}");
+                answered.store(i, Ordering::SeqCst);
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+    }
+}
+
+/// For requests that are not to time out, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Holds one in four for a while, on the way from the database, for races to happen in.
+pub fn dawdle(when: When) {
+    if when == When::After && fastrand::u8(..4) == 0 {
+        thread::sleep(Duration::from_millis(3));
+    }
 }
 
 /// What a client got.
@@ -133,11 +195,16 @@ pub fn error(status: u16, message: &str) -> Reply {
 }
 
 pub fn request(server: SocketAddr, method: &str, path: &str) -> Reply {
-    exchange(server, method, path).0
+    exchange(server, method, path, "").0
 }
 
 /// With the part that the request played in its shared call.
-pub fn exchange(server: SocketAddr, method: &str, path: &str) -> (Reply, Option<String>) {
+pub fn exchange(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (Reply, Option<String>) {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(30)))
         .http_status_as_error(false)
@@ -146,7 +213,7 @@ pub fn exchange(server: SocketAddr, method: &str, path: &str) -> (Reply, Option<
     let request = ureq::http::Request::builder()
         .method(method)
         .uri(format!("http://{server}{path}"))
-        .body(())
+        .body(body)
         .unwrap();
     let mut response = agent.run(request).expect("every request is answered");
     let role = response.headers().get(ROLE_HEADER);
@@ -199,14 +266,10 @@ impl Counted {
     }
 }
 
-impl SharedCalls<Answer, LoadError> for Counted {
-    fn call_dyn(
-        &self,
-        key: &str,
-        f: &mut dyn FnMut() -> Result<Answer, LoadError>,
-    ) -> Outcome<Answer, LoadError> {
+impl Calls for Counted {
+    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        self.group.call_ex(key, f)
+        ask.of(&self.group).call_ex(load)
     }
 }
 
@@ -230,13 +293,9 @@ impl Held {
     }
 }
 
-impl SharedCalls<Answer, LoadError> for Held {
-    fn call_dyn(
-        &self,
-        key: &str,
-        f: &mut dyn FnMut() -> Result<Answer, LoadError>,
-    ) -> Outcome<Answer, LoadError> {
-        match self.group.join(key) {
+impl Calls for Held {
+    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
+        match ask.of(&self.group).join() {
             Joined::Follower(follower) => follower.wait(),
             Joined::Leader(leader) => {
                 let hold = self.next.lock().unwrap().take();
@@ -244,7 +303,7 @@ impl SharedCalls<Answer, LoadError> for Held {
                     until(|| leader.followers() == hold.followers);
                     (hold.then)();
                 }
-                leader.complete(f())
+                leader.complete(load())
             }
         }
     }
