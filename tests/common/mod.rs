@@ -6,11 +6,13 @@
 
 use std::borrow::Borrow;
 use std::fmt::Debug;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::Write;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +48,81 @@ where
         Joined::Leader(_) => panic!("nobody leads"),
         Joined::Follower(follower) => follower,
     }
+}
+
+/// Gives up the flight that is running and takes the lead.
+pub fn give_up<'g, V, E, K, S>(
+    group: &'g FlightGroup<V, E, K, S>,
+    key: &K,
+) -> Leader<'g, V, E, K, S>
+where
+    K: Hash + Eq + Clone,
+    S: BuildHasher,
+{
+    loop {
+        // Ages are in microseconds: for the first one a flight is not older than zero.
+        if let Joined::Leader(leader) = group.request(key).max_age(Duration::ZERO).join() {
+            return leader;
+        }
+    }
+}
+
+/// A key that counts how often it is compared, and so tells who has looked it up; see [`seated`].
+#[derive(Clone, Debug)]
+pub struct Watched {
+    name: &'static str,
+    compared: Arc<AtomicUsize>,
+}
+
+impl Watched {
+    pub fn new(name: &'static str) -> Self {
+        let compared = Arc::default();
+        Self { name, compared }
+    }
+
+    /// How often it has been compared so far: by each caller that found a flight for it, once.
+    pub fn compared(&self) -> usize {
+        self.compared.load(SeqCst)
+    }
+}
+
+impl PartialEq for Watched {
+    fn eq(&self, other: &Self) -> bool {
+        self.compared.fetch_add(1, SeqCst);
+        self.name == other.name
+    }
+}
+
+impl Eq for Watched {}
+
+impl Hash for Watched {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// Has `n` callers `arrive` on a key that is in flight, on threads of their own, and returns once
+/// all have their seats.
+pub fn seated<T, V, E>(
+    group: &FlightGroup<V, E, Watched>,
+    key: &Watched,
+    n: usize,
+    arrive: impl FnOnce() -> T,
+) -> T {
+    let all = key.compared() + n;
+    let arrived = arrive();
+    until_seated(group, key, all);
+    arrived
+}
+
+/// Returns once so many callers in all have found a flight for the key and have taken their seats.
+///
+/// Nothing public shows a caller that is queued for the next flight. But it compares its key under
+/// the map's lock and takes its seat before it lets go of that. So once it has compared, and
+/// somebody else has had the lock, it sits.
+pub fn until_seated<V, E>(group: &FlightGroup<V, E, Watched>, key: &Watched, all: usize) {
+    until("all have looked", || key.compared() >= all);
+    group.forget(&Watched::new("another key"));
 }
 
 /// Asserts that the group has no flight left in its map.
