@@ -141,6 +141,11 @@ impl<V, E> Flight<V, E> {
         self.followers.load(Ordering::Relaxed)
     }
 
+    /// Whether the flight was made without a leader.
+    pub(crate) fn was_queued(&self) -> bool {
+        self.was_queued
+    }
+
     /// Whether nobody leads the flight yet.
     pub(crate) fn is_vacant(&self) -> bool {
         let vacant = |phase: &mut Phase<V, E>| matches!(phase, Phase::Queued | Phase::Vacant);

@@ -403,8 +403,9 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let (entry, next) = map.take_out(duty.hash, &flight, self.epoch);
         let followers = flight.followers();
         let alone = followers == 0 && !duty.has_ticket;
+        let reuse = duty.reuse && !flight.was_queued();
         let (to_land, entry) = match entry {
-            Some(entry) if alone && duty.reuse => {
+            Some(entry) if alone && reuse => {
                 let hash = duty.hash;
                 let refused = map.keep(Spare {
                     hash,
