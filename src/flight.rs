@@ -327,7 +327,8 @@ impl<V, E> Follower<V, E> {
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
-    /// follower may wait again. A request's deadline plays no part here.
+    /// follower may wait again. A request's deadline plays no part here, unless it had passed before
+    /// there was a flight to follow: then this is [`TimedOut`](crate::CallError::TimedOut) at once.
     ///
     /// # Panics
     ///

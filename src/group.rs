@@ -315,7 +315,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Callers that are on it still get its outcome; later calls start a new one (G1 then holds
     /// for the new one). Its end does not touch its successor (G6). Callers that wait for the
     /// [next flight](crate::Request::next_flight) begin it at once. `false` if no function is
-    /// running for the key. Does not block.
+    /// running for the key, which includes one that has returned and one that is about to begin.
+    /// Does not block.
     ///
     /// # Panics
     ///

@@ -143,7 +143,8 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     ///
     /// Of many such calls one leads, and the others follow it. The old flight still serves its own.
     /// The age is looked at when the call arrives and not while it waits: combine it with a
-    /// [`timeout`](Self::timeout). On a queued flight it is counted from when that took its place.
+    /// [`timeout`](Self::timeout). Ages are whole microseconds. On a queued flight the age is counted
+    /// from when that took its place.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Role};

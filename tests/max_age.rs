@@ -22,8 +22,6 @@ fn grow_old() {
     until("older", || began.elapsed() > 2 * AGE);
 }
 
-/// The limit is half an hour in real life; here the leaders are older than a millisecond, and the
-/// new one, which is to be followed, is not a minute old.
 #[test]
 fn of_ten_callers_that_give_up_a_hung_leader_one_leads() {
     let _watchdog = watchdog();

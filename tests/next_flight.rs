@@ -363,8 +363,8 @@ fn a_queued_join_is_back_when_the_flight_before_is_given_up() {
     assert_quiet(&group);
 }
 
-/// Has a leader stop between closing its flight and unlinking it. `while_running` gets the group
-/// before that, and what it gives is called while the leader stands there.
+/// A leader whose function runs when `arrive` is called, and which stops between closing its flight
+/// and unlinking it when that calls what it is given. It goes on when `arrive` is done.
 fn with_a_closed_flight(arrive: impl FnOnce(&Group, &Watched, &dyn Fn())) {
     let (group, key) = group();
     let (running, runs) = gate();

@@ -3,7 +3,7 @@
 
 use shared_calls::Role::{self, Followed, Led};
 
-use crate::check::{check, Call, Got, Rule, Run};
+use crate::check::{check, Asked, Call, Got, Rule, Run};
 
 /// A caller that led: `[began, ran.began, ran.ended, returned]`.
 fn led(id: u64, key: u64, moments: [u64; 4], got: Got) -> Call {
@@ -18,6 +18,7 @@ fn followed(id: u64, key: u64, [began, returned]: [u64; 2], got: Got) -> Call {
     Call {
         id,
         key,
+        asked: Asked::default(),
         began,
         returned,
         ran: None,
@@ -31,7 +32,17 @@ fn left(id: u64, key: u64, [began, seated, leaving, returned]: [u64; 4]) -> Call
     followed(id, key, [began, returned], Got::Left { seated, leaving })
 }
 
+/// A `forget` that was true: `[began, returned]`.
+fn forgot(key: u64, [began, returned]: [u64; 2]) -> Call {
+    followed(began, key, [began, returned], Got::Forgot)
+}
+
 impl Call {
+    fn asked(mut self, asked: Asked) -> Self {
+        self.asked = asked;
+        self
+    }
+
     fn told(mut self, role: Role, followers: usize) -> Self {
         self.told = Some((role, followers));
         self
@@ -66,10 +77,61 @@ fn good() -> Vec<Call> {
     ]
 }
 
+/// Another good one, with options.
+fn good_with_options() -> Vec<Call> {
+    use Got::{Panicked, TimedOut, Value};
+    let next_flight = Asked {
+        next_flight: true,
+        ..Asked::default()
+    };
+    let takes_over = Asked {
+        takeovers: 1,
+        ..Asked::default()
+    };
+    let gives_up = Asked {
+        gives_up: true,
+        ..Asked::default()
+    };
+    vec![
+        // 0: a flight that is forgotten, and the one after it.
+        led(10, 1, [10, 20, 100, 120], Value(10)).told(Led, 0),
+        forgot(1, [30, 35]),
+        led(40, 1, [40, 45, 60, 70], Value(40)).told(Led, 1),
+        followed(50, 1, [50, 69], Value(40)).told(Followed, 1),
+        // 4: one that was asked for before it began, and a caller whose time was up.
+        followed(190, 1, [190, 280], Value(200))
+            .asked(next_flight)
+            .told(Followed, 1),
+        led(200, 1, [200, 210, 260, 290], Value(200)).told(Led, 1),
+        followed(205, 1, [205, 215], TimedOut).told(Followed, 0),
+        // 7: a panic for two followers, of which one takes over.
+        led(300, 1, [300, 310, 360, 390], Panicked(Some(300))),
+        followed(320, 1, [320, 380], Panicked(Some(300))).told(Followed, 2),
+        led(330, 1, [330, 400, 410, 420], Value(330))
+            .asked(takes_over)
+            .told(Led, 0),
+        // 10: a flight that was given up for its age.
+        led(500, 1, [500, 520, 600, 620], Value(500)).told(Led, 0),
+        led(530, 1, [530, 540, 550, 560], Value(530))
+            .asked(gives_up)
+            .told(Led, 0),
+    ]
+}
+
 /// Asserts that the good history is found to break this rule when it is changed so.
 #[track_caller]
 fn assert_fault(rule: Rule, change: impl Fn(&mut [Call])) {
-    let mut history = good();
+    assert_fault_in(good(), rule, change);
+}
+
+/// The same, with options.
+#[track_caller]
+fn assert_option_fault(rule: Rule, change: impl Fn(&mut [Call])) {
+    assert_fault_in(good_with_options(), rule, change);
+}
+
+#[track_caller]
+fn assert_fault_in(mut history: Vec<Call>, rule: Rule, change: impl Fn(&mut [Call])) {
     change(&mut history);
     let fault = check(&history).expect_err("a fault");
     assert_eq!(fault.rule, rule, "{fault:?}");
@@ -83,6 +145,10 @@ fn a_good_history_passes() {
     assert_eq!((tally.failures, tally.abandonments), (0, 2));
     assert_eq!((tally.left, tally.left_too_late), (2, 1));
     assert!(check(&[]).is_ok());
+
+    let tally = check(&good_with_options()).unwrap();
+    assert_eq!((tally.timed_out, tally.queued), (1, 1));
+    assert_eq!((tally.forgotten, tally.overlaps), (1, 2));
 }
 
 #[test]
@@ -193,6 +259,65 @@ fn all_members_are_told_the_right_number_of_followers() {
     // The follower that left in time is counted, or the one that left too late is not.
     assert_fault(Rule::Counted, |h| tell(&mut h[9], 2));
     assert_fault(Rule::Counted, |h| tell(&mut h[9], 0));
+}
+
+#[test]
+fn two_functions_run_at_once_only_where_one_was_given_up() {
+    let forgot_at = |h: &mut [Call], at: [u64; 2]| h[1] = forgot(1, at);
+    // Too late, long before, of another key, or not at all.
+    assert_option_fault(Rule::OneAtATime, |h| forgot_at(h, [46, 47]));
+    assert_option_fault(Rule::OneAtATime, |h| forgot_at(h, [8, 9]));
+    assert_option_fault(Rule::OneAtATime, |h| h[1].key = 2);
+    assert_option_fault(Rule::OneAtATime, |h| h[11].asked.gives_up = false);
+}
+
+#[test]
+fn nobody_shares_a_flight_that_was_given_up_before() {
+    // The value is that of the first flight, which still runs.
+    let shares_the_first = |h: &mut [Call]| {
+        h[3].got = Got::Value(10);
+        h[3].returned = 110;
+    };
+    assert_option_fault(Rule::NotReplaced, shares_the_first);
+    // It need not be known who gave it up: there is a newer one.
+    assert_option_fault(Rule::NotReplaced, |h| {
+        shares_the_first(h);
+        h[1] = forgot(1, [5, 41]);
+    });
+    assert_option_fault(Rule::NotReplaced, |h| {
+        h[3] = followed(545, 1, [545, 610], Got::Value(500));
+    });
+}
+
+#[test]
+fn the_next_flight_begins_after_the_call() {
+    assert_option_fault(Rule::NextFlight, |h| h[4].began = 211);
+    // Where the caller cannot tell which flight it was.
+    assert_option_fault(Rule::Caused, |h| {
+        (h[5].got, h[4].got) = (Got::Abandoned, Got::Abandoned);
+        h[4].began = 211;
+    });
+}
+
+#[test]
+fn whoever_timed_out_ran_nothing_and_is_not_counted() {
+    assert_option_fault(Rule::OneLeader, |h| h[9].got = Got::TimedOut);
+    assert_option_fault(Rule::Counted, |h| h[6].told = Some((Followed, 1)));
+    assert_option_fault(Rule::Counted, |h| h[5].told = Some((Led, 2)));
+    // There was nobody to wait for.
+    assert_option_fault(Rule::Caused, |h| h[6].key = 3);
+    assert_option_fault(Rule::Caused, |h| (h[6].began, h[6].returned) = (640, 650));
+}
+
+#[test]
+fn whoever_took_over_had_a_seat_before() {
+    // Without the right to take over it could not have been the second follower.
+    assert_option_fault(Rule::Counted, |h| h[9].asked.takeovers = 0);
+    assert_option_fault(Rule::Counted, |h| h[8].told = Some((Followed, 3)));
+    // Where the function returned an outcome nobody takes over.
+    assert_option_fault(Rule::Counted, |h| {
+        (h[7].got, h[8].got) = (Got::Failed(300), Got::Failed(300))
+    });
 }
 
 /// Where the record leaves room, the checker does, too.

@@ -5,12 +5,13 @@
 //! nor after `returned`, and its function was at work at least from `ran.began` to `ran.ended`. So no
 //! rule ever blames a group that is right.
 //!
-//! More ways to call fit in as more fields and more of [`Got`]: a flight that was given up counts
-//! for [`Rule::OneAtATime`] until then; a caller that timed out is one that [`Got::Left`]; for
-//! `next_flight` a rule asks that `ran.began` of the flight comes after `began` of the call; a
-//! follower that took over is one that `ran`.
+//! Nothing public says which flight was given up, or in how many flights that failed a caller had a
+//! seat before it took over. There the rules ask no more than what must be so in any case: if two
+//! functions ran at once, somebody gave up a flight at the right time; and whoever may have had a
+//! seat may have been counted.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use shared_calls::Role;
 
@@ -24,14 +25,26 @@ pub type Id = u64;
 pub struct Call {
     pub id: Id,
     pub key: u64,
+    pub asked: Asked,
     pub began: Tick,
     pub returned: Tick,
     /// When its function ran, if it led. Where it led by `join`, what it did before it completed or
-    /// dropped the `Leader` counts as its function.
+    /// dropped the `Leader` counts as its function; where by `start`, what was done before the job
+    /// was dropped, if it was.
     pub ran: Option<Run>,
     pub got: Got,
     /// The role and the number of followers that it was told, if it got an outcome.
     pub told: Option<(Role, usize)>,
+}
+
+/// The options of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    pub timeout: Option<Duration>,
+    pub next_flight: bool,
+    /// `max_age` zero.
+    pub gives_up: bool,
+    pub takeovers: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +67,9 @@ pub enum Got {
         seated: Tick,
         leaving: Tick,
     },
+    TimedOut,
+    /// It was `forget` or `forget_unshared`, and it was true.
+    Forgot,
 }
 
 impl Got {
@@ -62,7 +78,7 @@ impl Got {
         match self {
             Got::Value(id) | Got::Failed(id) => Some(id),
             Got::Panicked(id) => id,
-            Got::Abandoned | Got::Left { .. } => None,
+            Got::Abandoned | Got::Left { .. } | Got::TimedOut | Got::Forgot => None,
         }
     }
 }
@@ -72,7 +88,7 @@ impl Got {
 pub enum Rule {
     /// The record itself makes sense.
     InOrder,
-    /// Of each key, one function runs at a time (G1).
+    /// Of each key, one function runs at a time, unless its flight was given up (G1).
     OneAtATime,
     /// A call led if and only if its function ran, and then it got its own outcome (G3).
     OneLeader,
@@ -82,6 +98,10 @@ pub enum Rule {
     NotTooEarly,
     /// No call began after the first member of the flight, the leader included, was back (G2).
     NotTooLate,
+    /// No call began after the flight was given up or another had taken its place (G6).
+    NotReplaced,
+    /// Where the next flight was asked for, the function began after the call (G7).
+    NextFlight,
     /// Where a follower cannot tell whose panic or abandonment it got, there is one that it may be.
     Caused,
     /// All members were told the same number of followers, and it is the right one.
@@ -110,6 +130,13 @@ pub struct Tally {
     /// Followers that left, and those of them that were counted for certain.
     pub left: usize,
     pub left_too_late: usize,
+    /// Callers whose time was up.
+    pub timed_out: usize,
+    /// Followers that had asked for the next flight.
+    pub queued: usize,
+    /// Flights that were given up by `forget`; and functions that ran while the next one did.
+    pub forgotten: usize,
+    pub overlaps: usize,
 }
 
 impl Tally {
@@ -123,6 +150,10 @@ impl Tally {
         self.abandonments += other.abandonments;
         self.left += other.left;
         self.left_too_late += other.left_too_late;
+        self.timed_out += other.timed_out;
+        self.queued += other.queued;
+        self.forgotten += other.forgotten;
+        self.overlaps += other.overlaps;
     }
 }
 
@@ -151,13 +182,24 @@ impl<'h> Flight<'h> {
         })
     }
 
-    /// Whether a follower that cannot tell may have been on this flight.
+    /// Whether the call may have come upon this flight at some time.
+    fn may_have_met(&self, call: &Call) -> bool {
+        self.leader.began < call.returned && call.began < self.first_return
+    }
+
+    /// Whether a follower that cannot tell may have been on this flight when it returned or left.
     fn may_have_had(&self, call: &Call) -> bool {
         let same_outcome_if_any = match call.got {
             Got::Left { seated, .. } => self.leader.began < seated,
-            got => got == self.leader.got && self.ran.ended < call.returned,
+            Got::TimedOut => true,
+            got => got == self.leader.got && self.ran.ended < call.returned && self.is_next(call),
         };
-        same_outcome_if_any && call.began < self.first_return
+        same_outcome_if_any && self.may_have_met(call)
+    }
+
+    /// Whether it began after the call, where that matters.
+    fn is_next(&self, call: &Call) -> bool {
+        !call.asked.next_flight || call.began < self.ran.began
     }
 
     /// All members were told the same.
@@ -186,7 +228,10 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         one_leader(call)?;
     }
     let mut flights = flights(history);
-    one_at_a_time(&flights)?;
+    let forgotten = history.iter().filter(|call| call.got == Got::Forgot);
+    let forgotten: Vec<_> = forgotten.collect();
+    let overlaps = one_at_a_time(&flights, &forgotten)?;
+    let ends = Ends::of(&flights, &forgotten);
 
     // Those who know whose outcome they got. All of them first, to know when the first was back.
     let index: HashMap<Id, usize> = (0..).zip(&flights).map(|(i, f)| (f.leader.id, i)).collect();
@@ -207,6 +252,13 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         let flight = &mut flights[i];
         let in_time = call.began < flight.first_return;
         hold(Rule::NotTooLate, in_time, &[call, flight.leader])?;
+        hold(
+            Rule::NextFlight,
+            flight.is_next(call),
+            &[call, flight.leader],
+        )?;
+        let replaced = ends.between(call.key, flight.ran.began, call.began);
+        hold(Rule::NotReplaced, !replaced, &[call, flight.leader])?;
         flight.certain += 1;
         flight.tells(call)?;
     }
@@ -214,13 +266,10 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
     // Those who do not, or who left.
     let mut left_too_late = 0;
     for call in history {
-        if call.ran.is_some() || call.got.flight().is_some() {
+        if call.ran.is_some() || call.got.flight().is_some() || call.got == Got::Forgot {
             continue;
         }
-        let from = flights.partition_point(|f| f.leader.key < call.key);
-        let of_key = flights[from..]
-            .iter_mut()
-            .take_while(|f| f.leader.key == call.key);
+        let of_key = of_key(&mut flights, call.key);
         let mut candidates: Vec<_> = of_key.filter(|f| f.may_have_had(call)).collect();
         hold(Rule::Caused, !candidates.is_empty(), &[call])?;
         let alone = candidates.len() == 1;
@@ -228,14 +277,27 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
             let (certain, possible) = match call.got {
                 Got::Left { .. } if call.returned < flight.ran.ended => (false, false),
                 Got::Left { leaving, .. } => (alone && flight.first_return < leaving, true),
+                Got::TimedOut => (false, flight.ran.ended < call.returned),
                 _ => (alone, true),
             };
             flight.certain += usize::from(certain);
             flight.possible += usize::from(possible && !certain);
             left_too_late += usize::from(certain && matches!(call.got, Got::Left { .. }));
         }
-        if alone {
+        if call.got == Got::TimedOut {
+            let none = call.told.map_or(true, |(_, followers)| followers == 0);
+            hold(Rule::Counted, none, &[call])?;
+        } else if alone {
             candidates[0].tells(call)?;
+        }
+    }
+
+    // Those who may have had seats on flights that failed, before they asked again.
+    for call in history.iter().filter(|call| call.asked.takeovers > 0) {
+        for flight in of_key(&mut flights, call.key) {
+            let failed = matches!(flight.leader.got, Got::Panicked(_) | Got::Abandoned);
+            let may_have = failed && flight.leader.id != call.id && flight.may_have_met(call);
+            flight.possible += usize::from(may_have);
         }
     }
     for flight in &flights {
@@ -243,7 +305,12 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         let right = flight.told.map_or(true, |told| right.contains(&told));
         hold(Rule::Counted, right, &[flight.leader])?;
     }
-    Ok(tally(history, left_too_late))
+    Ok(Tally {
+        left_too_late,
+        overlaps,
+        forgotten: forgotten.len(),
+        ..tally(history)
+    })
 }
 
 fn in_order(call: &Call) -> Result<(), Fault> {
@@ -261,6 +328,7 @@ fn one_leader(call: &Call) -> Result<(), Fault> {
     let own = call.got.flight().map_or(true, |id| id == call.id);
     let role = call.told.map(|(role, _)| role == Role::Led);
     let holds = match call.ran {
+        Some(_) if matches!(call.got, Got::TimedOut | Got::Forgot) => false,
         Some(_) => own && role != Some(false),
         None => role != Some(true),
     };
@@ -274,20 +342,83 @@ fn flights(history: &[Call]) -> Vec<Flight<'_>> {
     flights
 }
 
-fn one_at_a_time(flights: &[Flight<'_>]) -> Result<(), Fault> {
-    for pair in flights.windows(2) {
-        let (one, next) = (&pair[0], &pair[1]);
-        let apart = one.leader.key != next.leader.key || one.ran.ended < next.ran.began;
-        hold(Rule::OneAtATime, apart, &[one.leader, next.leader])?;
-    }
-    Ok(())
+/// The flights of one key.
+fn of_key<'f, 'h>(
+    flights: &'f mut [Flight<'h>],
+    key: u64,
+) -> impl Iterator<Item = &'f mut Flight<'h>> {
+    let from = flights.partition_point(|f| f.leader.key < key);
+    let of_key = flights[from..].iter_mut();
+    of_key.take_while(move |f| f.leader.key == key)
 }
 
-fn tally(history: &[Call], left_too_late: usize) -> Tally {
+/// Gives how many functions ran while the next one of their key did.
+fn one_at_a_time(flights: &[Flight<'_>], forgotten: &[&Call]) -> Result<usize, Fault> {
+    // When somebody may have given up a flight: `[key, from, to]`.
+    let by_forget = forgotten.iter().map(|f| [f.key, f.began, f.returned]);
+    let by_age = flights.iter().filter(|f| f.leader.asked.gives_up);
+    let by_age = by_age.map(|f| [f.leader.key, f.leader.began, f.ran.began]);
+    let given_up: Vec<_> = by_forget.chain(by_age).collect();
+
+    let mut overlaps = HashMap::<u64, usize>::new();
+    for pair in flights.windows(2) {
+        let (one, next) = (&pair[0], &pair[1]);
+        let key = one.leader.key;
+        if key != next.leader.key || one.ran.ended < next.ran.began {
+            continue;
+        }
+        // One of the two was given up before the other came into the map. It may be the second, if
+        // it had not come to begin its function yet.
+        let between = |x: &Flight<'_>, y: &Flight<'_>| {
+            let in_time =
+                |&[of, from, to]: &[u64; 3]| of == key && x.leader.began < to && from < y.ran.began;
+            given_up.iter().any(in_time)
+        };
+        let was_given_up = between(one, next) || between(next, one);
+        hold(Rule::OneAtATime, was_given_up, &[one.leader, next.leader])?;
+        // Nobody gives up two, and one given up has at most two neighbours.
+        let overlaps = overlaps.entry(key).or_default();
+        *overlaps += 1;
+        let of_key = given_up.iter().filter(|[of, ..]| *of == key);
+        let enough = *overlaps <= 2 * of_key.count();
+        hold(Rule::OneAtATime, enough, &[one.leader, next.leader])?;
+    }
+    Ok(overlaps.into_values().sum())
+}
+
+/// When the flights that were in the map before are there no more: when somebody has forgotten
+/// them, or leads a new one. `(key, from, to)`, sorted.
+struct Ends(Vec<(u64, Tick, Tick)>);
+
+impl Ends {
+    fn of(flights: &[Flight<'_>], forgotten: &[&Call]) -> Self {
+        let forgets = forgotten.iter().map(|f| (f.key, f.began, f.returned));
+        let leads = flights.iter();
+        let leads = leads.map(|f| (f.leader.key, f.leader.began, f.ran.began));
+        let mut ends: Vec<_> = forgets.chain(leads).collect();
+        ends.sort_unstable();
+        Self(ends)
+    }
+
+    /// Whether there is one that lies between these two moments.
+    fn between(&self, key: u64, after: Tick, before: Tick) -> bool {
+        let first = self
+            .0
+            .partition_point(|&(k, from, _)| (k, from) < (key, after));
+        let begin_before = |&&(k, from, _): &&(u64, Tick, Tick)| k == key && from < before;
+        let mut between = self.0[first..].iter().take_while(begin_before);
+        between.any(|&(_, _, to)| to < before)
+    }
+}
+
+/// What can be counted without knowing the flights.
+fn tally(history: &[Call]) -> Tally {
     let followers = |kind: fn(Got) -> bool| {
         let follows_and_is = |call: &&Call| call.ran.is_none() && kind(call.got);
         history.iter().filter(follows_and_is).count()
     };
+    let follows_the_next =
+        |call: &&Call| call.asked.next_flight && call.ran.is_none() && call.got != Got::TimedOut;
     Tally {
         calls: history.len(),
         led: history.iter().filter(|call| call.ran.is_some()).count(),
@@ -297,6 +428,8 @@ fn tally(history: &[Call], left_too_late: usize) -> Tally {
         textless_panics: followers(|got| got == Got::Panicked(None)),
         abandonments: followers(|got| got == Got::Abandoned),
         left: followers(|got| matches!(got, Got::Left { .. })),
-        left_too_late,
+        timed_out: followers(|got| got == Got::TimedOut),
+        queued: history.iter().filter(follows_the_next).count(),
+        ..Tally::default()
     }
 }

@@ -1,9 +1,9 @@
 //! Real threads do as they please, keep a record of all they did, and the record is checked against
 //! the rules in [`check`].
 //!
-//! A million calls, over few keys, in every way that there is: plain and split-phase; with values,
-//! errors, and panics with and without a text; with leaders that are dropped and followers that
-//! leave. That the checker finds what is wrong is shown twice: in [`bad`], by histories that break a
+//! A million calls, over few keys, in every way that there is: plain, split-phase and by tickets;
+//! with every option; with values, errors, and panics with and without a text; with leaders and jobs
+//! that are dropped, flights that are given up, and followers that leave. That the checker finds what is wrong is shown twice: in [`bad`], by histories that break a
 //! rule each, and here, by a group that takes go-zero's last two steps in the wrong order.
 #![cfg(not(loom))]
 
@@ -14,13 +14,14 @@ mod common;
 mod record;
 
 use std::collections::hash_map::{Entry, HashMap};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{mpsc, Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
-use check::{check, Call, Id, Rule, Tally};
+use check::{check, Asked, Call, Id, Rule, Tally};
 use common::{assert_quiet, watchdog};
-use record::{Clock, End, Group, Recorder};
-use shared_calls::{Outcome, Role, SharedCalls};
+use record::{Clock, End, Fate, Group, Recorder};
+use shared_calls::{Job, Outcome, Role, SharedCalls};
 
 /// Few, so that calls meet.
 const KEYS: u64 = 3;
@@ -29,14 +30,17 @@ const THREADS: u64 = 6;
 const STEPS: usize = 1_000;
 
 /// Has all threads take their steps at once, and gives the history of all they did.
-fn play(seed: u64, step: impl Fn(&mut Recorder<'_>) + Sync) -> Vec<Call> {
+fn play(seed: u64, step: impl Fn(&mut Recorder) + Sync) -> Vec<Call> {
     let _watchdog = watchdog();
     let clock = Clock::default();
-    let (clock, step) = (&clock, &step);
+    let (jobs, worker) = mpsc::channel();
+    let step = &step;
     thread::scope(|s| {
+        s.spawn(move || worker.into_iter().for_each(Job::run));
         let play = |thread| {
+            let seed = (seed * THREADS + thread) << 20;
+            let mut recorder = Recorder::new(clock.clone(), jobs.clone(), seed);
             move || {
-                let mut recorder = Recorder::new(clock, (seed * THREADS + thread) << 20);
                 for _ in 0..STEPS {
                     step(&mut recorder);
                 }
@@ -44,6 +48,7 @@ fn play(seed: u64, step: impl Fn(&mut Recorder<'_>) + Sync) -> Vec<Call> {
             }
         };
         let players: Vec<_> = (0..THREADS).map(|thread| s.spawn(play(thread))).collect();
+        drop(jobs); // The worker goes when the last player does.
         let calls = players
             .into_iter()
             .flat_map(|player| player.join().unwrap());
@@ -52,7 +57,7 @@ fn play(seed: u64, step: impl Fn(&mut Recorder<'_>) + Sync) -> Vec<Call> {
 }
 
 /// One step of anything.
-fn mixed_step(recorder: &mut Recorder<'_>, group: &Group) {
+fn mixed_step(recorder: &mut Recorder, group: &Arc<Group>) {
     let key = recorder.random(KEYS);
     let end = match recorder.random(16) {
         0 => End::Panic,
@@ -60,21 +65,48 @@ fn mixed_step(recorder: &mut Recorder<'_>, group: &Group) {
         2 | 3 => End::Error,
         _ => End::Value,
     };
-    match recorder.random(8) {
-        0 => recorder.leave(),
-        1 => recorder.join(group, key, end, false),
-        2 | 3 => recorder.join(group, key, end, true),
-        _ => recorder.call(group, key, end),
+    match recorder.random(16) {
+        0 | 1 => recorder.leave(),
+        2 => recorder.join(group, key, end, Asked::default(), false),
+        3 | 4 => recorder.join(group, key, end, Asked::default(), true),
+        5 => {
+            let asked = options(recorder);
+            recorder.join(group, key, end, asked, true);
+        }
+        6..=9 => {
+            let asked = options(recorder);
+            recorder.request(group, key, end, asked);
+        }
+        10 => recorder.start(group, key, end, Fate::Inline),
+        11 => recorder.start(group, key, end, Fate::Worker),
+        12 => recorder.start(group, key, end, Fate::Dropped),
+        13 => {
+            let unshared = recorder.random(2) == 0;
+            recorder.forget(group, key, unshared);
+        }
+        _ => recorder.call(&**group, key, end),
+    }
+}
+
+/// Any of the options together.
+fn options(recorder: &mut Recorder) -> Asked {
+    let micros = recorder.random(50);
+    let timeout = Duration::from_micros(micros.saturating_sub(20)); // zero, often
+    Asked {
+        timeout: (recorder.random(3) == 0).then_some(timeout),
+        next_flight: recorder.random(2) == 0,
+        gives_up: recorder.random(8) == 0,
+        takeovers: recorder.random(3) as u32,
     }
 }
 
 #[test]
 fn a_million_calls_keep_the_rules() {
-    let group = Group::new();
+    let group = Arc::new(Group::new());
     let mut sum = Tally::default();
     for seed in 0.. {
         let history = play(seed, |recorder| mixed_step(recorder, &group));
-        assert_quiet(&group);
+        assert_quiet(&*group);
         sum.add(&check(&history).unwrap_or_else(|fault| panic!("{fault:#?}")));
         if sum.calls >= 1_000_000 {
             break;
@@ -92,6 +124,10 @@ fn a_million_calls_keep_the_rules() {
         abandonments,
         left,
         left_too_late,
+        timed_out,
+        queued,
+        forgotten,
+        overlaps,
     } = sum;
     for happened in [
         led,
@@ -102,6 +138,10 @@ fn a_million_calls_keep_the_rules() {
         abandonments,
         left,
         left_too_late,
+        timed_out,
+        queued,
+        forgotten,
+        overlaps,
     ] {
         assert!(happened > 100, "{sum:?}");
     }

@@ -3,18 +3,20 @@
 use std::any::Any;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{mpsc::Sender, Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-use shared_calls::{CallError, FlightGroup, Follower, Joined, Outcome, SharedCalls};
+use shared_calls::{CallError, FlightGroup, Follower, Job, Joined, Outcome, Request, SharedCalls};
 
-use crate::check::{Call, Got, Id, Run, Tick};
+use crate::check::{Asked, Call, Got, Id, Run, Tick};
 
 /// Values and errors name the call whose function made them.
 pub type Group = FlightGroup<Id, Id, u64>;
 
 /// The one clock of a history.
-#[derive(Default)]
-pub struct Clock(AtomicU64);
+#[derive(Clone, Default)]
+pub struct Clock(Arc<AtomicU64>);
 
 impl Clock {
     /// A moment after all that have been, on whatever thread.
@@ -36,18 +38,21 @@ pub enum End {
 struct Textless;
 
 /// A thread's part in a history.
-pub struct Recorder<'c> {
-    clock: &'c Clock,
+pub struct Recorder {
+    clock: Clock,
+    /// Where jobs are run.
+    worker: Sender<Job>,
     random: u64,
     calls: Vec<Call>,
     /// A follower's seat that is to be left without waiting.
     seat: Option<(Call, Follower<Id, Id>)>,
 }
 
-impl<'c> Recorder<'c> {
-    pub fn new(clock: &'c Clock, seed: u64) -> Self {
+impl Recorder {
+    pub fn new(clock: Clock, worker: Sender<Job>, seed: u64) -> Self {
         Self {
             clock,
+            worker,
             random: seed | 1,
             calls: Vec::new(),
             seat: None,
@@ -62,33 +67,41 @@ impl<'c> Recorder<'c> {
         self.random % n
     }
 
-    /// `call_ex`, whose function ends like this, if it runs.
+    /// A plain call, whose function ends like this, if it runs.
     pub fn call(&mut self, calls: &impl SharedCalls<Id, Id, u64>, key: u64, end: End) {
-        let clock = self.clock;
+        self.call_by(key, end, Asked::default(), |f| calls.call_dyn(&key, f));
+    }
+
+    /// A call with options.
+    pub fn request(&mut self, group: &Group, key: u64, end: End, asked: Asked) {
+        self.call_by(key, end, asked, |f| request(group, &key, asked).call_ex(f));
+    }
+
+    fn call_by(
+        &mut self,
+        key: u64,
+        end: End,
+        asked: Asked,
+        call: impl FnOnce(&mut dyn FnMut() -> Result<Id, Id>) -> Outcome<Id, Id>,
+    ) {
         let lingers = self.lingers();
+        let clock = &self.clock;
         let began = clock.tick();
-        let id = began;
         let mut ran = None;
-        let function = || {
+        let mut function = || {
             ran = Some(run(clock, lingers));
-            match end {
-                End::Value => Ok(id),
-                End::Error => Err(id),
-                // Not by `panic!`, which would fill the test's output, and hide what does not
-                // belong there.
-                End::Panic => resume_unwind(Box::new(id.to_string())),
-                End::TextlessPanic => resume_unwind(Box::new(Textless)),
-            }
+            finish(began, end)
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| calls.call_ex(&key, function)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut function)));
         let returned = clock.tick();
         let (got, told) = match outcome {
             Ok(outcome) => (got(&outcome), Some((outcome.role, outcome.followers))),
             Err(payload) => (unwound(payload), None),
         };
         self.calls.push(Call {
-            id,
+            id: began,
             key,
+            asked,
             began,
             returned,
             ran,
@@ -97,14 +110,77 @@ impl<'c> Recorder<'c> {
         });
     }
 
-    /// `join`. A leader ends like this, or, for a panic, is dropped. A follower waits or leaves.
-    pub fn join(&mut self, group: &Group, key: u64, end: End, waits: bool) {
-        let clock = self.clock;
+    /// `start`, and `wait` for the ticket.
+    pub fn start(&mut self, group: &Arc<Group>, key: u64, end: End, fate: Fate) {
         let lingers = self.lingers();
+        let clock = self.clock.clone();
         let began = clock.tick();
-        let (ran, outcome) = match group.join(&key) {
+        let ran = Arc::new(Mutex::new(None));
+        let runs = {
+            let (clock, ran) = (clock.clone(), Arc::clone(&ran));
+            move || *ran.lock().unwrap() = Some(run(&clock, lingers))
+        };
+        let function = {
+            let runs = runs.clone();
+            move || {
+                runs();
+                finish(began, end)
+            }
+        };
+        let spawn = |job: Job| match fate {
+            Fate::Inline => job.run(),
+            Fate::Worker => self.worker.send(job).unwrap(),
+            Fate::Dropped => {
+                runs();
+                drop(job);
+            }
+        };
+        let outcome = group.start(&key, spawn, function).wait();
+        let returned = clock.tick();
+        let ran = *ran.lock().unwrap();
+        self.calls.push(Call {
+            id: began,
+            key,
+            asked: Asked::default(),
+            began,
+            returned,
+            ran,
+            got: got(&outcome),
+            told: Some((outcome.role, outcome.followers)),
+        });
+    }
+
+    /// `forget`, or `forget_unshared`. Recorded only where it was true.
+    pub fn forget(&mut self, group: &Group, key: u64, unshared: bool) {
+        let began = self.clock.tick();
+        let forgot = if unshared {
+            group.forget_unshared(&key)
+        } else {
+            group.forget(&key)
+        };
+        let returned = self.clock.tick();
+        if forgot {
+            self.calls.push(Call {
+                id: began,
+                key,
+                asked: Asked::default(),
+                began,
+                returned,
+                ran: None,
+                got: Got::Forgot,
+                told: None,
+            });
+        }
+    }
+
+    /// `join`. A leader ends like this, or, for a panic, is dropped. A follower waits or leaves.
+    pub fn join(&mut self, group: &Group, key: u64, end: End, asked: Asked, waits: bool) {
+        let lingers = self.lingers();
+        let clock = self.clock.clone();
+        let began = clock.tick();
+        let (ran, outcome) = match request(group, &key, asked).join() {
             Joined::Leader(leader) => {
-                let ran = run(clock, lingers);
+                let ran = run(&clock, lingers);
                 let outcome = match end {
                     End::Value => Some(leader.complete(Ok(began))),
                     End::Error => Some(leader.complete(Err(began))),
@@ -121,6 +197,7 @@ impl<'c> Recorder<'c> {
                 let call = Call {
                     id: began,
                     key,
+                    asked,
                     began,
                     returned: 0,
                     ran: None,
@@ -136,6 +213,7 @@ impl<'c> Recorder<'c> {
         self.calls.push(Call {
             id: began,
             key,
+            asked,
             began,
             returned,
             ran,
@@ -168,6 +246,43 @@ impl<'c> Recorder<'c> {
     }
 }
 
+/// What becomes of a job.
+#[derive(Clone, Copy)]
+pub enum Fate {
+    Inline,
+    Worker,
+    Dropped,
+}
+
+fn request<'g, 'k>(
+    group: &'g Group,
+    key: &'k u64,
+    asked: Asked,
+) -> Request<'g, 'k, Id, Id, u64, u64> {
+    let mut request = group.request(key).takeover(asked.takeovers);
+    if let Some(timeout) = asked.timeout {
+        request = request.timeout(timeout);
+    }
+    if asked.next_flight {
+        request = request.next_flight();
+    }
+    if asked.gives_up {
+        request = request.max_age(Duration::ZERO);
+    }
+    request
+}
+
+/// How the function of a call ends.
+fn finish(id: Id, end: End) -> Result<Id, Id> {
+    match end {
+        End::Value => Ok(id),
+        End::Error => Err(id),
+        // Not by `panic!`, which would fill the test's output, and hide what does not belong there.
+        End::Panic => resume_unwind(Box::new(id.to_string())),
+        End::TextlessPanic => resume_unwind(Box::new(Textless)),
+    }
+}
+
 /// What every function does: nothing, or let other threads come along.
 fn run(clock: &Clock, lingers: bool) -> Run {
     let began = clock.tick();
@@ -184,6 +299,7 @@ fn got(outcome: &Outcome<Id, Id>) -> Got {
         Err(CallError::Failed(id)) => Got::Failed(**id),
         Err(CallError::Panicked(panicked)) => Got::Panicked(panicked.message().map(id_in)),
         Err(CallError::Abandoned) => Got::Abandoned,
+        Err(CallError::TimedOut) => Got::TimedOut,
         Err(other) => panic!("unexpected: {other}"),
     }
 }
