@@ -493,6 +493,15 @@ pub(crate) const BUGS: &[Bug] = &[
         caught_by: &["model_next::one_of_two_in_the_queue_times_out"],
     },
     Bug {
+        name: "uses a flight again that was queued",
+        edits: &[(
+            "group.rs",
+            "        let reuse = duty.reuse && !flight.was_queued();",
+            "        let reuse = duty.reuse;",
+        )],
+        caught_by: &["model_next::one_caller_of_the_next_flight"],
+    },
+    Bug {
         name: "takes over unasked",
         edits: &[(
             "request.rs",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom::thread;
 
 use crate::explore::{Model, Reached};
-use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::sync::{self, Arc, AtomicUsize, Ordering};
 use crate::{CallError, FlightGroup, Joined, Leader};
 
 type Group = FlightGroup<usize, ()>;
@@ -33,6 +33,11 @@ fn first_leader(group: &Group) -> Leader<'_, usize, ()> {
 }
 
 fn assert_quiet(group: &Group) {
+    sync::take_notified();
+    for _ in 0..2 {
+        assert_eq!(group.call("key", || Ok(9)).unwrap(), 9);
+    }
+    assert_eq!(sync::take_notified(), 0, "G12: a lone call woke somebody");
     assert!(
         format!("{group:?}").contains("in_flight: 0"),
         "the key is stuck"

@@ -66,8 +66,8 @@ impl<E> CallError<E> {
 
     /// Takes the function's own error out.
     ///
-    /// A call without followers can always do so. Where the flight was shared, the last holder of
-    /// the error can.
+    /// A call without followers can always do so, a [ticket](crate::Ticket) once the thread that ran
+    /// its job has let go of it. Where the flight was shared, the last holder of the error can.
     ///
     /// # Errors
     ///

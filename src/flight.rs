@@ -31,8 +31,8 @@ pub(crate) struct Flight<V, E> {
     /// Set by the leader, without a lock, the instant its function has returned. Read by arriving
     /// callers under the map's lock.
     closed: AtomicBool,
-    /// Raised only under the map's lock and only while the map names the flight, so it cannot rise
-    /// once the flight is unlinked. Lowered by whoever leaves, or leads after all.
+    /// Raised only under the map's lock and only while the map names the flight, or the one that it
+    /// is queued behind; so it cannot rise once the flight is unlinked. Lowered by whoever leaves, or leads after all.
     followers: AtomicUsize,
     /// When the flight came into the map, by the group's clock. Written and read under the map's
     /// lock.

@@ -177,7 +177,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// # Hangs
     ///
     /// If `f` calls the group with its own key, or two functions ask for each other's keys. Or for
-    /// as long as the function that ran does: a follower waits for it without a limit.
+    /// as long as the function that ran does: a follower waits for it without a limit. On a thread
+    /// pool: if all its threads follow flights whose [jobs](crate::Job) wait for a thread of it.
     ///
     /// ```
     /// use shared_calls::FlightGroup;
@@ -263,9 +264,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
-        let now = self.epoch.now();
         let mut made = None;
         let (flight, part) = loop {
+            let now = self.epoch.now();
             let mut map = self.map.lock();
             if let Some(found) = map.enter(hash, key, &mut made, wish, now) {
                 break found;
@@ -320,7 +321,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `Hash`, `Eq` or `Drop` of the key panics.
+    /// If `Hash`, `Eq` or `Drop` of the key panics, or `Drop` of the flight's value, where this
+    /// happens to be the last to let go of it.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined, Role};
@@ -500,8 +502,8 @@ pub enum Joined<'g, V, E, K = String, S = RandomState> {
 /// also by a panic, it abandons the flight: followers get [`CallError::Abandoned`] and the key is
 /// free at once. It may be completed by another thread than the one that joined.
 ///
-/// Don't [`forget`](std::mem::forget) it: its followers and all later callers of the key would
-/// wait for ever.
+/// Don't [`forget`](std::mem::forget) it, or keep it for ever: its followers and all later callers of
+/// the key would wait for as long.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup, Joined};

@@ -142,8 +142,9 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// age.
     ///
     /// Of many such calls one leads, and the others follow it. The old flight still serves its own.
-    /// The age is looked at when the call arrives and not while it waits: combine it with a
-    /// [`timeout`](Self::timeout). Ages are whole microseconds. On a queued flight the age is counted
+    /// The age is that of the leader's call, and is looked at when this call arrives and not while it
+    /// waits: combine it with a [`timeout`](Self::timeout). A leader that hangs still has its thread:
+    /// where a backend stays hung, every so often one more does. Ages are whole microseconds. On a queued flight the age is counted
     /// from when that took its place.
     ///
     /// ```
@@ -167,7 +168,8 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     ///
     /// Of the followers that are willing, one leads next, with its own function, and the others
     /// follow it: never two at once. A leader that panicked still unwinds, also one that took over.
-    /// An error that the function *returned* is an outcome like any other and is not tried again.
+    /// An error that the function *returned* is an outcome like any other and is not tried again. A
+    /// deadline that passes meanwhile counts: then the call gets [`CallError::TimedOut`].
     /// For `call` and `call_ex`; a [`join`](Self::join) has no function to take over with and
     /// ignores it.
     ///

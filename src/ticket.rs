@@ -28,7 +28,14 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `spawn` panics; the job is then dropped unrun. And as [`FlightGroup::join`] does.
+    /// If `spawn` panics: the job, unless it was sent or run before, is then dropped unrun. And as
+    /// [`FlightGroup::join`] does.
+    ///
+    /// # Hangs
+    ///
+    /// A thread of the pool that waits for the flight takes a thread from the jobs. If all of them
+    /// wait for jobs that are still in the pool's queue, none is left to run them. Let a pool either
+    /// run jobs or wait for them, or wait with a time limit.
     ///
     /// ```
     /// use shared_calls::FlightGroup;
@@ -94,7 +101,7 @@ impl<V, E, K, S> Drop for OwnedLeader<V, E, K, S> {
 /// The function of a flight, for some thread to run; from [`FlightGroup::start`].
 ///
 /// One type, whatever the group's: `Send + 'static`, so a channel or a pool can carry it. Dropped
-/// unrun, it abandons its flight.
+/// unrun, it abandons its flight. Neither run nor dropped, it holds its key.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup};
