@@ -54,9 +54,9 @@ fn a_job_ends(
 #[test]
 fn a_job_lands() {
     Model {
-        preemptions: Some(3),
+        preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[814, 1_142],
+        executions: &[6_229, 17_734],
     }
     .explore(|reached| a_job_ends(reached, || Ok(1), Job::run, |r| matches!(r, Ok(1))));
 }
@@ -64,9 +64,9 @@ fn a_job_lands() {
 #[test]
 fn a_job_panics() {
     Model {
-        preemptions: Some(3),
+        preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[814],
+        executions: &[6_229],
     }
     .explore(|reached| {
         let boom = || resume_unwind(Box::new("boom"));
@@ -79,9 +79,9 @@ fn a_job_panics() {
 #[test]
 fn a_job_is_dropped() {
     Model {
-        preemptions: Some(3),
+        preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[814],
+        executions: &[6_229],
     }
     .explore(|reached| {
         a_job_ends(
