@@ -16,7 +16,7 @@ pub(crate) struct Bug {
 
 const LANDS_BEFORE_UNLINKING: Edit = (
     "group.rs",
-    r#"        let unlinked = group.unlink(self, flight);
+    r#"        let unlinked = group.unlink(self, flight, ending);
         let outcome = Outcome {
             result,
             role: Role::Led,
@@ -38,7 +38,7 @@ const LANDS_BEFORE_UNLINKING: Edit = (
         });
         flight.land(Arc::clone(&outcome));
         self.reuse = false;
-        let unlinked = group.unlink(self, flight);
+        let unlinked = group.unlink(self, flight, ending);
         let ended = Ended::Shared(outcome);
 "#,
 );
@@ -179,11 +179,11 @@ pub(crate) const BUGS: &[Bug] = &[
             ),
             (
                 "group.rs",
-                "        let lead = |flight| {",
+                "        let lead = |flight: Arc<Flight<V, E>>| {",
                 r#"        if part != Part::Leads {
             flight.board();
         }
-        let lead = |flight| {"#,
+        let lead = |flight: Arc<Flight<V, E>>| {"#,
             ),
         ],
         caught_by: &["model_sharing::two_callers"],
@@ -192,11 +192,10 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "runs the function under the map's lock",
         edits: &[(
             "group.rs",
-            "        catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {",
+            "        let result = catch_unwind(AssertUnwindSafe(f));",
             r#"        let map = group.map.lock();
         let result = catch_unwind(AssertUnwindSafe(f));
-        drop(map);
-        result.map_err(|payload| {"#,
+        drop(map);"#,
         )],
         caught_by: &["model_costs::a_function_holds_no_lock"],
     },
@@ -231,9 +230,9 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "unlinks only what went well",
         edits: &[(
             "group.rs",
-            "        let unlinked = group.unlink(self, flight);",
+            "        let unlinked = group.unlink(self, flight, ending);",
             r#"        let unlinked = match &result {
-            Ok(_) => group.unlink(self, flight),
+            Ok(_) => group.unlink(self, flight, ending),
             Err(_) => Unlinked {
                 followers: flight.followers(),
                 to_land: Some(flight),
@@ -393,12 +392,11 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "deletes the flight when a follower times out",
         edits: &[(
             "request.rs",
-            "                _ => return outcome,",
-            r#"                Err(CallError::TimedOut) => {
-                    self.group.forget(self.key);
-                    return outcome;
-                }
-                _ => return outcome,"#,
+            "            let deadlocked = ",
+            r#"            if let Err(CallError::TimedOut) = outcome.result {
+                self.group.forget(self.key);
+            }
+            let deadlocked = "#,
         )],
         caught_by: &["model_timeout::one_that_has_timed_out_is_gone"],
     },
@@ -456,7 +454,7 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "follows a flight that has no leader",
         edits: &[(
             "flight.rs",
-            "        self.was_queued && self.phase.with(claim)",
+            "        self.was_queued() && self.phase.with(claim)",
             "        false && self.phase.with(claim)",
         )],
         caught_by: &["model_next::a_queued_caller_wakes_when_another_begins"],
@@ -505,10 +503,13 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "takes over unasked",
         edits: &[(
             "request.rs",
-            r#"if self.takeovers > 0 => {
-                    self.takeovers -= 1;"#,
-            r#"if self.takeovers < 9 => {
-                    self.takeovers += 1;"#,
+            "self.takeovers > 0 &&",
+            "self.takeovers < 9 &&",
+        ),
+        (
+            "request.rs",
+            "                self.takeovers -= 1;",
+            "                self.takeovers += 1;",
         )],
         caught_by: &["model_next::a_willing_follower_takes_over"],
     },

@@ -10,8 +10,12 @@
 
 mod sync;
 
+#[path = "../src/builder.rs"]
+mod builder;
 #[path = "../src/calls.rs"]
 mod calls;
+#[path = "../src/deadlock.rs"]
+mod deadlock;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/flight.rs"]
@@ -24,21 +28,29 @@ mod keys;
 mod latch;
 #[path = "../src/map.rs"]
 mod map;
+#[path = "../src/observer.rs"]
+mod observer;
 #[path = "../src/outcome.rs"]
 mod outcome;
 #[path = "../src/request.rs"]
 mod request;
+#[path = "../src/stats.rs"]
+mod stats;
+#[path = "../src/threads.rs"]
+mod threads;
 #[path = "../src/ticket.rs"]
 mod ticket;
 
 // Named by the sources' documentation and by the models alike.
 #[allow(unused_imports)]
 pub(crate) use {
+    builder::Builder,
     calls::{SharedCalls, Unshared},
     error::CallError,
     group::{FlightGroup, Joined, Leader},
     outcome::{Outcome, Role},
     request::Request,
+    stats::Stats,
     ticket::{Job, Ticket},
 };
 

@@ -6,6 +6,7 @@ use loom::thread;
 use crate::explore::Model;
 use crate::flight::Flight;
 use crate::map::{meet, Part, Wish};
+use crate::observer::Reports;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 use crate::{FlightGroup, Joined};
 
@@ -114,7 +115,7 @@ fn nobody_boards_a_closed_flight() {
         executions: &[21],
     }
     .explore(|reached| {
-        let flight = Arc::new(Flight::<(), ()>::running());
+        let flight = Arc::new(Flight::<(), ()>::running(Reports::to_nobody()));
         let closed = Arc::new(AtomicBool::new(false));
         let other = thread::spawn({
             let (mut named, closed) = (Arc::clone(&flight), Arc::clone(&closed));

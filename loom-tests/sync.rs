@@ -14,11 +14,29 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::time::{Duration, Instant};
 
+pub(crate) use loom::thread_local;
+
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 // loom's own `Arc` would multiply the executions and find nothing: no ordering hangs on a count.
 pub(crate) use std::sync::Arc;
 
-thread_local! {
+/// Made anew for each execution.
+macro_rules! global {
+    ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        loom::lazy_static! { $(#[$doc])* static ref $name: $type = $value; }
+    };
+}
+pub(crate) use global;
+
+/// One for each of loom's threads, which all run on one of the system's.
+macro_rules! local {
+    (static $name:ident: $type:ty = $value:expr;) => {
+        loom::thread_local! { static $name: $type = $value; }
+    };
+}
+pub(crate) use local;
+
+std::thread_local! {
     // All threads of a model run on the thread that explores it, so these belong to one model.
     static BUDGET: Cell<usize> = const { Cell::new(0) };
     static NOTIFIED: Cell<usize> = const { Cell::new(0) };
@@ -61,6 +79,45 @@ impl<T> Mutex<T> {
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = self.0.try_lock().ok()?;
         Some(MutexGuard { mutex: self, inner })
+    }
+}
+
+/// Not modelled: what it guards is for information only.
+pub(crate) struct Plain<T>(std::sync::Mutex<T>);
+
+impl<T> Plain<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.lock().expect("nothing panics under it")
+    }
+}
+
+/// Not modelled, for the same reason.
+#[derive(Debug)]
+pub(crate) struct Figure(StdAtomicUsize);
+
+impl Figure {
+    pub(crate) const fn new() -> Self {
+        Self(StdAtomicUsize::new(0))
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn subtract(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -162,6 +219,14 @@ impl Deadline {
             Self::Never => false,
         }
     }
+
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Passed)
+    }
+
+    pub(crate) fn is_finite(self) -> bool {
+        !matches!(self, Self::Never)
+    }
 }
 
 /// No two looks at the clock see the same time, so all that began is older than an age of zero.
@@ -171,6 +236,14 @@ pub(crate) struct Epoch;
 impl Epoch {
     pub(crate) fn begin() -> Self {
         Self
+    }
+
+    pub(crate) fn none() -> Self {
+        Self
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        false
     }
 
     pub(crate) fn now(self) -> usize {

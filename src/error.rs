@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::thread::Thread;
 
 use crate::sync::Arc;
 
@@ -46,6 +47,9 @@ pub enum CallError<E> {
     Abandoned,
     /// This caller's patience as a follower ended before its flight did. The flight goes on.
     TimedOut,
+    /// To wait would have closed a circle of threads that wait for each other, for ever (G9). The
+    /// others of the circle go on.
+    Deadlock(Deadlock),
 }
 
 impl<E> CallError<E> {
@@ -95,6 +99,7 @@ impl<E> Clone for CallError<E> {
             Self::Panicked(panicked) => Self::Panicked(panicked.clone()),
             Self::Abandoned => Self::Abandoned,
             Self::TimedOut => Self::TimedOut,
+            Self::Deadlock(deadlock) => Self::Deadlock(deadlock.clone()),
         }
     }
 }
@@ -111,6 +116,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 f.write_str("the leader of the shared call went away without an outcome")
             }
             Self::TimedOut => f.write_str("timed out waiting for the leader of the shared call"),
+            Self::Deadlock(deadlock) => deadlock.fmt(f),
         }
     }
 }
@@ -119,6 +125,22 @@ impl<E: Error + 'static> Error for CallError<E> {
     /// The function's own error, for [`Failed`](Self::Failed).
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.failed().map(|error| error as _)
+    }
+}
+
+/// Why a caller has no flight's outcome.
+#[derive(Clone)]
+pub(crate) enum Missed {
+    TimedOut,
+    Deadlock(Deadlock),
+}
+
+impl<E> From<Missed> for CallError<E> {
+    fn from(missed: Missed) -> Self {
+        match missed {
+            Missed::TimedOut => Self::TimedOut,
+            Missed::Deadlock(deadlock) => Self::Deadlock(deadlock),
+        }
     }
 }
 
@@ -191,3 +213,81 @@ impl fmt::Display for Panicked {
 }
 
 impl Error for Panicked {}
+
+/// Who would have waited for whom, for ever.
+///
+/// `Display` tells it: "to wait for the shared call would never end: thread 'main' would wait for
+/// thread 'worker', which waits for thread 'main'". Only waits that this crate knows of are part of it;
+/// see [what is detected](crate#deadlocks).
+///
+/// ```
+/// use shared_calls::{CallError, FlightGroup};
+///
+/// let group = FlightGroup::<u32, CallError<std::io::Error>>::new();
+/// let error = group.call("k", || {
+///     // A function that asks for its own key.
+///     group.call("k", || Ok(1)).map_err(|error| match error {
+///         CallError::Deadlock(deadlock) => CallError::Deadlock(deadlock),
+///         other => panic!("unexpected: {other:?}"),
+///     })
+/// });
+/// let Err(CallError::Failed(inner)) = error else { panic!("the function failed") };
+/// let CallError::Deadlock(deadlock) = &*inner else { panic!("refused") };
+/// assert_eq!(deadlock.threads().len(), 1);
+/// assert!(deadlock.to_string().ends_with("would wait for itself"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Deadlock {
+    threads: Arc<[Thread]>,
+}
+
+impl Deadlock {
+    /// Each of them waits for the next one, the last for the first; the first is the caller that
+    /// was refused.
+    pub(crate) fn new(threads: Vec<Thread>) -> Self {
+        Self {
+            threads: threads.into(),
+        }
+    }
+
+    /// The threads of the circle: each waits for a call that the next one leads, and the last for
+    /// one that the first leads. The first is the caller that was refused. One thread alone would
+    /// have waited for itself, directly or through other keys.
+    ///
+    /// See [`Deadlock`] for an example.
+    #[must_use]
+    pub fn threads(&self) -> &[Thread] {
+        &self.threads
+    }
+}
+
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("to wait for the shared call would never end: ")?;
+        let [first, others @ ..] = &*self.threads else {
+            return Ok(());
+        };
+        write!(f, "{} would wait for ", Named(first))?;
+        for other in others {
+            write!(f, "{}, which waits for ", Named(other))?;
+        }
+        match others {
+            [] => f.write_str("itself"),
+            _ => Named(first).fmt(f),
+        }
+    }
+}
+
+impl Error for Deadlock {}
+
+/// A thread, by its name if it has one.
+pub(crate) struct Named<'a>(pub(crate) &'a Thread);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.name() {
+            Some(name) => write!(f, "thread '{name}'"),
+            None => write!(f, "thread {:?}", self.0.id()),
+        }
+    }
+}

@@ -23,9 +23,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::deadlock::{Awaited, Place, Waiting};
+use crate::error::{CallError, Missed};
 use crate::latch::Latch;
+use crate::observer::Reports;
 use crate::outcome::{Outcome, Role};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Deadline, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Deadline, Figure, Mutex, Ordering};
+use crate::threads::{FlightId, Leading};
 
 pub(crate) struct Flight<V, E> {
     /// Set by the leader, without a lock, the instant its function has returned. Read by arriving
@@ -37,9 +41,12 @@ pub(crate) struct Flight<V, E> {
     /// When the flight came into the map, by the group's clock. Written and read under the map's
     /// lock.
     began: AtomicUsize,
-    /// Whether the flight was made without a leader. If not, its phase is no concern of those who
-    /// arrive.
-    was_queued: bool,
+    /// The number of the thread that runs the function; 0 for none. Set by that thread.
+    thread: Figure,
+    /// If the flight was made without a leader: its place behind the one that was there. If not, its
+    /// phase is no concern of those who arrive.
+    place: Option<Arc<Place>>,
+    reports: Reports,
     /// The one flight that is queued behind this one, while anybody waits for it. Put in and taken
     /// out under the map's lock; `has_next` saves locking for nothing.
     next: Mutex<Option<Arc<Self>>>,
@@ -60,16 +67,18 @@ enum Phase<V, E> {
 
 impl<V, E> Flight<V, E> {
     /// A flight that its maker leads.
-    pub(crate) fn running() -> Self {
-        Self::new(Phase::Running)
+    pub(crate) fn running(reports: Reports) -> Self {
+        Self::new(Phase::Running, None, reports)
     }
 
-    fn new(phase: Phase<V, E>) -> Self {
+    fn new(phase: Phase<V, E>, place: Option<Arc<Place>>, reports: Reports) -> Self {
         Self {
             closed: AtomicBool::new(false),
             followers: AtomicUsize::new(0),
             began: AtomicUsize::new(0),
-            was_queued: matches!(phase, Phase::Queued),
+            thread: Figure::new(),
+            place,
+            reports,
             next: Mutex::new(None),
             has_next: AtomicBool::new(false),
             phase: Latch::new(phase),
@@ -81,20 +90,58 @@ impl<V, E> Flight<V, E> {
     pub(crate) fn begin(&self, now: usize) {
         self.closed.store(false, Ordering::Relaxed);
         self.began.store(now, Ordering::Relaxed);
+        if let Some(place) = &self.place {
+            place.move_up();
+        }
     }
 
-    pub(crate) fn is_older_than(&self, age: Duration, now: usize) -> bool {
+    /// How long ago the flight began.
+    pub(crate) fn age(&self, now: usize) -> Duration {
         // Signed: a caller that read the clock and then had to wait for the map's lock may find a
         // flight that is younger than itself.
         let micros = now.wrapping_sub(self.began.load(Ordering::Relaxed)) as isize;
-        u64::try_from(micros).is_ok_and(|micros| Duration::from_micros(micros) > age)
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+
+    /// The flight as others name it, who do not hold it.
+    pub(crate) fn id(&self) -> FlightId {
+        self as *const Self as FlightId
+    }
+
+    /// Whom to tell what happens.
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Notes, until the guard is dropped, that this thread runs the flight's function.
+    pub(crate) fn lead(&self) -> Leading {
+        let leading = Leading::new(self.id());
+        self.thread.set(leading.thread);
+        leading
+    }
+
+    /// The number of the thread that runs the function.
+    pub(crate) fn thread(&self) -> usize {
+        match self.is_closed() {
+            true => 0,
+            false => self.thread.get(),
+        }
+    }
+
+    /// How many callers are queued behind this flight. To be called under the map's lock.
+    pub(crate) fn queued(&self) -> usize {
+        self.next.lock().as_ref().map_or(0, |next| next.followers())
     }
 
     /// The flight queued behind this one; made, if there is none. To be called under the map's lock.
     pub(crate) fn next(&self) -> Arc<Self> {
         let mut next = self.next.lock();
         self.has_next.store(true, Ordering::Relaxed);
-        let next = next.get_or_insert_with(|| Arc::new(Self::new(Phase::Queued)));
+        let next = next.get_or_insert_with(|| {
+            let place = Arc::new(Place::behind(self.id()));
+            let reports = self.reports.clone();
+            Arc::new(Self::new(Phase::Queued, Some(place), reports))
+        });
         Arc::clone(next)
     }
 
@@ -143,13 +190,13 @@ impl<V, E> Flight<V, E> {
 
     /// Whether the flight was made without a leader.
     pub(crate) fn was_queued(&self) -> bool {
-        self.was_queued
+        self.place.is_some()
     }
 
     /// Whether nobody leads the flight yet.
     pub(crate) fn is_vacant(&self) -> bool {
         let vacant = |phase: &mut Phase<V, E>| matches!(phase, Phase::Queued | Phase::Vacant);
-        self.was_queued && self.phase.with(vacant)
+        self.was_queued() && self.phase.with(vacant)
     }
 
     /// Makes the caller the leader if there is none yet. To be called under the map's lock, on the
@@ -162,13 +209,13 @@ impl<V, E> Flight<V, E> {
             }
             Phase::Running | Phase::Landed(_) => false,
         };
-        self.was_queued && self.phase.with(claim)
+        self.was_queued() && self.phase.with(claim)
     }
 
     /// Wakes those who stand by: one of them is to lead, or, if somebody who arrived has claimed the
     /// flight, they are followers now. To be called when the map names the flight.
     pub(crate) fn vacate(&self) {
-        if !self.was_queued {
+        if !self.was_queued() {
             return;
         }
         self.phase.change(|phase| {
@@ -187,10 +234,15 @@ impl<V, E> Flight<V, E> {
         });
     }
 
-    /// Blocks until the flight has a leader, and says whether the caller is it; `None` when the
-    /// deadline has passed before. To be called by one who has a seat.
-    pub(crate) fn stand_by(&self, deadline: Deadline) -> Option<bool> {
-        self.phase.wait(deadline, |phase| match phase {
+    /// Blocks until the flight has a leader, and says whether the caller is it. To be called by one
+    /// who has a seat.
+    pub(crate) fn stand_by(&self, deadline: Deadline) -> Result<bool, Missed> {
+        let place = self
+            .place
+            .as_ref()
+            .expect("only a queued flight is stood by");
+        let turn = || Awaited::Turn(Arc::clone(place));
+        self.wait_for(turn, deadline, |phase| match phase {
             Phase::Queued => None,
             Phase::Vacant => {
                 *phase = Phase::Running;
@@ -201,12 +253,27 @@ impl<V, E> Flight<V, E> {
         })
     }
 
-    /// Blocks until the flight has landed; `None` when the deadline has passed before.
-    pub(crate) fn wait(&self, deadline: Deadline) -> Option<Arc<Outcome<V, E>>> {
-        self.phase.wait(deadline, |phase| match phase {
+    /// Blocks until the flight has landed.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Result<Arc<Outcome<V, E>>, Missed> {
+        let landing = || Awaited::Landing(self.id());
+        self.wait_for(landing, deadline, |phase| match phase {
             Phase::Landed(outcome) => Some(Arc::clone(outcome)),
             _ => None,
         })
+    }
+
+    fn wait_for<R>(
+        &self,
+        awaited: impl FnOnce() -> Awaited,
+        deadline: Deadline,
+        look: impl FnMut(&mut Phase<V, E>) -> Option<R>,
+    ) -> Result<R, Missed> {
+        let wait = || self.phase.wait(deadline, look).ok_or(Missed::TimedOut);
+        if deadline.is_over() {
+            return wait();
+        }
+        let _waiting = Waiting::begin(awaited, deadline.is_finite()).map_err(Missed::Deadlock)?;
+        self.reports.while_waiting(wait)
     }
 }
 
@@ -216,6 +283,8 @@ pub(crate) struct Seat<V, E> {
     flight: Option<Arc<Flight<V, E>>>,
     /// Whoever started the flight has a ticket, too, and is no follower.
     role: Role,
+    /// Not 0 once the call of this seat has ended.
+    ended: Figure,
 }
 
 impl<V, E> Seat<V, E> {
@@ -224,35 +293,72 @@ impl<V, E> Seat<V, E> {
         Self {
             flight: Some(flight),
             role,
+            ended: Figure::new(),
         }
     }
 
-    fn landed(&self, deadline: Deadline) -> Option<Arc<Outcome<V, E>>> {
-        self.flight.as_ref()?.wait(deadline)
+    fn landed(&self, deadline: Deadline) -> Result<Arc<Outcome<V, E>>, Missed> {
+        let flight = self.flight.as_ref().expect("the outcome is taken last");
+        flight.wait(deadline)
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.landed(Deadline::Passed).is_some()
+        self.landed(Deadline::Passed).is_ok()
     }
 
+    /// `None`: it takes longer, and may be waited for again.
     pub(crate) fn wait_until(&self, deadline: Deadline) -> Option<Outcome<V, E>>
     where
         V: Clone,
     {
-        let landed = self.landed(deadline)?;
-        Some(Outcome::of(landed, self.role))
+        let landed = self.landed(deadline);
+        if let Err(Missed::TimedOut) = landed {
+            return None;
+        }
+        self.report(&landed);
+        Some(self.outcome(landed))
     }
 
-    /// The last one to ask in this way gets the value itself, the others clones.
-    pub(crate) fn into_outcome(mut self, deadline: Deadline) -> Outcome<V, E>
+    /// The last one to ask in this way gets the value itself, the others clones. `None`: the flight
+    /// failed in a way after which the caller asks `again`, so that its call has not ended.
+    pub(crate) fn into_outcome_unless(
+        mut self,
+        deadline: Deadline,
+        again: impl FnOnce(&CallError<E>) -> bool,
+    ) -> Option<Outcome<V, E>>
     where
         V: Clone,
     {
-        let Some(landed) = self.landed(deadline) else {
-            return Outcome::timed_out();
-        };
-        self.flight = None;
-        Outcome::of(landed, self.role)
+        let landed = self.landed(deadline);
+        if let Ok(Err(error)) = landed.as_ref().map(|landed| landed.result.as_ref()) {
+            if again(error) {
+                return None;
+            }
+        }
+        self.report(&landed);
+        if landed.is_ok() {
+            self.flight = None;
+        }
+        Some(self.outcome(landed))
+    }
+
+    fn outcome(&self, landed: Result<Arc<Outcome<V, E>>, Missed>) -> Outcome<V, E>
+    where
+        V: Clone,
+    {
+        match landed {
+            Ok(landed) => Outcome::of(landed, self.role),
+            Err(error) => Outcome::missed(error),
+        }
+    }
+
+    /// The one who leads counts as that.
+    fn report(&self, landed: &Result<Arc<Outcome<V, E>>, Missed>) {
+        if let (Some(flight), Role::Followed) = (&self.flight, self.role) {
+            if self.ended.add() == 0 {
+                flight.reports.ended(landed.as_ref().err());
+            }
+        }
     }
 }
 
@@ -287,19 +393,36 @@ impl<V, E> Drop for Seat<V, E> {
 /// ```
 #[must_use = "a follower that is dropped leaves the flight"]
 pub struct Follower<V, E> {
-    /// `None`: the deadline had passed before there was a flight to sit in.
-    seat: Option<Seat<V, E>>,
+    /// The error is for one that was queued, and will have no flight to sit in.
+    seat: Result<Seat<V, E>, Missed>,
     deadline: Deadline,
 }
 
 impl<V, E> Follower<V, E> {
-    pub(crate) fn new(seat: Option<Seat<V, E>>, deadline: Deadline) -> Self {
+    pub(crate) fn new(seat: Result<Seat<V, E>, Missed>, deadline: Deadline) -> Self {
         Self { seat, deadline }
     }
 
     /// For one that did not ask for the next flight.
     pub(crate) fn into_seat(self) -> Seat<V, E> {
-        self.seat.expect("only a queued caller can be too late")
+        match self.seat {
+            Ok(seat) => seat,
+            Err(_) => unreachable!("only a queued caller can be too late"),
+        }
+    }
+
+    /// [`wait`](Self::wait), for one who may ask again instead: see [`Seat::into_outcome_unless`].
+    pub(crate) fn wait_unless(
+        self,
+        again: impl FnOnce(&CallError<E>) -> bool,
+    ) -> Option<Outcome<V, E>>
+    where
+        V: Clone,
+    {
+        match self.seat {
+            Ok(seat) => seat.into_outcome_unless(self.deadline, again),
+            Err(error) => Some(Outcome::missed(error)),
+        }
     }
 
     /// Blocks until the flight has landed and gives the leader's outcome, with
@@ -320,10 +443,8 @@ impl<V, E> Follower<V, E> {
     where
         V: Clone,
     {
-        match self.seat {
-            Some(seat) => seat.into_outcome(self.deadline),
-            None => Outcome::timed_out(),
-        }
+        let outcome = self.wait_unless(|_| false);
+        outcome.expect("never asks again")
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
@@ -350,10 +471,7 @@ impl<V, E> Follower<V, E> {
     where
         V: Clone,
     {
-        match &self.seat {
-            Some(seat) => seat.wait_until(Deadline::after(timeout)),
-            None => Some(Outcome::timed_out()),
-        }
+        self.wait_until(Deadline::after(timeout))
     }
 
     /// The outcome, if the flight has landed. Does not block.
@@ -376,9 +494,16 @@ impl<V, E> Follower<V, E> {
     where
         V: Clone,
     {
+        self.wait_until(Deadline::Passed)
+    }
+
+    fn wait_until(&self, deadline: Deadline) -> Option<Outcome<V, E>>
+    where
+        V: Clone,
+    {
         match &self.seat {
-            Some(seat) => seat.wait_until(Deadline::Passed),
-            None => Some(Outcome::timed_out()),
+            Ok(seat) => seat.wait_until(deadline),
+            Err(error) => Some(Outcome::missed(error.clone())),
         }
     }
 
@@ -403,11 +528,10 @@ mod tests {
 
     #[test]
     fn a_flight_may_be_younger_than_who_asks() {
-        let flight = Flight::<(), ()>::running();
+        let flight = Flight::<(), ()>::running(Reports::to_nobody());
         flight.begin(100);
-        assert!(flight.is_older_than(Duration::from_micros(49), 150));
-        assert!(!flight.is_older_than(Duration::from_micros(50), 150));
-        assert!(!flight.is_older_than(Duration::ZERO, 99));
-        assert!(!flight.is_older_than(Duration::MAX, usize::MAX));
+        assert_eq!(flight.age(150), Duration::from_micros(50));
+        assert_eq!(flight.age(99), Duration::ZERO);
+        assert_eq!(flight.age(usize::MAX / 2 + 102), Duration::ZERO);
     }
 }

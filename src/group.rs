@@ -40,7 +40,8 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use crate::calls::SharedCalls;
 use crate::error::{CallError, Panicked};
 use crate::flight::{Flight, Follower, Seat};
-use crate::map::{Entry, Map, Part, Spare, Wish};
+use crate::map::{Entry, Map, Part, Seen, Spare, Wish};
+use crate::observer::{Ending, Endings, Landed, Reports, Tally, Tell};
 use crate::outcome::{Outcome, Role};
 use crate::sync::{Arc, Deadline, Epoch, Mutex};
 
@@ -52,8 +53,8 @@ const SPARE_KEY_BYTES: usize = 256;
 ///
 /// `V` is the value, `E` the function's error, `K` the key and `S` the hasher. The default hasher
 /// is randomly keyed, so outsiders may choose the keys. Share a group between threads by
-/// reference, in an [`Arc`](std::sync::Arc) or in a `static`; it is `Sync` where `V` and `E` are
-/// `Send + Sync`, `K` is `Send` and `S` is `Sync`.
+/// reference, in an [`Arc`](std::sync::Arc) or in a `static`; it is `Sync` where `V`, `E` and `K` are
+/// `Send + Sync` and `S` is `Sync`.
 ///
 /// A group is not a cache: once a flight has ended, nothing of its value is kept (G11). It keeps up
 /// to 4 retired keys for reuse. A `str` or slice of over 256 bytes is not kept; if your keys are
@@ -96,6 +97,8 @@ pub struct FlightGroup<V, E, K = String, S = RandomState> {
     map: Mutex<Map<V, E, K>>,
     hasher: S,
     epoch: Epoch,
+    tally: Arc<Tally>,
+    tell: Option<Tell<K>>,
 }
 
 impl<V, E, K> FlightGroup<V, E, K> {
@@ -144,10 +147,16 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// ```
     #[must_use]
     pub fn with_hasher(hasher: S) -> Self {
+        Self::with_parts(hasher, Epoch::begin(), None)
+    }
+
+    pub(crate) fn with_parts(hasher: S, epoch: Epoch, tell: Option<Tell<K>>) -> Self {
         Self {
             map: Mutex::new(Map::new()),
             hasher,
-            epoch: Epoch::begin(),
+            epoch,
+            tally: Arc::new(Tally::new()),
+            tell,
         }
     }
 }
@@ -273,35 +282,40 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             }
             let spare = map.spare();
             drop(map);
-            made = Some(Spare::for_key(hash, key, spare));
+            let reports = |key: &_| Reports::new(&self.tally, self.tell.as_ref(), key);
+            made = Some(Spare::for_key(hash, key, spare, reports));
         };
         if part == Part::Leads {
             flight.vacate(); // Should it have been queued: those who wait for it follow now.
+        } else {
+            flight.reports().joined();
         }
-        let lead = |flight| {
+        let lead = |flight: Arc<Flight<V, E>>| {
+            self.announce(&flight);
             Joined::Leader(Leader {
                 group: self,
                 duty: Duty {
                     flight: Some(flight),
                     hash,
-                    reuse: std::mem::size_of_val(key) <= SPARE_KEY_BYTES,
+                    reuse: std::mem::size_of_val(key) <= SPARE_KEY_BYTES && self.tell.is_none(),
                     has_ticket: false,
                 },
             })
         };
         let follow = |flight| {
             let seat = Seat::new(flight, Role::Followed);
-            Joined::Follower(Follower::new(Some(seat), deadline))
+            Joined::Follower(Follower::new(Ok(seat), deadline))
         };
         let joined = match part {
             Part::Leads => lead(flight),
             Part::Follows => follow(flight),
             Part::StandsBy => match flight.stand_by(deadline) {
-                Some(true) => lead(flight),
-                Some(false) => follow(flight),
-                None => {
+                Ok(true) => lead(flight),
+                Ok(false) => follow(flight),
+                Err(missed) => {
                     self.leave(hash, &flight);
-                    Joined::Follower(Follower::new(None, deadline))
+                    flight.reports().ended(Some(&missed));
+                    Joined::Follower(Follower::new(Err(missed), deadline))
                 }
             },
         };
@@ -401,8 +415,14 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// Takes this flight out of the map, if the map still names it (G6), and counts its followers,
     /// which are final from here on. If nobody waits for it, it is kept for reuse, or dropped.
-    fn unlink(&self, duty: &Duty<V, E>, flight: Arc<Flight<V, E>>) -> Unlinked<V, E, K> {
+    fn unlink(
+        &self,
+        duty: &Duty<V, E>,
+        flight: Arc<Flight<V, E>>,
+        ending: Ending,
+    ) -> Unlinked<V, E, K> {
         let mut map = self.map.lock();
+        map.endings.count(ending);
         let (entry, next) = map.take_out(duty.hash, &flight, self.epoch);
         let followers = flight.followers();
         let alone = followers == 0 && !duty.has_ticket;
@@ -437,6 +457,38 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let taken = map.drop_queued(hash, flight, self.epoch);
         drop(map);
         drop(taken);
+    }
+}
+
+impl<V, E, K, S> FlightGroup<V, E, K, S> {
+    /// Tells the observer of a flight that the caller leads.
+    fn announce(&self, flight: &Flight<V, E>) {
+        if self.tell.is_some() {
+            // Noted, lest an observer that asks for the same key hangs.
+            let _leading = flight.lead();
+            flight.reports().began();
+        }
+    }
+
+    /// What leaders have counted, and how many keys are in flight.
+    pub(crate) fn endings(&self) -> (Endings, usize) {
+        let map = self.map.lock();
+        (map.endings, map.len())
+    }
+
+    /// What followers have counted.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What is to be seen of the flights in progress.
+    pub(crate) fn look(&self) -> Vec<Seen<K>> {
+        let map = self.map.lock();
+        map.look(self.epoch.now())
+    }
+
+    pub(crate) fn has_ages(&self) -> bool {
+        !self.epoch.is_none()
     }
 }
 
@@ -617,8 +669,12 @@ impl<V, E> Duty<V, E> {
         group: &FlightGroup<V, E, K, S>,
         f: impl FnOnce() -> Result<V, E>,
     ) -> Result<Result<V, E>, Box<dyn Any + Send>> {
+        let flight = self.flight.as_ref().expect("not ended yet");
         // Nothing of the function's is looked at after it panicked: the panic is passed on.
-        catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+        let leading = flight.lead();
+        let result = catch_unwind(AssertUnwindSafe(f));
+        drop(leading);
+        result.map_err(|payload| {
             self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
             payload
         })
@@ -649,7 +705,9 @@ impl<V, E> Duty<V, E> {
         let flight = self.flight.take()?;
         flight.close();
         let result = result();
-        let unlinked = group.unlink(self, flight);
+        let ending = Ending::of(&result);
+        let observed = group.tell.is_some().then(|| Arc::clone(&flight));
+        let unlinked = group.unlink(self, flight, ending);
         let outcome = Outcome {
             result,
             role: Role::Led,
@@ -665,6 +723,13 @@ impl<V, E> Duty<V, E> {
         };
         if let Some(next) = unlinked.next {
             next.vacate();
+        }
+        if let Some(flight) = observed {
+            flight.reports().landed(|| Landed {
+                duration: flight.age(group.epoch.now()),
+                followers: unlinked.followers,
+                ending,
+            });
         }
         drop(unlinked.entry);
         Some(ended)

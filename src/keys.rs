@@ -5,11 +5,14 @@
 //! panic of the user's can leave the map half-changed, growing and shrinking never call `Hash`, and
 //! an entry is removed by identity, without a key.
 //!
-//! Keys are boxed, so that an entry is small, and moving it in and out costs next to nothing.
+//! Keys are behind an `Arc`, so that an entry is small, moving it in and out costs next to nothing,
+//! and a key can be told outside the lock.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::sync::Arc;
 
 /// A map that never held more keys than this does not shrink.
 const KEPT: usize = 64;
@@ -24,12 +27,16 @@ pub(crate) struct KeyMap<K, T> {
 
 /// The entries whose keys have the same 64-bit hash: nearly always one.
 struct Bucket<K, T> {
-    first: (Box<K>, T),
-    others: Vec<(Box<K>, T)>,
+    first: (Arc<K>, T),
+    others: Vec<(Arc<K>, T)>,
 }
 
 impl<K, T> Bucket<K, T> {
-    fn entries_mut(&mut self) -> impl Iterator<Item = &mut (Box<K>, T)> {
+    fn entries(&self) -> impl Iterator<Item = &(Arc<K>, T)> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut (Arc<K>, T)> {
         std::iter::once(&mut self.first).chain(&mut self.others)
     }
 }
@@ -67,8 +74,12 @@ impl<K, T> KeyMap<K, T> {
             .find(|value| is_it(value))
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<K>, T)> {
+        self.by_hash.values().flat_map(Bucket::entries)
+    }
+
     /// Adds an entry for a key that the map does not have.
-    pub(crate) fn insert(&mut self, hash: u64, key: Box<K>, value: T) {
+    pub(crate) fn insert(&mut self, hash: u64, key: Arc<K>, value: T) {
         match self.by_hash.entry(hash) {
             Entry::Occupied(slot) => slot.into_mut().others.push((key, value)),
             Entry::Vacant(slot) => {
@@ -84,7 +95,7 @@ impl<K, T> KeyMap<K, T> {
 
     /// Removes the entry with this hash whose value `is_it`. The entry is handed back, not
     /// dropped: a key's `Drop` is the user's code.
-    pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Box<K>, T)> {
+    pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Arc<K>, T)> {
         let Entry::Occupied(mut found) = self.by_hash.entry(hash) else {
             return None;
         };
@@ -135,12 +146,13 @@ impl Hasher for AsIs {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::KeyMap;
+    use crate::sync::Arc;
 
     #[test]
     fn keys_with_the_same_hash_stay_apart() {
         let mut map = KeyMap::new();
         for key in 0..4u64 {
-            map.insert(7, Box::new(key), key * 10);
+            map.insert(7, Arc::new(key), key * 10);
         }
         assert_eq!(map.get_mut(7, &2), Some(&mut 20));
         assert_eq!(map.get_mut(8, &2), None);
@@ -148,7 +160,7 @@ mod tests {
         for key in [0, 3, 1, 2] {
             assert_eq!(
                 map.remove(7, |v| *v == key * 10),
-                Some((Box::new(key), key * 10))
+                Some((Arc::new(key), key * 10))
             );
             assert_eq!(map.get_mut(7, &key), None);
         }
@@ -160,11 +172,11 @@ mod tests {
     fn capacity_comes_back_after_a_spike() {
         let mut map = KeyMap::new();
         for key in 0..100_000u64 {
-            map.insert(key, Box::new(key), key);
+            map.insert(key, Arc::new(key), key);
         }
         for key in 0..100_000u64 {
             assert_eq!(map.get_mut(key, &key), Some(&mut key.clone()));
-            assert_eq!(map.remove(key, |v| *v == key), Some((Box::new(key), key)));
+            assert_eq!(map.remove(key, |v| *v == key), Some((Arc::new(key), key)));
         }
         assert!(map.peak <= super::KEPT);
         assert!(map.by_hash.capacity() <= 2 * super::KEPT);
@@ -174,11 +186,11 @@ mod tests {
     fn a_map_of_steady_size_does_not_shrink() {
         let mut map = KeyMap::new();
         for key in 0..1_000u64 {
-            map.insert(key, Box::new(key), ());
+            map.insert(key, Arc::new(key), ());
         }
         for key in 0..10_000u64 {
             map.remove(key, |()| true);
-            map.insert(key + 1_000, Box::new(key + 1_000), ());
+            map.insert(key + 1_000, Arc::new(key + 1_000), ());
         }
         assert_eq!((map.len(), map.peak), (1_000, 1_000));
     }

@@ -114,24 +114,32 @@
 #![deny(missing_docs)]
 #![warn(missing_debug_implementations)]
 
+mod builder;
 mod calls;
+mod deadlock;
 mod error;
 mod flight;
 mod group;
 mod keys;
 mod latch;
 mod map;
+mod observer;
 mod outcome;
 mod request;
+mod stats;
 mod sync;
+mod threads;
 mod ticket;
 
+pub use builder::Builder;
 pub use calls::{SharedCalls, Unshared};
-pub use error::{CallError, Panicked};
+pub use error::{CallError, Deadlock, Panicked};
 pub use flight::Follower;
 pub use group::{FlightGroup, Joined, Leader};
+pub use observer::{Ending, Landed, Observer};
 pub use outcome::{Outcome, Role};
 pub use request::Request;
+pub use stats::{InFlight, Stats, WaitsFor};
 pub use ticket::{Job, Ticket};
 
 #[doc = include_str!("../docs/recipes.md")]

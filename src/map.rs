@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::flight::Flight;
 use crate::keys::KeyMap;
+use crate::observer::{Endings, Reports};
 use crate::sync::{Arc, Epoch};
+use crate::threads::FlightId;
 
 /// How many entries a group keeps for reuse, so that a lone call allocates nothing.
 const SPARES: usize = 4;
@@ -20,10 +22,12 @@ pub(crate) struct Map<V, E, K> {
     /// Entries of flights that ended without a follower, at most [`SPARES`]. No flight in here has
     /// ever held a value.
     spares: Vec<Spare<V, E, K>>,
+    /// How flights have ended.
+    pub(crate) endings: Endings,
 }
 
 /// What the map holds for a key in flight.
-pub(crate) type Entry<V, E, K> = (Box<K>, Arc<Flight<V, E>>);
+pub(crate) type Entry<V, E, K> = (Arc<K>, Arc<Flight<V, E>>);
 
 /// What taking a flight out leaves: its entry, or the flight that is there now.
 pub(crate) type Taken<V, E, K> = (Option<Entry<V, E, K>>, Option<Arc<Flight<V, E>>>);
@@ -35,6 +39,17 @@ pub(crate) struct Spare<V, E, K> {
     /// Its leader's handle on the flight: to clone and drop one for each flight would cost as much
     /// as a lock.
     pub(crate) flight: Arc<Flight<V, E>>,
+}
+
+/// What is to be seen of a flight in progress.
+pub(crate) struct Seen<K> {
+    pub(crate) key: Arc<K>,
+    pub(crate) id: FlightId,
+    pub(crate) followers: usize,
+    pub(crate) queued: usize,
+    /// The leader's number.
+    pub(crate) thread: usize,
+    pub(crate) age: Duration,
 }
 
 /// What a caller wants of a flight that it finds in progress.
@@ -60,7 +75,21 @@ impl<V, E, K> Map<V, E, K> {
         Self {
             flights: KeyMap::new(),
             spares: Vec::new(),
+            endings: Endings::default(),
         }
+    }
+
+    /// What is to be seen of the flights in progress.
+    pub(crate) fn look(&self, now: usize) -> Vec<Seen<K>> {
+        let seen = |(key, flight): &Entry<V, E, K>| Seen {
+            key: Arc::clone(key),
+            id: flight.id(),
+            followers: flight.followers(),
+            queued: flight.queued(),
+            thread: flight.thread(),
+            age: flight.age(now),
+        };
+        self.flights.iter().map(seen).collect()
     }
 
     /// How many keys are in flight.
@@ -163,16 +192,25 @@ impl<V, E, K> Map<V, E, K> {
 
 impl<V, E, K> Spare<V, E, K> {
     /// Makes an entry for this key, of an old one if there is one. To be called outside the lock.
-    pub(crate) fn for_key<Q>(hash: u64, key: &Q, old: Option<Self>) -> Self
+    pub(crate) fn for_key<Q>(
+        hash: u64,
+        key: &Q,
+        old: Option<Self>,
+        reports: impl FnOnce(&Arc<K>) -> Reports,
+    ) -> Self
     where
         Q: ToOwned<Owned = K> + ?Sized,
     {
         if let Some(mut spare) = old {
-            key.clone_into(&mut *spare.entry.0);
-            return Self { hash, ..spare };
+            // Unless somebody is looking at it.
+            if let Some(old_key) = Arc::get_mut(&mut spare.entry.0) {
+                key.clone_into(old_key);
+                return Self { hash, ..spare };
+            }
         }
-        let flight = Arc::new(Flight::running());
-        let entry = (Box::new(key.to_owned()), Arc::clone(&flight));
+        let key = Arc::new(key.to_owned());
+        let flight = Arc::new(Flight::running(reports(&key)));
+        let entry = (key, Arc::clone(&flight));
         Self {
             hash,
             entry,
@@ -191,9 +229,7 @@ pub(crate) fn meet<V, E>(
     if named.claim() {
         return (Arc::clone(named), Part::Leads);
     }
-    let too_old = wish
-        .max_age
-        .is_some_and(|age| named.is_older_than(age, now));
+    let too_old = wish.max_age.is_some_and(|age| named.age(now) > age);
     if too_old || named.is_closed() {
         // Given up on, or its function had returned before this call looked. The flight's leader
         // still holds it, so this drops no value.
@@ -202,7 +238,7 @@ pub(crate) fn meet<V, E>(
                 next.claim();
                 next
             }
-            None => Arc::new(Flight::running()),
+            None => Arc::new(Flight::running(named.reports().clone())),
         };
         named.begin(now);
         return (Arc::clone(named), Part::Leads);

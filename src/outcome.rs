@@ -1,6 +1,6 @@
 //! What a call gets back.
 
-use crate::error::CallError;
+use crate::error::{CallError, Missed};
 use crate::sync::Arc;
 
 /// What one call got: the result, which part the call played, and how many shared it.
@@ -31,7 +31,7 @@ pub struct Outcome<V, E> {
     /// Whether this call ran the function or waited for the one that did.
     pub role: Role,
     /// How many followers the flight had when it was unlinked, the same number for everyone on
-    /// it. A follower that had left by then is not counted. 0 for one that timed out.
+    /// it. A follower that had left by then is not counted. 0 for one that timed out or was refused.
     pub followers: usize,
 }
 
@@ -87,9 +87,9 @@ impl<V: Clone, E> Outcome<V, E> {
 
 impl<V, E> Outcome<V, E> {
     /// The outcome of one who did not wait for the flight to land.
-    pub(crate) fn timed_out() -> Self {
+    pub(crate) fn missed(why: Missed) -> Self {
         Self {
-            result: Err(CallError::TimedOut),
+            result: Err(why.into()),
             role: Role::Followed,
             followers: 0,
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
+use crate::calls::{SharedCalls, Unshared};
 use crate::error::CallError;
 use crate::group::{FlightGroup, Joined};
 use crate::map::Wish;
@@ -38,6 +39,7 @@ pub struct Request<'g, 'k, V, E, Q: ?Sized, K = String, S = RandomState> {
     wish: Wish,
     patience: Patience,
     takeovers: u32,
+    alone_on_deadlock: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             wish: Wish::default(),
             patience: Patience::Until(Deadline::Never),
             takeovers: 0,
+            alone_on_deadlock: false,
         }
     }
 }
@@ -191,6 +194,30 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
         self.takeovers = times;
         self
     }
+
+    /// Where to wait would never end, runs this caller's own function, unshared, instead of giving
+    /// [`CallError::Deadlock`].
+    ///
+    /// What a user of rayon wants: there a thread that waits inside the function takes up other work
+    /// meanwhile, which may ask for the same key. The function then runs beside the flight that it
+    /// would have waited for, so this gives up G1, for this call alone: nobody follows it, and the
+    /// group does not know of it. The outcome has [`Role::Led`](crate::Role::Led), and
+    /// [`Stats`](crate::Stats) count it as deadlocked. A function that asks for its own key in this
+    /// way without end overflows its stack, as any recursion.
+    /// For `call` and `call_ex`; a [`join`](Self::join) has no function to run and ignores it.
+    ///
+    /// ```
+    /// let group = shared_calls::FlightGroup::<u32, ()>::new();
+    /// let outer = group.call("k", || {
+    ///     let inner = group.request("k").alone_on_deadlock().call(|| Ok(1));
+    ///     Ok(inner.unwrap() + 1)
+    /// });
+    /// assert_eq!(outer.unwrap(), 2);
+    /// ```
+    pub fn alone_on_deadlock(mut self) -> Self {
+        self.alone_on_deadlock = true;
+        self
+    }
 }
 
 impl<'g, V, E, Q, K, S> Request<'g, '_, V, E, Q, K, S>
@@ -233,19 +260,25 @@ where
     {
         let deadline = self.patience.begin();
         loop {
-            let outcome = match self.group.board(self.key, self.wish, deadline) {
+            let follower = match self.group.board(self.key, self.wish, deadline) {
                 Joined::Leader(leader) => return leader.run(f),
-                Joined::Follower(follower) => follower.wait(),
+                Joined::Follower(follower) => follower,
             };
-            match outcome.result {
-                Err(CallError::Panicked(_) | CallError::Abandoned) if self.takeovers > 0 => {
-                    self.takeovers -= 1;
-                    // Whatever is in flight now began after the one that has just failed, and so
-                    // after this call.
-                    self.wish.next_flight = false;
-                }
-                _ => return outcome,
+            let outcome = follower.wait_unless(|error| {
+                self.takeovers > 0 && matches!(error, CallError::Panicked(_) | CallError::Abandoned)
+            });
+            let Some(outcome) = outcome else {
+                self.takeovers -= 1;
+                // Whatever is in flight now began after the one that has just failed, and so after
+                // this call.
+                self.wish.next_flight = false;
+                continue;
+            };
+            let deadlocked = matches!(outcome.result, Err(CallError::Deadlock(_)));
+            if deadlocked && self.alone_on_deadlock {
+                return Unshared.call_ex(self.key, f);
             }
+            return outcome;
         }
     }
 
@@ -292,6 +325,7 @@ impl<V, E, Q: ?Sized, K, S> fmt::Debug for Request<'_, '_, V, E, Q, K, S> {
             .field("wish", &self.wish)
             .field("patience", &self.patience)
             .field("takeovers", &self.takeovers)
+            .field("alone_on_deadlock", &self.alone_on_deadlock)
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,24 @@
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, MutexGuard};
 use std::sync::{PoisonError, TryLockError};
+pub(crate) use std::thread_local;
 use std::time::{Duration, Instant};
+
+/// A static that every thread shares. (In a model, that every thread of one execution shares.)
+macro_rules! global {
+    ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
+        $(#[$doc])* static $name: $type = $value;
+    };
+}
+pub(crate) use global;
+
+/// A thread-local without a `Drop`.
+macro_rules! local {
+    (static $name:ident: $type:ty = $value:expr;) => {
+        std::thread_local! { static $name: $type = const { $value }; }
+    };
+}
+pub(crate) use local;
 
 /// A mutex that does not poison. The only code of a user's that ever runs under one of this
 /// crate's locks is a key's `Eq` and `Borrow`, and it runs before anything is changed, so a panic
@@ -12,7 +29,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
+    pub(crate) const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
 
@@ -28,6 +45,9 @@ impl<T> Mutex<T> {
         }
     }
 }
+
+/// A mutex around what is for information only: the models leave it alone.
+pub(crate) type Plain<T> = Mutex<T>;
 
 /// std's `Condvar`, for guards of [`Mutex`].
 pub(crate) struct Condvar(std::sync::Condvar);
@@ -86,24 +106,74 @@ impl Deadline {
             Self::Never => false,
         }
     }
+
+    /// Whether there is nothing to wait for: it had passed before anybody asked.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Passed)
+    }
+
+    /// Whether it will pass at all.
+    pub(crate) fn is_finite(self) -> bool {
+        !matches!(self, Self::Never)
+    }
 }
 
-/// Where a group's time begins. Times are microseconds since then, in a `usize` so that an atomic of
-/// it is to be had everywhere. Where that has 32 bits they begin anew every 71 minutes, and ages
-/// from 35 minutes on are not told.
+/// Where a group's time begins, if it has one. Times are microseconds since then, in a `usize` so that
+/// an atomic of it is to be had everywhere. Where that has 32 bits they begin anew every 71 minutes,
+/// and ages from 35 minutes on are not told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Epoch(Instant);
+pub(crate) struct Epoch(Option<Instant>);
 
 impl Epoch {
     pub(crate) fn begin() -> Self {
-        Self(Instant::now())
+        Self(Some(Instant::now()))
+    }
+
+    /// For a group that does not look at the clock: it is always now.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_none()
     }
 
     pub(crate) fn now(self) -> usize {
-        let elapsed = self.0.elapsed();
+        let Some(begun) = self.0 else {
+            return 0;
+        };
+        let elapsed = begun.elapsed();
         // In the width of a `usize`, not in that of `as_micros`, which is 128 bits.
         let seconds = elapsed.as_secs() as usize;
         let micros = elapsed.subsec_micros() as usize;
         seconds.wrapping_mul(1_000_000).wrapping_add(micros)
+    }
+}
+
+/// A number for information only: no other memory is read or written because of it, so the models
+/// leave it alone.
+#[derive(Debug)]
+pub(crate) struct Figure(AtomicUsize);
+
+impl Figure {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds one, and says how many there were before.
+    pub(crate) fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn subtract(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

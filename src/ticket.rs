@@ -55,7 +55,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         f: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Ticket<V, E>
     where
-        K: Borrow<Q> + Send + 'static,
+        K: Borrow<Q> + Send + Sync + 'static,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
         S: BuildHasher + Send + Sync + 'static,
         V: Send + Sync + 'static,
@@ -165,7 +165,8 @@ impl<V: Clone, E> Ticket<V, E> {
     ///
     /// See [`Ticket`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
-        self.0.into_outcome(Deadline::Never)
+        let outcome = self.0.into_outcome_unless(Deadline::Never, |_| false);
+        outcome.expect("never asks again")
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the

@@ -60,8 +60,6 @@ assert_has! {
     FlightGroup<String, io::Error>: Send, Sync, UnwindSafe, RefUnwindSafe;
     FlightGroup<String, Boxed>: Send, Sync, UnwindSafe, RefUnwindSafe;
     FlightGroup<Cell<u8>, ()>: UnwindSafe, RefUnwindSafe;
-    // A key moves between threads, under a lock.
-    FlightGroup<String, Boxed, Cell<u8>>: Send, Sync;
 
     LeaderOf<String, Boxed>: Send, Sync;
     Follower<String, Boxed>: Send, Sync;
@@ -87,8 +85,9 @@ assert_lacks! {
     FlightGroup<(), Guard>: Send, Sync;
     CallError<Cell<u8>>: Send, Sync;
     CallError<Guard>: Send, Sync;
-    // Any thread may drop a key.
+    // Any thread may drop a key, and any may look at it while another one does.
     FlightGroup<(), (), Rc<str>>: Send, Sync;
+    FlightGroup<(), (), Cell<u8>>: Sync;
     // Any thread uses the hasher.
     FlightGroup<(), (), String, Cell<u8>>: Sync;
 }

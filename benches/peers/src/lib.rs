@@ -1,0 +1,12 @@
+//! Other ways to have one thread work for many, behind one trait, so that each claim about them is a
+//! program that anyone can run.
+//!
+//! ```text
+//! cargo run --release -p peers --bin hangs   # who hangs when functions ask for each other's keys
+//! ```
+
+pub mod guard;
+mod peers;
+mod versions;
+
+pub use peers::{all, Loaded, Peer};
