@@ -513,4 +513,102 @@ pub(crate) const BUGS: &[Bug] = &[
         )],
         caught_by: &["model_next::a_willing_follower_takes_over"],
     },
+    Bug {
+        name: "keeps an edge after waking",
+        edits: &[(
+            "deadlock.rs",
+            r#"        let mut edges = EDGES.lock();
+        for flight in &self.leads {
+            edges.remove(flight);
+        }"#,
+            "        let _ = &self.leads;",
+        )],
+        caught_by: &["model_deadlock::a_ring_of_two"],
+    },
+    Bug {
+        name: "checks and puts its edge in under two locks",
+        edits: &[(
+            "deadlock.rs",
+            "            check(&edges, &leads, &awaited)?;",
+            r#"            check(&edges, &leads, &awaited)?;
+            drop(edges);
+            edges = EDGES.lock();"#,
+        )],
+        caught_by: &[
+            "model_deadlock::a_ring_of_two",
+            "model_deadlock::a_ring_of_three_bounded",
+            "model_deadlock::a_ring_through_a_job",
+        ],
+    },
+    Bug {
+        name: "never checks",
+        edits: &[(
+            "deadlock.rs",
+            "        if leads.contains(&flight) {",
+            "        if leads.contains(&flight) && leads.is_empty() {",
+        )],
+        caught_by: &["model_deadlock::a_ring_of_two"],
+    },
+    Bug {
+        name: "takes a landed flight for one that is led",
+        edits: &[(
+            "threads.rs",
+            "                self.innermost.set(outer.pop().unwrap_or(0));",
+            "                self.innermost.set(flight);",
+        )],
+        caught_by: &["model_deadlock::a_landed_flight_holds_nobody_up"],
+    },
+    Bug {
+        name: "sees only the innermost flight that a thread leads",
+        edits: &[(
+            "threads.rs",
+            "        let mut leads = outer.unwrap_or_default();",
+            r#"        let mut leads = outer.unwrap_or_default();
+        leads.clear();"#,
+        )],
+        caught_by: &["model_deadlock::a_ring_through_an_outer_key"],
+    },
+    Bug {
+        name: "takes a wait with a deadline for one without",
+        edits: &[(
+            "deadlock.rs",
+            "            Some(edge) if !edge.has_deadline => {",
+            "            Some(edge) => {",
+        )],
+        caught_by: &["model_deadlock::a_wait_with_a_deadline_is_part_of_no_circle"],
+    },
+    Bug {
+        name: "does not tell the graph of a flight that moves up",
+        edits: &[(
+            "flight.rs",
+            r#"            place.move_up();
+"#,
+            r#"            let _ = place;
+"#,
+        )],
+        caught_by: &["model_deadlock::a_forgotten_flight_holds_no_queue_up"],
+    },
+    Bug {
+        name: "looks for no cycle through a queue",
+        edits: &[(
+            "deadlock.rs",
+            "                (!moved_up).then_some(place.behind)",
+            "                (moved_up && !moved_up).then_some(place.behind)",
+        )],
+        caught_by: &["model_deadlock::a_ring_through_the_queue"],
+    },
+    Bug {
+        name: "does not know who runs a function",
+        edits: &[(
+            "group.rs",
+            r#"        let leading = flight.lead();
+        let result"#,
+            r#"        let leading = flight;
+        let result"#,
+        )],
+        caught_by: &[
+            "model_deadlock::a_ring_of_two",
+            "model_deadlock::a_ring_through_a_job",
+        ],
+    },
 ];

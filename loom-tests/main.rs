@@ -57,6 +57,7 @@ pub(crate) use {
 mod explore;
 
 mod model_costs;
+mod model_deadlock;
 mod model_endings;
 mod model_forget;
 mod model_latch;

@@ -155,3 +155,10 @@ pub(crate) fn awaited_by(flights: impl Iterator<Item = FlightId>) -> Vec<Option<
         .map(|flight| edges.get(&flight)?.awaited.flight())
         .collect()
 }
+
+/// How many edges there are.
+#[cfg(test)]
+#[allow(dead_code)] // For the models.
+pub(crate) fn edges() -> usize {
+    EDGES.lock().len()
+}

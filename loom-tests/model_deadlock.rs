@@ -1,0 +1,329 @@
+//! A wait that can never end is refused, and none that can end (G9).
+//!
+//! Were one too few refused, loom would find all threads blocked; each model counts that no more are.
+
+use std::time::Duration;
+
+use loom::thread;
+
+use crate::deadlock;
+use crate::explore::{Model, Reached};
+use crate::sync::Arc;
+use crate::{CallError, FlightGroup, Outcome, Role};
+
+/// The function of a flight fails with this when it was refused what it asked for.
+#[derive(Debug, PartialEq)]
+struct Refused;
+
+type Group = FlightGroup<usize, Refused>;
+
+const SOON: Duration = Duration::from_secs(1);
+
+/// What a function makes of what it got from within.
+fn pass_on(inner: &Outcome<usize, Refused>) -> Result<usize, Refused> {
+    match &inner.result {
+        Ok(value) => Ok(value + 1),
+        Err(CallError::Deadlock(_)) => Err(Refused),
+        // The leader was refused, or waited for one that was.
+        Err(CallError::Failed(refused)) => {
+            assert_eq!(**refused, Refused);
+            Err(Refused)
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn is_refused(outcome: &Outcome<usize, Refused>) -> bool {
+    matches!(outcome.result, Err(CallError::Deadlock(_)))
+}
+
+/// Leads `outer`, or follows it, and asks for `inner` from within. Tells what the function got.
+fn nest(
+    group: &Group,
+    outer: &str,
+    inner_group: &Group,
+    inner: &str,
+) -> Option<Outcome<usize, Refused>> {
+    let mut got = None;
+    let _ = group.call_ex(outer, || {
+        let outcome = inner_group.call_ex(inner, || Ok(1));
+        let result = pass_on(&outcome);
+        got = Some(outcome);
+        result
+    });
+    got
+}
+
+fn assert_over(groups: &[&Group]) {
+    for group in groups {
+        assert!(format!("{group:?}").contains("in_flight: 0"));
+        assert_eq!(group.stats().waiting, 0);
+    }
+    assert_eq!(deadlock::edges(), 0, "an edge was left behind");
+}
+
+/// Each of the threads leads its own key and asks for the next one's.
+fn ring(threads: usize, groups: &[Arc<Group>], reached: &Reached) {
+    const KEYS: [&str; 3] = ["a", "b", "c"];
+    let group_of = |i: usize| Arc::clone(&groups[i % groups.len()]);
+    let ask = |i: usize| {
+        let next = (i + 1) % threads;
+        let (group, next_group) = (group_of(i), group_of(next));
+        move || nest(&group, KEYS[i], &next_group, KEYS[next])
+    };
+    let others: Vec<_> = (1..threads).map(|i| thread::spawn(ask(i))).collect();
+    let mut got = vec![ask(0)()];
+    got.extend(others.into_iter().map(|other| other.join().unwrap()));
+
+    // One that found its own key in flight followed, and its function did not run.
+    let refused = got.iter().flatten().filter(|got| is_refused(got)).count();
+    match refused {
+        0 => reached.mark("nobody refused"),
+        1 => {
+            reached.mark("one refused");
+            // Only where all the others were asleep.
+            let followed = |got: &&Outcome<_, _>| got.role == Role::Followed;
+            assert_eq!(got.iter().flatten().filter(followed).count(), threads);
+        }
+        _ => panic!("{refused} were refused"),
+    }
+    let groups: Vec<_> = groups.iter().map(|group| &**group).collect();
+    assert_over(&groups);
+}
+
+#[test]
+fn a_ring_of_two() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody refused", "one refused"],
+        executions: &[4_375, 6_949, 10_381],
+    }
+    .explore(|reached| ring(2, &[Arc::new(Group::new())], reached));
+}
+
+#[test]
+fn a_ring_over_two_groups() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody refused", "one refused"],
+        executions: &[5_945, 9_656, 14_604],
+    }
+    .explore(|reached| {
+        let groups = [Arc::new(Group::new()), Arc::new(Group::new())];
+        ring(2, &groups, reached);
+    });
+}
+
+#[test]
+fn a_ring_of_three_bounded() {
+    Model {
+        preemptions: Some(3),
+        must_reach: &["nobody refused", "one refused"],
+        executions: &[13_680, 14_965, 16_292],
+    }
+    .explore(|reached| ring(3, &[Arc::new(Group::new())], reached));
+}
+
+/// One of them does not ask from within its own key's function, but from one within that.
+#[test]
+fn a_ring_through_an_outer_key() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody refused", "one refused"],
+        executions: &[11_958, 18_738, 27_778],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || nest(&group, "b", &group, "a").is_some_and(|got| is_refused(&got))
+        });
+        let mut refused = false;
+        let _ = group.call("a", || {
+            let inner = nest(&group, "between", &group, "b").expect("nobody else is there");
+            refused = is_refused(&inner);
+            pass_on(&inner)
+        });
+        reached.mark(match (refused, other.join().unwrap()) {
+            (false, false) => "nobody refused",
+            (true, true) => panic!("both were refused"),
+            _ => "one refused",
+        });
+        assert_over(&[&group]);
+    });
+}
+
+/// A caller follows a flight, which lands; then the one who led it asks for what the follower leads.
+#[test]
+fn a_landed_flight_holds_nobody_up() {
+    Model {
+        preemptions: Some(5),
+        must_reach: &["followed b", "led b", "followed a", "led a"],
+        executions: &[10_840, 13_840, 17_213],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let other = thread::spawn({
+            let (group, reached) = (Arc::clone(&group), reached.clone());
+            move || {
+                if let Some(got) = nest(&group, "a", &group, "b") {
+                    assert!(!is_refused(&got), "false alarm");
+                    reached.mark(match got.role {
+                        Role::Led => "led b",
+                        Role::Followed => "followed b",
+                    });
+                }
+            }
+        });
+        let outer = group.call("outer", || {
+            group.call("b", || Ok(1)).unwrap();
+            let got = group.call_ex("a", || Ok(1));
+            assert!(!is_refused(&got), "false alarm");
+            reached.mark(match got.role {
+                Role::Led => "led a",
+                Role::Followed => "followed a",
+            });
+            pass_on(&got)
+        });
+        assert!(outer.is_ok());
+        other.join().unwrap();
+        assert_over(&[&group]);
+    });
+}
+
+/// A wait with a deadline ends by itself: the circle that it is part of is none.
+#[test]
+fn a_wait_with_a_deadline_is_part_of_no_circle() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody waited long", "timed out"],
+        executions: &[10_065, 16_157, 24_703],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || {
+                if let Some(got) = nest(&group, "a", &group, "b") {
+                    assert!(!is_refused(&got), "false alarm");
+                }
+            }
+        });
+        let mut late = false;
+        let _ = group.call("b", || {
+            let inner = group.request("a").timeout(SOON).call(|| Ok(1));
+            late = matches!(inner, Err(CallError::TimedOut));
+            assert!(late || inner.is_ok(), "{inner:?}");
+            Ok(1)
+        });
+        other.join().unwrap();
+        reached.mark(if late {
+            "timed out"
+        } else {
+            "nobody waited long"
+        });
+        assert_over(&[&group]);
+    });
+}
+
+/// One asks for the next flight of a key whose leader asks for what that one leads.
+#[test]
+fn a_ring_through_the_queue() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody refused", "the leader", "the one in the queue"],
+        executions: &[7_385, 11_464, 16_702],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || {
+                let mut refused = false;
+                let _ = group.call("x", || {
+                    let inner = group.request("k").next_flight().call_ex(|| Ok(1));
+                    refused = is_refused(&inner);
+                    pass_on(&inner)
+                });
+                refused
+            }
+        });
+        let leader = nest(&group, "k", &group, "x");
+        let leader = leader.is_some_and(|got| is_refused(&got));
+        reached.mark(match (leader, other.join().unwrap()) {
+            (false, false) => "nobody refused",
+            (true, false) => "the leader",
+            (false, true) => "the one in the queue",
+            (true, true) => panic!("both were refused"),
+        });
+        assert_over(&[&group]);
+    });
+}
+
+/// A leader gives its own flight up: whoever waits for the next one goes on, and may be waited for.
+#[test]
+fn a_forgotten_flight_holds_no_queue_up() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed", "led"],
+        executions: &[81_033],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || {
+                let _ = group.call("x", || {
+                    let inner = group.request("k").next_flight().call(|| Ok(1));
+                    Ok(inner.expect("never refused"))
+                });
+            }
+        });
+        let _ = group.call("k", || {
+            group.forget("k");
+            let inner = group.call_ex("x", || Ok(1));
+            assert!(!is_refused(&inner), "false alarm");
+            reached.mark(match inner.role {
+                Role::Led => "led",
+                Role::Followed => "followed",
+            });
+            pass_on(&inner)
+        });
+        other.join().unwrap();
+        assert_over(&[&group]);
+    });
+}
+
+/// A job belongs to the thread that runs it, and a ticket is waited for like any flight.
+#[test]
+fn a_ring_through_a_job() {
+    Model {
+        preemptions: None,
+        must_reach: &["the job", "the one with the ticket"],
+        executions: &[20, 35, 55],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let mut worker = None;
+        let mut refused = None;
+        let mut job_refused = false;
+        let _ = group.call("a", || {
+            let spawn = |job: crate::Job| worker = Some(thread::spawn(move || job.run()));
+            let ticket = group.start("b", spawn, {
+                let group = Arc::clone(&group);
+                move || pass_on(&group.call_ex("a", || unreachable!("it is being led")))
+            });
+            let got = ticket.wait();
+            job_refused = matches!(got.result, Err(CallError::Failed(_)));
+            refused = Some(is_refused(&got));
+            pass_on(&got)
+        });
+        worker.expect("spawned").join().unwrap();
+        reached.mark(match (refused, job_refused) {
+            (Some(true), false) => "the one with the ticket",
+            (Some(false), true) => "the job",
+            other => panic!("{other:?}"),
+        });
+        assert_over(&[&group]);
+    });
+}
