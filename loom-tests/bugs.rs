@@ -511,7 +511,7 @@ pub(crate) const BUGS: &[Bug] = &[
             "                self.takeovers -= 1;",
             "                self.takeovers += 1;",
         )],
-        caught_by: &["model_next::a_willing_follower_takes_over"],
+        caught_by: &["model_next::an_unwilling_follower_does_not_take_over"],
     },
     Bug {
         name: "keeps an edge after waking",

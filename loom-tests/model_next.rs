@@ -306,3 +306,34 @@ fn a_willing_follower_takes_over() {
         assert_quiet(&group);
     });
 }
+
+/// The same with nobody willing: the follower gets the error, whatever else it asked for.
+#[test]
+fn an_unwilling_follower_does_not_take_over() {
+    Model {
+        preemptions: None,
+        must_reach: &["gave up", "missed it"],
+        executions: &[32, 47, 67],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = first_leader(&group);
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.request("key").call(|| Ok(2))
+        });
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            first.run(|| resume_unwind(Box::new("boom")))
+        }));
+        assert!(unwound.is_err());
+        match other.join().unwrap() {
+            Ok(value) => {
+                assert_eq!(value, 2);
+                reached.mark("missed it");
+            }
+            Err(CallError::Panicked(_)) => reached.mark("gave up"),
+            Err(other) => panic!("{other:?}"),
+        }
+        assert_quiet(&group);
+    });
+}
