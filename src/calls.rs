@@ -10,9 +10,9 @@ use crate::sync::Arc;
 ///
 /// The trait is dyn-compatible: `Arc<dyn SharedCalls<User, DbError>>` works and has
 /// [`call`](Self::call); write `dyn SharedCalls<..> + Send + Sync` where it crosses threads. It is
-/// implemented by [`FlightGroup`](crate::FlightGroup), by [`Unshared`], and by references, boxes and
-/// `Arc`s of either. (On a plain `calls: &dyn SharedCalls<..>` write `(&calls).call(..)`, since a
-/// trait object itself has no generic methods.)
+/// implemented by [`FlightGroup`](crate::FlightGroup), by [`Unshared`], and by references, boxes
+/// and `Arc`s of either. (On a plain `calls: &dyn SharedCalls<..>` write `(&calls).call(..)`, since
+/// a trait object itself has no generic methods.)
 ///
 /// ```
 /// use shared_calls::{FlightGroup, SharedCalls, Unshared};

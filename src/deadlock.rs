@@ -1,13 +1,13 @@
 //! Who waits for whom, over all groups and threads of the process (G9).
 //!
-//! A thread that runs a flight's function and waits for another flight holds the first one up: there
-//! is an *edge* from each flight that it leads to the one that it waits for. A flight has one
+//! A thread that runs a flight's function and waits for another flight holds the first one up:
+//! there is an *edge* from each flight that it leads to the one that it waits for. A flight has one
 //! leader, and a thread waits for one thing at a time, so at most one edge leaves a flight. To look
 //! for a cycle is to follow these edges from the flight that a caller wants to wait for, until they
 //! end, or reach a flight that the caller leads: that wait would never end, and is refused.
 //!
-//! *Who pays.* Only a thread that leads and waits at once. Whoever leads nothing holds nobody up: its
-//! wait closes no cycle and is not written down, however many wait with it.
+//! *Who pays.* Only a thread that leads and waits at once. Whoever leads nothing holds nobody up:
+//! its wait closes no cycle and is not written down, however many wait with it.
 //!
 //! *Why no cycle is missed.* Edges are looked at and put in under one lock. The last thread of a
 //! cycle to come finds the edges of all others; and nothing but a wait closes a cycle, for a thread
@@ -17,10 +17,10 @@
 //! *Why there is no false alarm.* A caller that finds a cycle leads the last flight on its way. It
 //! is busy here, so that flight does not land; so the thread whose edge leads there is still asleep
 //! and leads what it led when it put its edge in; so the flight before that does not land either;
-//! and so on, back to the flight that the caller wants. An edge that is out of date (its
-//! thread was woken, and has not come to take it out) ends nowhere: the flight that it leads to
-//! has returned, its leader has struck it off its list before, and puts in no edge for it again. The
-//! waiter holds that flight, so nobody else's has its address.
+//! and so on, back to the flight that the caller wants. An edge that is out of date (its thread was
+//! woken, and has not come to take it out) ends nowhere: the flight that it leads to has returned,
+//! its leader has struck it off its list before, and puts in no edge for it again. The waiter holds
+//! that flight, so nobody else's has its address.
 //!
 //! A wait with a deadline ends by itself: it is written down, for those who look, but not followed.
 

@@ -10,10 +10,10 @@ use crate::sync::Arc;
 /// Why a call has no value.
 ///
 /// Cheap to clone whatever `E` is, because the function's error is held by one [`Arc`] that all
-/// callers of the flight share. So `E` need not be `Clone`: [`std::io::Error`] and
-/// `anyhow::Error` work. (`CallError<E>` is an [`Error`] if `E` is; `anyhow::Error` and
-/// `Box<dyn Error>` are none themselves: take them out with [`into_failed`](Self::into_failed), which
-/// works while nobody else holds the same error, or print [`failed`](Self::failed).)
+/// callers of the flight share. So `E` need not be `Clone`: [`std::io::Error`] and `anyhow::Error`
+/// work. (`CallError<E>` is an [`Error`] if `E` is; `anyhow::Error` and `Box<dyn Error>` are none
+/// themselves: take them out with [`into_failed`](Self::into_failed), which works while nobody else
+/// holds the same error, or print [`failed`](Self::failed).)
 ///
 /// More ways to fail will be added; match with a wildcard arm.
 ///
@@ -70,8 +70,8 @@ impl<E> CallError<E> {
 
     /// Takes the function's own error out.
     ///
-    /// A call without followers can always do so, a [ticket](crate::Ticket) once the thread that ran
-    /// its job has let go of it. Where the flight was shared, the last holder of the error can.
+    /// A call without followers can always do so, a [ticket](crate::Ticket) once the thread that
+    /// ran its job has let go of it. Where the flight was shared, the last holder of the error can.
     ///
     /// # Errors
     ///
@@ -217,24 +217,20 @@ impl Error for Panicked {}
 /// Who would have waited for whom, for ever.
 ///
 /// `Display` tells it: "to wait for the shared call would never end: thread 'main' would wait for
-/// thread 'worker', which waits for thread 'main'". Only waits that this crate knows of are part of it;
-/// see [what is detected](crate#deadlocks).
+/// thread 'worker', which waits for thread 'main'". Only waits that this crate knows of are part of
+/// it; see [what is detected](crate#deadlocks).
 ///
 /// ```
-/// use shared_calls::{CallError, FlightGroup};
+/// use shared_calls::{CallError, Deadlock, FlightGroup};
 ///
-/// let group = FlightGroup::<u32, CallError<std::io::Error>>::new();
-/// let error = group.call("k", || {
-///     // A function that asks for its own key.
-///     group.call("k", || Ok(1)).map_err(|error| match error {
-///         CallError::Deadlock(deadlock) => CallError::Deadlock(deadlock),
-///         other => panic!("unexpected: {other:?}"),
-///     })
+/// let group = FlightGroup::<u32, Deadlock>::new();
+/// let outer = group.call("k", || match group.call("k", || Ok(1)) {
+///     Err(CallError::Deadlock(refused)) => Err(refused), // it asked for its own key
+///     other => panic!("unexpected: {other:?}"),
 /// });
-/// let Err(CallError::Failed(inner)) = error else { panic!("the function failed") };
-/// let CallError::Deadlock(deadlock) = &*inner else { panic!("refused") };
-/// assert_eq!(deadlock.threads().len(), 1);
-/// assert!(deadlock.to_string().ends_with("would wait for itself"));
+/// let refused = outer.unwrap_err().into_failed().unwrap();
+/// assert_eq!(refused.threads().len(), 1);
+/// assert!(refused.to_string().ends_with("would wait for itself"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Deadlock {

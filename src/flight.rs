@@ -10,15 +10,15 @@
 //!
 //! *Running*: the map names the flight and its function runs; whoever finds it there may
 //! [`board`](Flight::board) it. *Closed*: the function has returned, nobody boards any more; a
-//! caller that still finds the flight in the map leads a new one in its place. *Landed*: the outcome
-//! is there for every follower. Only the leader takes these steps, each once. A flight without a
-//! follower is never landed: nobody would look, so its leader keeps the value, and the flight can be
-//! used again.
+//! caller that still finds the flight in the map leads a new one in its place. *Landed*: the
+//! outcome is there for every follower. Only the leader takes these steps, each once. A flight
+//! without a follower is never landed: nobody would look, so its leader keeps the value, and the
+//! flight can be used again.
 //!
-//! *Queued*: behind a running flight, for callers that asked for the next one. It has no leader yet.
-//! When the flight before it is unlinked it takes that one's place in the map and is *vacant*: of
-//! those who wait for it and those who arrive, the first to look leads. Nobody waits for a flight
-//! that has no leader without being able to lead it, so none is stuck.
+//! *Queued*: behind a running flight, for callers that asked for the next one. It has no leader
+//! yet. When the flight before it is unlinked it takes that one's place in the map and is *vacant*:
+//! of those who wait for it and those who arrive, the first to look leads. Nobody waits for a
+//! flight that has no leader without being able to lead it, so none is stuck.
 
 use std::fmt;
 use std::time::Duration;
@@ -36,15 +36,16 @@ pub(crate) struct Flight<V, E> {
     /// callers under the map's lock.
     closed: AtomicBool,
     /// Raised only under the map's lock and only while the map names the flight, or the one that it
-    /// is queued behind; so it cannot rise once the flight is unlinked. Lowered by whoever leaves, or leads after all.
+    /// is queued behind; so it cannot rise once the flight is unlinked. Lowered by whoever leaves,
+    /// or leads after all.
     followers: AtomicUsize,
     /// When the flight came into the map, by the group's clock. Written and read under the map's
     /// lock.
     began: AtomicUsize,
     /// The number of the thread that runs the function; 0 for none. Set by that thread.
     thread: Figure,
-    /// If the flight was made without a leader: its place behind the one that was there. If not, its
-    /// phase is no concern of those who arrive.
+    /// If the flight was made without a leader: its place behind the one that was there. If not,
+    /// its phase is no concern of those who arrive.
     place: Option<Arc<Place>>,
     reports: Reports,
     /// The one flight that is queued behind this one, while anybody waits for it. Put in and taken
@@ -133,7 +134,8 @@ impl<V, E> Flight<V, E> {
         self.next.lock().as_ref().map_or(0, |next| next.followers())
     }
 
-    /// The flight queued behind this one; made, if there is none. To be called under the map's lock.
+    /// The flight queued behind this one; made, if there is none. To be called under the map's
+    /// lock.
     pub(crate) fn next(&self) -> Arc<Self> {
         let mut next = self.next.lock();
         self.has_next.store(true, Ordering::Relaxed);
@@ -212,8 +214,8 @@ impl<V, E> Flight<V, E> {
         self.was_queued() && self.phase.with(claim)
     }
 
-    /// Wakes those who stand by: one of them is to lead, or, if somebody who arrived has claimed the
-    /// flight, they are followers now. To be called when the map names the flight.
+    /// Wakes those who stand by: one of them is to lead, or, if somebody who arrived has claimed
+    /// the flight, they are followers now. To be called when the map names the flight.
     pub(crate) fn vacate(&self) {
         if !self.was_queued() {
             return;
@@ -370,7 +372,8 @@ impl<V, E> Drop for Seat<V, E> {
     }
 }
 
-/// A seat on a flight that somebody else leads, from [`FlightGroup::join`](crate::FlightGroup::join).
+/// A seat on a flight that somebody else leads, from
+/// [`FlightGroup::join`](crate::FlightGroup::join).
 ///
 /// [`wait`](Self::wait) for the outcome, or look for it now and then, on this thread or another.
 /// Dropping it disturbs nobody: the flight goes on with one follower less.
@@ -448,8 +451,9 @@ impl<V, E> Follower<V, E> {
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
-    /// follower may wait again. A request's deadline plays no part here, unless it had passed before
-    /// there was a flight to follow: then this is [`TimedOut`](crate::CallError::TimedOut) at once.
+    /// follower may wait again. A request's deadline plays no part here, unless it had passed
+    /// before there was a flight to follow: then this is [`TimedOut`](crate::CallError::TimedOut)
+    /// at once.
     ///
     /// # Panics
     ///

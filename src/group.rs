@@ -26,9 +26,9 @@
 //! (G10).
 //!
 //! That is all that `call` needs. The rest is two variations on the steps above. **Giving up** a
-//! flight (`forget`, `max_age`) is step 2 at another time: the flight goes on and lands, but the map
-//! no longer names it. **The next flight** is one that waits behind the one in the map, and takes
-//! its place in step 2 instead of leaving the key free; see `flight` for who leads it then.
+//! flight (`forget`, `max_age`) is step 2 at another time: the flight goes on and lands, but the
+//! map no longer names it. **The next flight** is one that waits behind the one in the map, and
+//! takes its place in step 2 instead of leaving the key free; see `flight` for who leads it then.
 
 use std::any::Any;
 use std::borrow::Borrow;
@@ -52,9 +52,9 @@ const SPARE_KEY_BYTES: usize = 256;
 /// A group of calls: of those with equal keys at the same time, one runs and all get its result.
 ///
 /// `V` is the value, `E` the function's error, `K` the key and `S` the hasher. The default hasher
-/// is randomly keyed, so outsiders may choose the keys. Share a group between threads by
-/// reference, in an [`Arc`](std::sync::Arc) or in a `static`; it is `Sync` where `V`, `E` and `K` are
-/// `Send + Sync` and `S` is `Sync`.
+/// is randomly keyed, so outsiders may choose the keys. Share a group between threads by reference,
+/// in an [`Arc`](std::sync::Arc) or in a `static`; it is `Sync` where `V`, `E` and `K` are `Send +
+/// Sync` and `S` is `Sync`.
 ///
 /// A group is not a cache: once a flight has ended, nothing of its value is kept (G11). It keeps up
 /// to 4 retired keys for reuse. A `str` or slice of over 256 bytes is not kept; if your keys are
@@ -78,10 +78,10 @@ const SPARE_KEY_BYTES: usize = 256;
 ///
 /// # Keys
 ///
-/// Any `K: Hash + Eq`, looked up by a borrowed form, as in a `HashMap`; the group makes the owned key
-/// itself, so `K` has to be what the borrowed form's [`ToOwned`] gives. One is made only by a caller
-/// that finds no flight to join. (Two callers that find none at the same instant may
-/// both make one; the second to come back finds the first one's flight and joins it.)
+/// Any `K: Hash + Eq`, looked up by a borrowed form, as in a `HashMap`; the group makes the owned
+/// key itself, so `K` has to be what the borrowed form's [`ToOwned`] gives. One is made only by a
+/// caller that finds no flight to join. (Two callers that find none at the same instant may both
+/// make one; the second to come back finds the first one's flight and joins it.)
 ///
 /// ```
 /// # use shared_calls::FlightGroup;
@@ -174,20 +174,22 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// [`Failed`](CallError::Failed) when the function that ran returned an error; and to a
     /// follower [`Panicked`](CallError::Panicked) when the leader's function panicked and
     /// [`Abandoned`](CallError::Abandoned) when a [`Leader`] was dropped.
+    /// [`Deadlock`](CallError::Deadlock) when this call is made inside a shared function and to
+    /// wait would [never end](crate#deadlocks) (G9).
     ///
     /// # Panics
     ///
-    /// If `f` ran and panicked, with the same payload; the key is free at once. Also if `Hash`, `Eq`,
-    /// `Borrow`, `to_owned` or `Drop` of the key, `Clone` of the value, or `Drop` of the value or
-    /// the error panics: in this call alone.
+    /// If `f` ran and panicked, with the same payload; the key is free at once. Also if `Hash`,
+    /// `Eq`, `Borrow`, `to_owned` or `Drop` of the key, `Clone` of the value, or `Drop` of the
+    /// value or the error panics: in this call alone.
     ///
     /// For a deadline and other options see [`request`](Self::request).
     ///
     /// # Hangs
     ///
-    /// If `f` calls the group with its own key, or two functions ask for each other's keys. Or for
-    /// as long as the function that ran does: a follower waits for it without a limit. On a thread
-    /// pool: if all its threads follow flights whose [jobs](crate::Job) wait for a thread of it.
+    /// For as long as the function that ran does: a follower waits for it without a limit. On a
+    /// thread pool: if all its threads follow flights whose [jobs](crate::Job) wait for a thread of
+    /// it. And in a circle that [can't be told](crate#deadlocks).
     ///
     /// ```
     /// use shared_calls::FlightGroup;
@@ -554,8 +556,8 @@ pub enum Joined<'g, V, E, K = String, S = RandomState> {
 /// also by a panic, it abandons the flight: followers get [`CallError::Abandoned`] and the key is
 /// free at once. It may be completed by another thread than the one that joined.
 ///
-/// Don't [`forget`](std::mem::forget) it, or keep it for ever: its followers and all later callers of
-/// the key would wait for as long.
+/// Don't [`forget`](std::mem::forget) it, or keep it for ever: its followers and all later callers
+/// of the key would wait for as long.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup, Joined};

@@ -31,7 +31,9 @@
 //! threads: synchronous, without dependencies, without `unsafe`. What else there is: a
 //! [request](FlightGroup::request) with a deadline, or for the [next flight](Request::next_flight);
 //! [tickets](FlightGroup::start) for what another thread computes; [giving up](FlightGroup::forget)
-//! on a flight. The [recipes] put it to use.
+//! on a flight; [refusal](#deadlocks) of a wait that would never end;
+//! [figures](FlightGroup::stats), [what is in flight](FlightGroup::in_flight) and an
+//! [observer](Observer). The [recipes] put it to use.
 //!
 //! # Words
 //!
@@ -49,7 +51,8 @@
 //!   caller relies on.
 //! - **With a key that does not name every input.** Whoever has the same key gets the same value:
 //!   put the tenant, the permissions and the language into the key, or share what depends on none.
-//! - **Where a function may ask for its own key**, or two for each other's: they wait for ever.
+//! - **Where the threads of a pool wait for jobs in that pool's queue.** If all of them do, no
+//!   thread is left to run one. No library can see that; wait with a time limit, or elsewhere.
 //!
 //! # What holds
 //!
@@ -62,20 +65,25 @@
 //! - **G3 One outcome each.** Every call gets exactly one outcome, every follower its leader's, and
 //!   exactly one call of a flight is [`Role::Led`].
 //! - **G4 Nobody is left waiting.** However a leader ends, by a value, an error, a panic, a dropped
-//!   [`Leader`] or a [`Job`] that never ran, every follower wakes with a typed outcome and the key is free at once. No panic
-//!   poisons the group or another key.
+//!   [`Leader`] or a [`Job`] that never ran, every follower wakes with a typed outcome and the key
+//!   is free at once. No panic poisons the group or another key.
 //! - **G5 Happens-before.** What the function wrote is visible to every caller that gets its
 //!   outcome. It is visible to the next execution for that key, too.
 //! - **G6 Only its own entry.** A flight removes its own entry from the map, never its successor's.
 //! - **G7 The next flight.** The execution shared by a [`next_flight`](Request::next_flight) call
-//!   began after the call did. At most one flight for a key runs and at most one is queued behind it.
+//!   began after the call did. At most one flight for a key runs and at most one is queued behind
+//!   it.
 //! - **G8 Patience is the caller's own.** A follower that times out leaves; the flight goes on,
 //!   nobody else is disturbed and no second execution starts. An outcome that is ready beats a
 //!   deadline that has passed.
+//! - **G9 A wait that can never end is refused.** Of a circle of threads that would wait for each
+//!   other, over any number of keys and groups, or of a function that asks for its own key, the one
+//!   call that would close the circle gets [`CallError::Deadlock`]; the others go on. See
+//!   [below](#deadlocks) for what can be told.
 //! - **G10 User code runs outside the locks.** The function, and `Clone` and `Drop` of values,
 //!   errors and keys, may take long, block, panic, or call the group with another key. (`Eq` and
-//!   `Borrow` of keys run under the map's lock; a panic there leaves the group as it was. `Hash` does
-//!   not run there.)
+//!   `Borrow` of keys run under the map's lock; a panic there leaves the group as it was. `Hash`
+//!   does not run there.)
 //! - **G11 Nothing is kept.** A quiet group holds no values, errors or functions, and after a spike
 //!   of keys its memory goes back to near what it was. It keeps at most 4 keys for
 //!   reuse.
@@ -84,31 +92,64 @@
 //!   allocating, as short strings can, the group has one of the 4 that it keeps, and the function
 //!   returns no error, which goes into an `Arc`.)
 //!
-//! (G9 is about what this version does not have: the refusal of waits that can never end.)
+//! # Deadlocks
+//!
+//! A function that asks for its own key, or two that ask for each other's, would wait for ever. The
+//! last of them to ask is [refused](CallError::Deadlock) instead. Its function may pass that error
+//! on, do without, or have asked with [`alone_on_deadlock`](Request::alone_on_deadlock) and compute
+//! the value itself.
+//!
+//! *What is detected*: every circle of threads each of which runs the function of a flight (of
+//! [`call`](FlightGroup::call), of a [`Request`], or as a [`Job`]) and waits without a limit for
+//! another flight, by `call`, a [`Follower`], a [`Ticket`] or queued for the next flight; over
+//! all groups of the process, whatever their types.
+//!
+//! *What is never refused*: a wait that can end by what the threads of the circle themselves do. A
+//! wait with a deadline ends by itself, and is part of no circle. A flight that has landed holds
+//! nobody up. (A caller that is queued behind a flight is taken to wait for that flight. A third
+//! party could still free it by giving that flight up; that is not waited for.)
+//!
+//! *What is not detected*, and hangs:
+//!
+//! - a [`Leader`] that the waiting thread itself holds, or that another thread of the circle does:
+//!   it may be completed by any thread, so no thread is known to lead. The same goes for a job that
+//!   nobody runs;
+//! - a circle that goes through something else: a lock, a channel, a thread that is joined, the
+//!   queue of a thread pool;
+//! - what the `Drop` of a key waits for, and what an [`Observer`] waits for;
+//! - other processes.
+//!
+//! *What it costs*: a lone call notes in a thread-local which flight it runs. A thread that waits
+//! without leading anything is in nobody's way and pays nothing. Only one that waits inside a
+//! function takes the lock of the graph, which is one for all groups, briefly, before and after.
 //!
 //! # Panics
 //!
-//! A panic in the function unwinds out of the leader's own call with its original payload. Followers
-//! get [`CallError::Panicked`] with the message. A [`Job`]'s panic goes to its tickets. A program built with `panic = "abort"` dies
-//! instead, as ever.
+//! A panic in the function unwinds out of the leader's own call with its original payload.
+//! Followers get [`CallError::Panicked`] with the message. A [`Job`]'s panic goes to its tickets. A
+//! program built with `panic = "abort"` dies instead, as ever.
 //!
 //! # What it costs
 //!
-//! A call that leads takes the map's lock three times, briefly: to look, to put its flight in, and to
-//! take it out. (Twice if its key was the last to land. Twice would always do if the owned key were
-//! made under the lock, where a slow or panicking `Clone` would be everybody's problem.) It reads the
-//! clock once, for [`max_age`](Request::max_age). A follower takes the map's lock once, or twice if it came
-//! at the same instant as its leader, and the flight's latch before and after it sleeps. One lock
-//! guards the whole map, so very many threads on distinct keys queue up for it: for well under a
-//! microsecond each, except when the map grows or shrinks, as any `HashMap` under a lock does. A flight with followers allocates its outcome, and is not
-//! used again, so that a later one allocates its key, a box for it, and its flight; it clones the value at most once
-//! for each of its callers, on their own threads.
+//! A call that leads takes the map's lock three times, briefly: to look, to put its flight in, and
+//! to take it out. (Twice if its key was the last to land. Twice would always do if the owned key
+//! were made under the lock, where a slow or panicking `Clone` would be everybody's problem.) It
+//! reads the clock once, for [`max_age`](Request::max_age) and for who looks
+//! ([unless](Builder::without_ages) told not to). A follower takes the map's lock once, or twice if
+//! it came at the same instant as its leader, and the flight's latch before and after it sleeps.
+//! One lock guards the whole map, so very many threads on distinct keys queue up for it: for well
+//! under a microsecond each, except when the map grows or shrinks, as any `HashMap` under a lock
+//! does. A flight with followers allocates its outcome, and is not used again, so that a later one
+//! allocates its key, a box for it, and its flight; it clones the value at most once for each of
+//! its callers, on their own threads.
 //!
 //! # For readers
 //!
 //! The sources are meant to be read, in this order: `group` (the algorithm), `flight` (its states),
-//! `latch` (why no wake-up is lost), `map` and `keys` (who is in flight), then `request` and `ticket`. The models in `loom-tests/` mount these very
-//! files and run them through every interleaving; `cargo models` also shows that they can fail.
+//! `latch` (why no wake-up is lost), `deadlock` and `threads` (who waits for whom), `map` and
+//! `keys` (who is in flight), `observer` (what is told), then `request`, `ticket`, `stats` and
+//! `builder`. The models in `loom-tests/` mount these very files and run them through every
+//! interleaving; `cargo models` also shows that they can fail.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -108,9 +108,9 @@ impl<V, E, K> Map<V, E, K> {
             .map(|named| Arc::clone(named))
     }
 
-    /// Finds the key's flight and [meets](meet) it, or puts one there to lead: that of `made`, or the
-    /// last that landed if it was for this very key. `None`: there is neither, and an entry has to
-    /// be made outside the lock.
+    /// Finds the key's flight and [meets](meet) it, or puts one there to lead: that of `made`, or
+    /// the last that landed if it was for this very key. `None`: there is neither, and an entry has
+    /// to be made outside the lock.
     pub(crate) fn enter<Q>(
         &mut self,
         hash: u64,
@@ -140,8 +140,8 @@ impl<V, E, K> Map<V, E, K> {
     }
 
     /// Takes the flight out, if it is still there, and hands back its entry, to be dropped outside
-    /// the lock. Or, if somebody waits for the next flight, puts that in its place and hands it back
-    /// to be vacated.
+    /// the lock. Or, if somebody waits for the next flight, puts that in its place and hands it
+    /// back to be vacated.
     pub(crate) fn take_out(
         &mut self,
         hash: u64,

@@ -13,9 +13,9 @@ use crate::sync::{Arc, Figure};
 ///
 /// Every method has a default that does nothing. They run on the thread that the event happens on,
 /// outside every lock, after the event has been counted: so they may ask the group for its
-/// [stats](crate::FlightGroup::stats), log, or block, and only hold up that one caller. A panic in one
-/// is caught and disturbs nothing. A follower may be told of before its leader is, and after the
-/// landing.
+/// [stats](crate::FlightGroup::stats), log, or block, and only hold up that one caller. A panic in
+/// one is caught and disturbs nothing. A follower may be told of before its leader is, and after
+/// the landing.
 ///
 /// Keys are shared with the group: a clone of one is made for each flight.
 ///

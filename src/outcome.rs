@@ -30,8 +30,8 @@ pub struct Outcome<V, E> {
     pub result: Result<V, CallError<E>>,
     /// Whether this call ran the function or waited for the one that did.
     pub role: Role,
-    /// How many followers the flight had when it was unlinked, the same number for everyone on
-    /// it. A follower that had left by then is not counted. 0 for one that timed out or was refused.
+    /// How many followers the flight had when it was unlinked, the same number for everyone on it.
+    /// A follower that had left by then is not counted. 0 for one that timed out or was refused.
     pub followers: usize,
 }
 

@@ -112,9 +112,9 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// While a flight is running for the key, all such calls share the one that is queued behind
     /// it: at most one runs, at most one is queued. When the first has ended, one of those who wait
     /// leads the next, with its own function; or another caller that arrives just then does, also
-    /// one that did not ask for the next flight. So functions for one key should all do the same: if
-    /// yours reads past a cache and theirs does not, take care of the cache by itself. If nothing is
-    /// running the call leads at once, as any other.
+    /// one that did not ask for the next flight. So functions for one key should all do the same:
+    /// if yours reads past a cache and theirs does not, take care of the cache by itself. If
+    /// nothing is running the call leads at once, as any other.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
@@ -140,15 +140,15 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
         self
     }
 
-    /// Gives up a flight that is older than this, as [`forget`](FlightGroup::forget) does, and leads
-    /// a new one: so that a hung leader does not hold the key for ever. nginx calls it the lock's
-    /// age.
+    /// Gives up a flight that is older than this, as [`forget`](FlightGroup::forget) does, and
+    /// leads a new one: so that a hung leader does not hold the key for ever. nginx calls it the
+    /// lock's age.
     ///
     /// Of many such calls one leads, and the others follow it. The old flight still serves its own.
-    /// The age is that of the leader's call, and is looked at when this call arrives and not while it
-    /// waits: combine it with a [`timeout`](Self::timeout). A leader that hangs still has its thread:
-    /// where a backend stays hung, every so often one more does. Ages are whole microseconds. On a queued flight the age is counted
-    /// from when that took its place.
+    /// The age is that of the leader's call, and is looked at when this call arrives and not while
+    /// it waits: combine it with a [`timeout`](Self::timeout). A leader that hangs still has its
+    /// thread: where a backend stays hung, every so often one more does. Ages are whole
+    /// microseconds. On a queued flight the age is counted from when that took its place.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Role};
@@ -198,13 +198,13 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// Where to wait would never end, runs this caller's own function, unshared, instead of giving
     /// [`CallError::Deadlock`].
     ///
-    /// What a user of rayon wants: there a thread that waits inside the function takes up other work
-    /// meanwhile, which may ask for the same key. The function then runs beside the flight that it
-    /// would have waited for, so this gives up G1, for this call alone: nobody follows it, and the
-    /// group does not know of it. The outcome has [`Role::Led`](crate::Role::Led), and
+    /// What a user of rayon wants: there a thread that waits inside the function takes up other
+    /// work meanwhile, which may ask for the same key. The function then runs beside the flight
+    /// that it would have waited for, so this gives up G1, for this call alone: nobody follows it,
+    /// and the group does not know of it. The outcome has [`Role::Led`](crate::Role::Led), and
     /// [`Stats`](crate::Stats) count it as deadlocked. A function that asks for its own key in this
-    /// way without end overflows its stack, as any recursion.
-    /// For `call` and `call_ex`; a [`join`](Self::join) has no function to run and ignores it.
+    /// way without end overflows its stack, as any recursion. For `call` and `call_ex`; a
+    /// [`join`](Self::join) has no function to run and ignores it.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, ()>::new();
@@ -230,7 +230,8 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`FlightGroup::call`], and [`CallError::TimedOut`].
+    /// Those of [`FlightGroup::call`], and [`CallError::TimedOut`]. With a timeout or a deadline
+    /// there is no [`CallError::Deadlock`].
     ///
     /// # Panics
     ///
@@ -286,7 +287,8 @@ where
     /// longer than the deadline.
     ///
     /// For [`next_flight`](Self::next_flight) this blocks until that flight has begun, or the
-    /// deadline has passed: the follower then has [`CallError::TimedOut`] for its outcome.
+    /// deadline has passed, or would never end: the follower then has [`CallError::TimedOut`] or
+    /// [`CallError::Deadlock`] for its outcome.
     ///
     /// # Panics
     ///

@@ -12,8 +12,8 @@ use crate::threads;
 /// What a group has counted since it was made; from [`FlightGroup::stats`].
 ///
 /// The calls that have ended are `led + followed + timed_out + deadlocked`: each is counted once,
-/// before it returns. So the sum is exact when the group is quiet; while calls are on their way, the
-/// figures are not all of the same instant. A [`Follower`](crate::Follower) or a
+/// before it returns. So the sum is exact when the group is quiet; while calls are on their way,
+/// the figures are not all of the same instant. A [`Follower`](crate::Follower) or a
 /// [`Ticket`](crate::Ticket) counts when it first gives its outcome; one that is dropped before is
 /// not counted. (On machines with 32 bits the figures of followers begin anew at 2³².)
 ///
@@ -61,8 +61,8 @@ impl Stats {
 
 /// A key in flight; from [`FlightGroup::in_flight`].
 ///
-/// What an operator prints when everything is stuck. `Display`, for a key that is `Debug`, is a line
-/// such as `"user:42" led by thread 'worker-3' for 12.5s, 17 followers, waits for "user:7"`.
+/// What an operator prints when everything is stuck. `Display`, for a key that is `Debug`, is a
+/// line such as `"user:42" led by thread 'worker-3' for 12.5s, 17 followers, waits for "user:7"`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InFlight<K> {
@@ -73,10 +73,11 @@ pub struct InFlight<K> {
     /// Callers that are queued for the [next flight](crate::Request::next_flight).
     pub queued: usize,
     /// The thread that runs the function, with its name and id. `None` where no thread is known to:
-    /// somebody holds a [`Leader`](crate::Leader), a [`Job`](crate::Job) has not been run yet, or the
-    /// function has returned this instant.
+    /// somebody holds a [`Leader`](crate::Leader), a [`Job`](crate::Job) has not been run yet, or
+    /// the function has returned this instant.
     pub leader: Option<Thread>,
-    /// How long ago the flight began. `None` in a group [without ages](crate::Builder::without_ages).
+    /// How long ago the flight began. `None` in a group [without
+    /// ages](crate::Builder::without_ages).
     pub age: Option<Duration>,
     /// What the leader itself waits for, if it is inside another call of this crate.
     pub waits_for: Option<WaitsFor<K>>,

@@ -118,9 +118,9 @@ impl Deadline {
     }
 }
 
-/// Where a group's time begins, if it has one. Times are microseconds since then, in a `usize` so that
-/// an atomic of it is to be had everywhere. Where that has 32 bits they begin anew every 71 minutes,
-/// and ages from 35 minutes on are not told.
+/// Where a group's time begins, if it has one. Times are microseconds since then, in a `usize` so
+/// that an atomic of it is to be had everywhere. Where that has 32 bits they begin anew every 71
+/// minutes, and ages from 35 minutes on are not told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch(Option<Instant>);
 
