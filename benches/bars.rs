@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use handwritten::Handwritten;
-use release::{Bare, ByHand, Crew};
+use release::{Bare, ByHand, Crew, Nested};
 use shared_calls::FlightGroup;
 
 /// The lone call: so many calls to a round, and rounds of each contender.
@@ -35,14 +35,16 @@ fn main() {}
 #[cfg(not(loom))]
 fn main() -> ExitCode {
     eprintln!("the lone call, {LONE_ROUNDS} rounds of {CALLS} calls each …");
-    let [lone, lone_by_hand, two_locks] = lone();
+    let [lone, ageless, lone_by_hand, two_locks] = lone();
     eprintln!("the release of {FOLLOWERS} followers, {RELEASE_ROUNDS} rounds each …");
-    let [release, release_by_hand, broadcast] = release();
+    let [release, nested, release_by_hand, broadcast] = release();
 
     print("lone call", lone);
+    print("  without ages", ageless);
     print("  hand-written", lone_by_hand);
     print("  two lock pairs", two_locks);
     print("release of 512 followers", release);
+    print("  inside other flights", nested);
     print("  hand-written", release_by_hand);
     print("  bare broadcast", broadcast);
     println!();
@@ -75,9 +77,13 @@ fn print(what: &str, nanos: f64) {
     }
 }
 
-/// Nanoseconds of one lone call: the group's, the hand-written version's, two lock pairs.
-fn lone() -> [f64; 3] {
+/// Nanoseconds of one lone call: the group's, that of one without ages, the hand-written version's,
+/// two lock pairs.
+fn lone() -> [f64; 4] {
     let group = FlightGroup::<u64, io::Error>::new();
+    let ageless = FlightGroup::<u64, io::Error>::builder()
+        .without_ages()
+        .build();
     let by_hand = Handwritten::<String, Result<u64, Arc<io::Error>>>::new();
     let mutex = Mutex::new(0);
     // Hidden from the optimiser, as a key that came over the network would be.
@@ -85,6 +91,7 @@ fn lone() -> [f64; 3] {
     medians(LONE_ROUNDS, || {
         [
             each(|| group.call(key(), || Ok(black_box(42)))),
+            each(|| ageless.call(key(), || Ok(black_box(42)))),
             each(|| by_hand.call(key(), || Ok(black_box(42)))),
             each(|| {
                 *black_box(&mutex).lock().unwrap() += 1;
@@ -103,24 +110,26 @@ fn each<T>(mut call: impl FnMut() -> T) -> Duration {
     begun.elapsed()
 }
 
-/// Nanoseconds of the release of all followers: the group's, the hand-written version's, a bare
-/// broadcast.
-fn release() -> [f64; 3] {
-    let group = Arc::new(FlightGroup::<u64, io::Error>::new());
+/// Nanoseconds of the release of all followers: the group's, that of followers inside other flights,
+/// the hand-written version's, a bare broadcast.
+fn release() -> [f64; 4] {
     let crew = Crew::new(
         FOLLOWERS,
-        vec![group, Arc::new(ByHand::new()), Arc::new(Bare::new())],
+        vec![
+            Arc::new(FlightGroup::<u64, io::Error>::new()),
+            Arc::new(Nested::new()),
+            Arc::new(ByHand::new()),
+            Arc::new(Bare::new()),
+        ],
     );
-    medians(RELEASE_ROUNDS, || {
-        [crew.round(), crew.round(), crew.round()]
-    })
+    medians(RELEASE_ROUNDS, || [(); 4].map(|()| crew.round()))
 }
 
 /// The contenders' medians, in nanoseconds.
-fn medians(rounds: usize, mut round: impl FnMut() -> [Duration; 3]) -> [f64; 3] {
+fn medians<const N: usize>(rounds: usize, mut round: impl FnMut() -> [Duration; N]) -> [f64; N] {
     round(); // Warms up.
     let rounds: Vec<_> = (0..rounds).map(|_| round()).collect();
-    [0, 1, 2].map(|contender| {
+    std::array::from_fn(|contender| {
         let mut times: Vec<_> = rounds.iter().map(|round| round[contender]).collect();
         times.sort();
         times[times.len() / 2].as_secs_f64() * 1e9

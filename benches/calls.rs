@@ -35,7 +35,7 @@ mod benches {
     use shared_calls::FlightGroup;
 
     use crate::handwritten::Handwritten;
-    use crate::release::{Bare, ByHand, Crew, Release};
+    use crate::release::{Bare, ByHand, Crew, Nested, Release};
 
     type ByKey<K> = Handwritten<K, Result<u64, Arc<io::Error>>>;
 
@@ -126,8 +126,9 @@ mod benches {
             .sample_size(20);
         for followers in [8, 64, 512] {
             release.measurement_time(Duration::from_millis(40 + followers / 2));
-            let contenders: [(&str, Arc<dyn Release>); 3] = [
+            let contenders: [(&str, Arc<dyn Release>); 4] = [
                 ("group", Arc::new(FlightGroup::<u64, io::Error>::new())),
+                ("nested", Arc::new(Nested::new())),
                 ("by_hand", Arc::new(ByHand::new())),
                 ("bare_broadcast", Arc::new(Bare::new())),
             ];

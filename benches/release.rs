@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use shared_calls::{FlightGroup, Joined};
@@ -53,6 +53,33 @@ impl Release for FlightGroup<u64, io::Error> {
             unreachable!("the leader waits for all followers")
         };
         follower.wait().result.unwrap()
+    }
+}
+
+/// The same from inside another flight's function, each follower in one of its own: such waits are
+/// written into the graph of who waits for whom.
+pub struct Nested {
+    outer: FlightGroup<u64, io::Error, ThreadId>,
+    hot: FlightGroup<u64, io::Error>,
+}
+
+impl Nested {
+    pub fn new() -> Self {
+        Self {
+            outer: FlightGroup::new(),
+            hot: FlightGroup::new(),
+        }
+    }
+}
+
+impl Release for Nested {
+    fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
+        self.hot.lead(followers, summon)
+    }
+
+    fn follow(&self) -> u64 {
+        let own = thread::current().id();
+        self.outer.call(&own, || Ok(self.hot.follow())).unwrap()
     }
 }
 

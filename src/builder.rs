@@ -76,7 +76,7 @@ impl<V, E, K, S> Builder<V, E, K, S> {
         self
     }
 
-    /// Doesn't look at the clock when a flight begins: a quarter less for a lone call.
+    /// Doesn't look at the clock when a flight begins: a fifth less for a lone call.
     ///
     /// All flights are then of age zero: [`max_age`](crate::Request::max_age) gives none up, and
     /// [`in_flight`](FlightGroup::in_flight) tells no ages.
