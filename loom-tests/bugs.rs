@@ -529,8 +529,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "checks and puts its edge in under two locks",
         edits: &[(
             "deadlock.rs",
-            "            check(&edges, &leads, &awaited)?;",
-            r#"            check(&edges, &leads, &awaited)?;
+            "            check(&edges, &thread, &leads, &awaited)?;",
+            r#"            check(&edges, &thread, &leads, &awaited)?;
             drop(edges);
             edges = EDGES.lock();"#,
         )],

@@ -99,14 +99,14 @@ impl Waiting {
         if leads.is_empty() {
             return Ok(None);
         }
-        let awaited = awaited();
+        let (awaited, thread) = (awaited(), thread::current());
         let mut edges = EDGES.lock();
         if !has_deadline {
-            check(&edges, &leads, &awaited)?;
+            check(&edges, &thread, &leads, &awaited)?;
         }
         for flight in &leads {
             let edge = Edge {
-                thread: thread::current(),
+                thread: thread.clone(),
                 awaited: awaited.clone(),
                 has_deadline,
             };
@@ -128,10 +128,11 @@ impl Drop for Waiting {
 /// Whether the wait would end, as far as can be told.
 fn check(
     edges: &BTreeMap<FlightId, Edge>,
+    thread: &Thread,
     leads: &[FlightId],
     awaited: &Awaited,
 ) -> Result<(), Deadlock> {
-    let mut threads = vec![thread::current()];
+    let mut threads = vec![thread.clone()];
     let mut next = awaited.flight();
     while let Some(flight) = next {
         if leads.contains(&flight) {

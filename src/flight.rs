@@ -91,6 +91,7 @@ impl<V, E> Flight<V, E> {
     pub(crate) fn begin(&self, now: usize) {
         self.closed.store(false, Ordering::Relaxed);
         self.began.store(now, Ordering::Relaxed);
+        self.thread.set(0);
         if let Some(place) = &self.place {
             place.move_up();
         }

@@ -44,6 +44,7 @@ use crate::map::{Entry, Map, Part, Seen, Spare, Wish};
 use crate::observer::{Ending, Endings, Landed, Reports, Tally, Tell};
 use crate::outcome::{Outcome, Role};
 use crate::sync::{Arc, Deadline, Epoch, Mutex};
+use crate::threads::Leading;
 
 /// A string or slice that is longer than this many bytes is not kept for reuse. Of a key that was
 /// looked up by a form that owns memory, a `&String` say, this sees nothing, and keeps it.
@@ -467,7 +468,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     fn announce(&self, flight: &Flight<V, E>) {
         if self.tell.is_some() {
             // Noted, lest an observer that asks for the same key hangs.
-            let _leading = flight.lead();
+            let _leading = Leading::new(flight.id());
             flight.reports().began();
         }
     }

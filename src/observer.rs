@@ -241,8 +241,11 @@ impl Reports {
         if let Some(observer) = &self.observer {
             // Nothing that the closure changes is looked at afterwards.
             let told = catch_unwind(AssertUnwindSafe(|| what(&**observer)));
-            // A payload whose `Drop` panics would get through.
-            told.unwrap_or_else(std::mem::forget);
+            if let Err(payload) = told {
+                // Its `Drop` may panic, too, and then once more: enough is enough.
+                let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                dropped.unwrap_or_else(std::mem::forget);
+            }
         }
     }
 }
