@@ -63,9 +63,9 @@ impl<V, E, K, S> Builder<V, E, K, S> {
 
     /// Who is told of every event. Of two, the last one given is.
     ///
-    /// It costs each flight a copy of its key, two small allocations and two readings of the clock;
-    /// a group without one pays nothing. With an observer there are [ages](Self::without_ages) in
-    /// any case.
+    /// It costs a lone call some four allocations, because nothing is used again, and a second reading
+    /// of the clock; a group without one pays nothing. With an observer there are
+    /// [ages](Self::without_ages) in any case.
     ///
     /// See [`Observer`] for an example.
     pub fn observer(mut self, observer: impl Observer<K> + 'static) -> Self

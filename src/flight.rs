@@ -355,12 +355,15 @@ impl<V, E> Seat<V, E> {
         }
     }
 
-    /// The one who leads counts as that.
     fn report(&self, landed: &Result<Arc<Outcome<V, E>>, Missed>) {
-        if let (Some(flight), Role::Followed) = (&self.flight, self.role) {
-            if self.ended.add() == 0 {
-                flight.reports.ended(landed.as_ref().err());
+        let Some(flight) = &self.flight else { return };
+        if self.ended.add() == 0 {
+            let missed = landed.as_ref().err();
+            // The one who started the flight is counted when that ends.
+            if self.role == Role::Followed {
+                flight.reports.count(missed);
             }
+            flight.reports.tell_missed(missed);
         }
     }
 }

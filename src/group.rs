@@ -317,7 +317,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 Ok(false) => follow(flight),
                 Err(missed) => {
                     self.leave(hash, &flight);
-                    flight.reports().ended(Some(&missed));
+                    flight.reports().count(Some(&missed));
+                    flight.reports().tell_missed(Some(&missed));
                     Joined::Follower(Follower::new(Err(missed), deadline))
                 }
             },
@@ -485,7 +486,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     }
 
     /// What is to be seen of the flights in progress.
-    pub(crate) fn look(&self) -> Vec<Seen<K>> {
+    pub(crate) fn look(&self) -> Vec<Seen<V, E, K>> {
         let map = self.map.lock();
         map.look(self.epoch.now())
     }

@@ -9,7 +9,6 @@ use crate::flight::Flight;
 use crate::keys::KeyMap;
 use crate::observer::{Endings, Reports};
 use crate::sync::{Arc, Epoch};
-use crate::threads::FlightId;
 
 /// How many entries a group keeps for reuse, so that a lone call allocates nothing.
 const SPARES: usize = 4;
@@ -42,9 +41,10 @@ pub(crate) struct Spare<V, E, K> {
 }
 
 /// What is to be seen of a flight in progress.
-pub(crate) struct Seen<K> {
+pub(crate) struct Seen<V, E, K> {
+    /// Held, like the flight, so that neither becomes another one's while it is looked at.
     pub(crate) key: Arc<K>,
-    pub(crate) id: FlightId,
+    pub(crate) flight: Arc<Flight<V, E>>,
     pub(crate) followers: usize,
     pub(crate) queued: usize,
     /// The leader's number.
@@ -80,10 +80,10 @@ impl<V, E, K> Map<V, E, K> {
     }
 
     /// What is to be seen of the flights in progress.
-    pub(crate) fn look(&self, now: usize) -> Vec<Seen<K>> {
+    pub(crate) fn look(&self, now: usize) -> Vec<Seen<V, E, K>> {
         let seen = |(key, flight): &Entry<V, E, K>| Seen {
             key: Arc::clone(key),
-            id: flight.id(),
+            flight: Arc::clone(flight),
             followers: flight.followers(),
             queued: flight.queued(),
             thread: flight.thread(),

@@ -13,11 +13,13 @@ use crate::sync::{Arc, Figure};
 ///
 /// Every method has a default that does nothing. They run on the thread that the event happens on,
 /// outside every lock, after the event has been counted: so they may ask the group for its
-/// [stats](crate::FlightGroup::stats), log, or block, and only hold up that one caller. A panic in
-/// one is caught and disturbs nothing. A follower may be told of before its leader is, and after
-/// the landing.
+/// [stats](crate::FlightGroup::stats), log, or call it with another key. One that blocks holds up the
+/// caller that it runs on, and whoever follows that one. A panic in one is caught and disturbs
+/// nothing: also that of an assertion, so in a test write down what you see and look at it later.
 ///
-/// Keys are shared with the group: a clone of one is made for each flight.
+/// Events of one flight come from several threads, in no fixed order: a follower may be told of
+/// before its leader is, and after the landing; and the next flight of a key may have begun, and even
+/// landed, when the landing of the one before is told.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Landed, Observer};
@@ -61,7 +63,9 @@ pub trait Observer<K = String>: Send + Sync {
         let _ = key;
     }
 
-    /// A caller was [refused](CallError::Deadlock), because its wait would never have ended.
+    /// A caller was [refused](CallError::Deadlock), because its wait would never have ended. (The
+    /// [ticket](crate::Ticket) of the call that started the flight, too; but that call is counted as
+    /// one that led.)
     fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
         let _ = (key, deadlock);
     }
@@ -221,19 +225,20 @@ impl Reports {
     }
 
     /// A call that did not lead has ended.
-    pub(crate) fn ended(&self, missed: Option<&Missed>) {
+    pub(crate) fn count(&self, missed: Option<&Missed>) {
+        let figure = match missed {
+            None => &self.tally.followed,
+            Some(Missed::TimedOut) => &self.tally.timed_out,
+            Some(Missed::Deadlock(_)) => &self.tally.deadlocked,
+        };
+        figure.add();
+    }
+
+    pub(crate) fn tell_missed(&self, missed: Option<&Missed>) {
         match missed {
-            None => {
-                self.tally.followed.add();
-            }
-            Some(Missed::TimedOut) => {
-                self.tally.timed_out.add();
-                self.tell(|observer| observer.timed_out());
-            }
-            Some(Missed::Deadlock(deadlock)) => {
-                self.tally.deadlocked.add();
-                self.tell(|observer| observer.deadlocked(deadlock));
-            }
+            None => {}
+            Some(Missed::TimedOut) => self.tell(|observer| observer.timed_out()),
+            Some(Missed::Deadlock(deadlock)) => self.tell(|observer| observer.deadlocked(deadlock)),
         }
     }
 

@@ -125,7 +125,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `Clone` of a key panics.
+    /// If `Clone` of a key panics, or `Drop` of a key or a value, where this happens to be the last to
+    /// let go of a flight that has ended meanwhile.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, ()>::new();
@@ -143,8 +144,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         K: Clone,
     {
         let seen = self.look();
-        let awaited = deadlock::awaited_by(seen.iter().map(|flight| flight.id));
-        let key_of = |id| seen.iter().find(|flight| flight.id == id);
+        let awaited = deadlock::awaited_by(seen.iter().map(|seen| seen.flight.id()));
+        let key_of = |id| seen.iter().find(|seen| seen.flight.id() == id);
         let waits_for = |id| match key_of(id) {
             Some(flight) => WaitsFor::Key(K::clone(&flight.key)),
             None => WaitsFor::Elsewhere,

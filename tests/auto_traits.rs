@@ -16,7 +16,8 @@ use std::thread;
 
 use common::{follow, gate, lead, watchdog};
 use shared_calls::{
-    CallError, FlightGroup, Follower, Joined, Leader, Outcome, Panicked, Role, Unshared,
+    Builder, CallError, Deadlock, Ending, FlightGroup, Follower, InFlight, Job, Joined, Landed,
+    Leader, Observer, Outcome, Panicked, Role, Stats, Ticket, Unshared, WaitsFor,
 };
 
 /// Whether a type has a trait. An inherent constant hides one of the same name that a trait
@@ -27,10 +28,10 @@ macro_rules! has {
         trait No {
             const HAS: bool = false;
         }
-        struct Probe<T>(std::marker::PhantomData<T>);
-        impl<T> No for Probe<T> {}
+        struct Probe<T: ?Sized>(std::marker::PhantomData<T>);
+        impl<T: ?Sized> No for Probe<T> {}
         #[allow(dead_code)]
-        impl<T: $trait> Probe<T> {
+        impl<T: $trait + ?Sized> Probe<T> {
             const HAS: bool = true;
         }
         <Probe<$type>>::HAS
@@ -64,8 +65,21 @@ assert_has! {
     LeaderOf<String, Boxed>: Send, Sync;
     Follower<String, Boxed>: Send, Sync;
     JoinedOf<String, Boxed>: Send, Sync;
+    Ticket<String, Boxed>: Send, Sync;
+    Job: Send;
     Outcome<String, Boxed>: Send, Sync;
     CallError<Boxed>: Send, Sync;
+    Deadlock: Send, Sync, UnwindSafe, RefUnwindSafe;
+    Builder<String, Boxed>: Send, Sync, UnwindSafe, RefUnwindSafe;
+    // It holds neither a value nor an error.
+    Builder<Guard, Cell<u8>>: Send, Sync;
+    Stats: Send, Sync, UnwindSafe, RefUnwindSafe, Copy;
+    InFlight<String>: Send, Sync, UnwindSafe, RefUnwindSafe, Clone;
+    WaitsFor<String>: Send, Sync, UnwindSafe, RefUnwindSafe, Clone;
+    Landed: Send, Sync, UnwindSafe, RefUnwindSafe, Clone;
+    Ending: Send, Sync, UnwindSafe, RefUnwindSafe, Copy;
+    dyn Observer<String>: Send, Sync;
+    dyn Observer<Cell<u8>>: Send, Sync;
     Panicked: Send, Sync, UnwindSafe, RefUnwindSafe;
     Role: Send, Sync, UnwindSafe, RefUnwindSafe;
     Unshared: Send, Sync, UnwindSafe, RefUnwindSafe;
@@ -88,6 +102,8 @@ assert_lacks! {
     // Any thread may drop a key, and any may look at it while another one does.
     FlightGroup<(), (), Rc<str>>: Send, Sync;
     FlightGroup<(), (), Cell<u8>>: Sync;
+    // So is it copied for whoever looks.
+    InFlight<Rc<str>>: Send, Sync;
     // Any thread uses the hasher.
     FlightGroup<(), (), String, Cell<u8>>: Sync;
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use allocator::{allocations, bytes_held};
 use common::{assert_quiet, follow, gate, lead, part, run_again, watchdog};
-use shared_calls::{FlightGroup, Leader};
+use shared_calls::{FlightGroup, Leader, Observer};
 
 // The lone call.
 
@@ -55,6 +55,33 @@ fn a_lone_call_allocates_nothing() {
     let others = ["x", "y", "z"].map(|key| lead(&by_name, key));
     assert_eq!(lone_calls_allocate(&by_name, &keys, Ok(1)), 0);
     drop(others);
+}
+
+/// However the group was made, as long as nobody is told.
+#[test]
+fn a_lone_call_of_a_group_from_a_builder_allocates_nothing() {
+    let groups = [
+        FlightGroup::builder().build(),
+        FlightGroup::builder().without_ages().build(),
+    ];
+    for group in groups {
+        assert_eq!(lone_calls_allocate(&group, &["a", "b"], Ok(1)), 0);
+        // Nor does it to look on.
+        assert_eq!(allocations(|| assert!(group.stats().led > 0)), 0);
+    }
+}
+
+/// A flight that somebody is told of is not used again, nor is its key.
+#[test]
+fn what_an_observer_costs_a_lone_call() {
+    struct Quiet;
+    impl<K> Observer<K> for Quiet {}
+    // The key, in its box; the flight; and the observer, together with the key.
+    let by_id = FlightGroup::<_, _, u64>::builder().observer(Quiet).build();
+    assert_eq!(lone_calls_allocate(&by_id, &[&1], Ok(1)), 3 * 1_000);
+    // And the key's text.
+    let by_name = FlightGroup::<_, _>::builder().observer(Quiet).build();
+    assert_eq!(lone_calls_allocate(&by_name, &["k"], Ok(1)), 4 * 1_000);
 }
 
 #[test]
