@@ -6,10 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use shared_calls::Unshared;
 
 use crate::cache::Cache;
 use crate::db::{Database, When};
+use crate::metrics::Flights;
 use crate::service::{Calls, Expiry, Service};
+use crate::watch;
 
 /// Time limit for each exchange with Redis.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -24,8 +27,20 @@ pub struct Config {
     pub request_timeout: Duration,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub enum Sharing {
+    On,
+    /// Every request does its own load.
+    Off,
+}
+
 impl Config {
-    pub fn service(&self, calls: Arc<dyn Calls>) -> Result<Service> {
+    pub fn service(&self, sharing: Sharing) -> Result<Service> {
+        let flights = Flights::new();
+        let calls: Arc<dyn Calls> = match sharing {
+            Sharing::On => Arc::new(watch::group(&flights)),
+            Sharing::Off => Arc::new(Unshared),
+        };
         let latency = self.database_latency;
         let slow = move |_: &_, when| {
             if when == When::Before {
@@ -40,6 +55,7 @@ impl Config {
         };
         Ok(Service::new(
             calls,
+            flights,
             cache,
             database,
             Expiry::default(),

@@ -8,15 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use shared_calls::{FlightGroup, Unshared};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use crate::config::Config;
+use crate::config::{Config, Sharing};
 use crate::db;
 use crate::http::{Server, MICROS_HEADER, ROLE_HEADER};
 use crate::picture;
-use crate::service::Calls;
 
 const CLIENTS: usize = 200;
 const HOT_USER: i64 = 42;
@@ -62,8 +60,8 @@ pub fn run(config: &Config) -> Result<()> {
         config.database_latency.as_millis(),
     )?;
     let runs = [
-        stampede(config, "Unshared", Arc::new(Unshared))?,
-        stampede(config, "FlightGroup", Arc::new(FlightGroup::<_, _>::new()))?,
+        stampede(config, "Unshared", Sharing::Off)?,
+        stampede(config, "FlightGroup", Sharing::On)?,
     ];
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
 
@@ -91,8 +89,8 @@ pub fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn stampede(config: &Config, name: &'static str, calls: Arc<dyn Calls>) -> Result<Run> {
-    let service = Arc::new(config.service(calls)?);
+fn stampede(config: &Config, name: &'static str, sharing: Sharing) -> Result<Run> {
+    let service = Arc::new(config.service(sharing)?);
     let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service))
         .context("cannot start the server")?;
 

@@ -24,6 +24,7 @@ use socket2::{Domain, Socket, Type};
 use crate::cache::Answer;
 use crate::db::User;
 use crate::service::{LoadError, Service};
+use crate::{metrics, watch};
 
 /// A caller that follows another blocks its thread while it waits. So a pool that is to let
 /// several hundred callers of one flight wait at the same time needs as many threads; with fewer,
@@ -224,10 +225,17 @@ fn route(request: &Request, service: &Service) -> Response {
             let json = serde_json::to_vec(&service.stats()).expect("numbers are valid JSON");
             Response::json(200, Arc::from(json))
         }
+        ("GET", ["metrics"]) => Response::text(metrics::CONTENT_TYPE, metrics::text(service)),
+        ("GET", ["in-flight"]) => Response::text(
+            "text/plain; charset=utf-8",
+            watch::in_flight(service.group()),
+        ),
         (_, ["users", _]) => {
             Response::error(405, "only GET and PUT are served").with("Allow", "GET, PUT")
         }
-        (_, ["stats"]) => Response::error(405, "only GET is served").with("Allow", "GET"),
+        (_, ["stats" | "metrics" | "in-flight"]) => {
+            Response::error(405, "only GET is served").with("Allow", "GET")
+        }
         _ => Response::error(404, "no such page"),
     }
 }
@@ -301,6 +309,7 @@ fn panicked() -> Response {
 
 struct Response {
     status: u16,
+    content_type: &'static str,
     headers: String,
     body: Arc<[u8]>,
 }
@@ -309,8 +318,16 @@ impl Response {
     fn json(status: u16, body: Arc<[u8]>) -> Self {
         Self {
             status,
+            content_type: "application/json",
             headers: String::new(),
             body,
+        }
+    }
+
+    fn text(content_type: &'static str, text: String) -> Self {
+        Self {
+            content_type,
+            ..Self::json(200, Arc::from(text.into_bytes()))
         }
     }
 
@@ -333,10 +350,11 @@ impl Response {
         let mut writer = BufWriter::new(stream);
         write!(
             writer,
-            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
              Connection: close\r\n{}\r\n",
             self.status,
             reason(self.status),
+            self.content_type,
             self.body.len(),
             self.headers,
         )?;

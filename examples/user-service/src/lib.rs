@@ -9,6 +9,8 @@
 //! - [`service`]: the read through the cache, all inside one shared call, and the change. The heart.
 //! - [`cache`], [`redis_pool`] and [`db`]: what is read. Each may fail; each is bounded in time.
 //! - [`http`]: the server, its threads and its routes.
+//! - [`watch`], [`metrics`] and [`trace`]: what is to be seen from outside: what is in flight, figures
+//!   for Prometheus, and the log.
 //! - [`config`]: puts the parts together.
 //! - [`demo`] and [`picture`]: 200 clients at one user, with and without sharing.
 
@@ -19,7 +21,10 @@ pub mod config;
 pub mod db;
 pub mod demo;
 pub mod http;
+pub mod metrics;
 pub mod picture;
 pub mod redis_pool;
 pub mod service;
 pub mod stats;
+pub mod trace;
+pub mod watch;

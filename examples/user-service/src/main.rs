@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use shared_calls::{FlightGroup, Unshared};
-use user_service::config::Config;
+use tracing::info;
+use user_service::config::{Config, Sharing};
 use user_service::demo;
 use user_service::http::Server;
-use user_service::service::Calls;
+use user_service::trace;
 
 /// A user-information service that reads through a cache to a database.
 ///
 /// The cache is in the process, or Redis where the environment variable REDIS_URL names one, such
 /// as redis://127.0.0.1:6379.
+///
+/// The log goes to stderr. The environment variable RUST_LOG says what is in it, such as
+/// user_service=debug for every flight [default: info].
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -37,7 +40,7 @@ struct Args {
 enum Command {
     /// 200 clients at one user, with and without sharing
     Demo,
-    /// Serve GET and PUT /users/{id} and GET /stats until Ctrl-C
+    /// Serve GET and PUT /users/{id}, and GET /stats, /metrics and /in-flight, until Ctrl-C
     Serve {
         #[arg(long, default_value = "127.0.0.1:8080")]
         addr: SocketAddr,
@@ -53,6 +56,7 @@ enum Command {
 fn main() -> ExitCode {
     // Ends the process with code 2 if the arguments are wrong.
     let args = Args::parse();
+    trace::init();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,11 +97,11 @@ fn run(args: Args) -> Result<()> {
 }
 
 fn serve(config: &Config, addr: SocketAddr, unshared: bool) -> Result<()> {
-    let calls: Arc<dyn Calls> = match unshared {
-        true => Arc::new(Unshared),
-        false => Arc::new(FlightGroup::<_, _>::new()),
+    let sharing = match unshared {
+        true => Sharing::Off,
+        false => Sharing::On,
     };
-    let service = Arc::new(config.service(calls)?);
+    let service = Arc::new(config.service(sharing)?);
     let (interrupted, interrupt) = mpsc::channel();
     ctrlc::set_handler(move || {
         // Fails for a second Ctrl-C, when nobody listens any more: the service is stopping.
@@ -114,7 +118,7 @@ fn serve(config: &Config, addr: SocketAddr, unshared: bool) -> Result<()> {
         server.address()
     )?;
     interrupt.recv().context("nobody is left to say stop")?;
-    eprintln!("stopping ...");
+    info!("stopping");
     drop(server);
     Ok(())
 }

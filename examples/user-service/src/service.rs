@@ -1,22 +1,28 @@
 //! Reading through a cache to a database, all inside one shared call: go-zero's `Take`. And
 //! changing what was read, without a stale read afterwards.
 
-use std::fmt::Display;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared_calls::{CallError, FlightGroup, Outcome, Request, Role, SharedCalls, Unshared};
+use shared_calls::{CallError, Outcome, Request, Role, SharedCalls, Unshared};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::cache::{Answer, Cache, CacheError};
 use crate::db::{Database, DbError, User};
+use crate::metrics::Flights;
 use crate::stats::{Counters, Stats};
+use crate::watch::Group;
 
 /// `FlightGroup` or `Unshared`, chosen at run time. Not the library's own trait for that, which has
 /// no options.
 pub trait Calls: Send + Sync {
     fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError>;
+
+    /// For whoever looks on. `None` where nothing is shared.
+    fn group(&self) -> Option<&Group> {
+        None
+    }
 }
 
 pub type Load<'a> = &'a mut dyn FnMut() -> Result<Answer, LoadError>;
@@ -32,10 +38,7 @@ pub struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    pub fn of<'g>(
-        &self,
-        group: &'g FlightGroup<Answer, LoadError>,
-    ) -> Request<'g, '_, Answer, LoadError, str> {
+    pub fn of<'g>(&self, group: &'g Group) -> Request<'g, '_, Answer, LoadError, str> {
         let request = group.request(self.key).timeout(self.timeout);
         match self.next_flight {
             true => request.next_flight(),
@@ -44,9 +47,13 @@ impl Ask<'_> {
     }
 }
 
-impl Calls for FlightGroup<Answer, LoadError> {
+impl Calls for Group {
     fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
         ask.of(self).call_ex(load)
+    }
+
+    fn group(&self) -> Option<&Group> {
+        Some(self)
     }
 }
 
@@ -85,6 +92,7 @@ impl Default for Expiry {
 
 pub struct Service {
     calls: Arc<dyn Calls>,
+    flights: Flights,
     cache: Cache,
     database: Database,
     expiry: Expiry,
@@ -93,8 +101,10 @@ pub struct Service {
 }
 
 impl Service {
+    /// `flights` is what observes the calls, if anything does.
     pub fn new(
         calls: Arc<dyn Calls>,
+        flights: Flights,
         cache: Cache,
         database: Database,
         expiry: Expiry,
@@ -102,6 +112,7 @@ impl Service {
     ) -> Self {
         Self {
             calls,
+            flights,
             cache,
             database,
             expiry,
@@ -137,7 +148,7 @@ impl Service {
         let began = Instant::now();
         let key = key(user.id);
         let failed = |error: LoadError| {
-            log(&key, &error);
+            warn!(key, %error, "change failed");
             CallError::Failed(Arc::new(error))
         };
         // The entry has to go in any case; and if the cache is down, nothing has been changed yet.
@@ -193,7 +204,7 @@ impl Service {
         });
         if let (Role::Led, Err(CallError::Failed(error))) = (outcome.role, &outcome.result) {
             // By the leader only: one flight, one line in the log.
-            log(ask.key, &**error);
+            warn!(key = ask.key, %error, "load failed");
         }
         outcome
     }
@@ -207,7 +218,7 @@ impl Service {
         let answer = self.query(id)?;
         // The answer is good even if the cache does not take it; the next caller will see to that.
         if let Err(error) = self.fill(key, &answer) {
-            log(key, &error);
+            warn!(key, %error, "the cache was not filled");
         }
         Ok(answer)
     }
@@ -262,6 +273,15 @@ impl Service {
         self.cache.expire(&key(id))
     }
 
+    /// For whoever looks on. `None` where nothing is shared.
+    pub fn group(&self) -> Option<&Group> {
+        self.calls.group()
+    }
+
+    pub fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -284,11 +304,6 @@ fn key(id: i64) -> String {
 /// ±5 %, so that entries written together do not expire together.
 fn jitter(duration: Duration) -> Duration {
     duration.mul_f64(0.95 + 0.1 * fastrand::f64())
-}
-
-fn log(key: &str, error: &dyn Display) {
-    // Not `eprintln!`, which panics when nobody reads the log.
-    let _ = writeln!(std::io::stderr(), "{key}: {error}");
 }
 
 #[cfg(test)]

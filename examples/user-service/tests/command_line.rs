@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
-    command.args(arguments).env_remove("REDIS_URL");
+    command.args(arguments);
+    command.env_remove("REDIS_URL").env_remove("RUST_LOG");
     command
 }
 
@@ -26,6 +27,9 @@ fn the_demo_ends_by_itself_and_shows_one_query() {
     let path = directory.path().join("users");
     let (code, stdout, stderr) = run(&["--db", path.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{stderr}");
+    // Progress, and nothing from the log.
+    let progress = "Unshared: 200 clients ...\nFlightGroup: 200 clients ...\n";
+    assert_eq!(stderr, progress);
     let mut table = stdout.lines().map(|line| line.split_whitespace());
     assert!(
         table.any(|row| row.take(3).eq(["FlightGroup", "200", "1"])),
@@ -63,17 +67,50 @@ fn mistakes_are_explained() {
 
     let (code, stdout, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    assert!(stdout.contains("serve"), "{stdout}");
+    for word in ["serve", "RUST_LOG", "/metrics", "/in-flight"] {
+        assert!(stdout.contains(word), "{stdout}");
+    }
 }
 
 #[cfg(unix)]
 #[test]
 fn ctrl_c_stops_the_service() {
+    let stderr = serve_one_request_and_stop(&[]);
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(
+        lines.len() == 1 && lines[0].ends_with("stopping"),
+        "{stderr}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn the_log_tells_of_every_flight_where_that_is_asked_for() {
+    let stderr = serve_one_request_and_stop(&[("RUST_LOG", "user_service=debug")]);
+    assert!(
+        !stderr.contains('\x1b'),
+        "colour, though this is no terminal"
+    );
+    let key = r#"key="user-service:user:1""#;
+    for event in ["flight began", "flight landed"] {
+        let mut lines = stderr.lines();
+        assert!(
+            lines.any(|l| l.contains(event) && l.contains(key)),
+            "{stderr}"
+        );
+    }
+}
+
+/// What it says on stderr.
+#[cfg(unix)]
+fn serve_one_request_and_stop(environment: &[(&str, &str)]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("users");
     let mut service = program(&["serve", "--addr", "127.0.0.1:0", "--db"])
         .arg(path)
+        .envs(environment.iter().copied())
         .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
@@ -91,6 +128,8 @@ fn ctrl_c_stops_the_service() {
         .status()
         .unwrap()
         .success());
-    assert_eq!(service.wait().unwrap().code(), Some(0));
+    let Output { status, stderr, .. } = service.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(0));
     assert!(ureq::get(&url).call().is_err());
+    String::from_utf8(stderr).unwrap()
 }

@@ -177,7 +177,9 @@ fn bad_requests() {
     }
     let no_such_method = error(405, "only GET and PUT are served");
     assert_eq!(request("DELETE", "/users/1"), no_such_method);
-    assert_eq!(request("PUT", "/stats"), error(405, "only GET is served"));
+    for path in ["/stats", "/metrics", "/in-flight"] {
+        assert_eq!(request("PUT", path), error(405, "only GET is served"));
+    }
     assert_eq!(request("GET", "/users/108?verbose=1"), user(108));
 
     // What no client library would send.

@@ -10,13 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
-use shared_calls::{FlightGroup, Joined, Outcome};
+use shared_calls::{Joined, Outcome};
 use tempfile::TempDir;
 use user_service::cache::{Answer, Cache};
 use user_service::db::{Database, When};
 use user_service::http::{Server, ROLE_HEADER};
+use user_service::metrics::Flights;
 use user_service::service::{Ask, Calls, Expiry, Load, LoadError, Service};
 use user_service::stats::Stats;
+use user_service::watch::{self, Group};
 
 pub struct Site {
     pub server: Server,
@@ -46,13 +48,25 @@ impl Site {
         request_timeout: Duration,
         hook: impl Fn(When) + Send + Sync + 'static,
     ) -> Self {
+        Self::watched(calls, Flights::new(), cache, expiry, request_timeout, hook)
+    }
+
+    /// With the flights of the calls.
+    pub fn watched(
+        calls: Arc<dyn Calls>,
+        flights: Flights,
+        cache: Cache,
+        expiry: Expiry,
+        request_timeout: Duration,
+        hook: impl Fn(When) + Send + Sync + 'static,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let hook = move |connection: &rusqlite::Connection, when| {
             connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(record));
             hook(when);
         };
         let database = Database::open(&directory.path().join("users"), Box::new(hook)).unwrap();
-        let service = Service::new(calls, cache, database, expiry, request_timeout);
+        let service = Service::new(calls, flights, cache, database, expiry, request_timeout);
         let service = Arc::new(service);
         let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service)).unwrap();
         Self {
@@ -64,8 +78,29 @@ impl Site {
 
     /// As shipped: a `FlightGroup`, the cache in memory, an unhindered database.
     pub fn plain() -> Self {
-        let group = Arc::new(FlightGroup::<_, _>::new());
-        Self::start(group, Cache::memory(), Expiry::default(), || ())
+        Self::shared(PATIENCE, |_, _| ())
+    }
+
+    /// As shipped, with a hook that is given the group.
+    pub fn shared(
+        request_timeout: Duration,
+        hook: impl Fn(&Group, When) + Send + Sync + 'static,
+    ) -> Self {
+        let flights = Flights::new();
+        let group = Arc::new(watch::group(&flights));
+        let hook = {
+            let group = Arc::clone(&group);
+            move |when| hook(&group, when)
+        };
+        let cache = Cache::memory();
+        Self::watched(
+            group,
+            flights,
+            cache,
+            Expiry::default(),
+            request_timeout,
+            hook,
+        )
     }
 
     pub fn database(&self) -> PathBuf {
@@ -255,7 +290,7 @@ pub fn seen_by_sqlite(id: i64) -> u64 {
 /// A `FlightGroup` that counts the calls that came to it.
 #[derive(Default)]
 pub struct Counted {
-    group: FlightGroup<Answer, LoadError>,
+    group: Group,
     pub calls: AtomicUsize,
 }
 
@@ -277,7 +312,7 @@ impl Calls for Counted {
 /// do something else before the load begins.
 #[derive(Default)]
 pub struct Held {
-    group: FlightGroup<Answer, LoadError>,
+    group: Group,
     next: Mutex<Option<Hold>>,
 }
 
