@@ -351,7 +351,10 @@ impl<V, E> Seat<V, E> {
     {
         match landed {
             Ok(landed) => Outcome::of(landed, self.role),
-            Err(error) => Outcome::missed(error),
+            Err(missed) => Outcome {
+                role: self.role,
+                ..Outcome::missed(missed)
+            },
         }
     }
 

@@ -116,7 +116,9 @@
 //!   nobody runs;
 //! - a circle that goes through something else: a lock, a channel, a thread that is joined, the
 //!   queue of a thread pool;
-//! - what the `Drop` of a key waits for, and what an [`Observer`] waits for;
+//! - what the `Drop` of a key waits for, what an [`Observer`] waits for, and what the closure that
+//!   [`start`](FlightGroup::start) gives a job to waits for before the job has run;
+//! - in the destructor of a thread-local, while the thread ends: flights around the innermost one;
 //! - other processes.
 //!
 //! *What it costs*: a lone call notes in a thread-local which flight it runs. A thread that waits

@@ -15,7 +15,7 @@ use crate::threads;
 /// before it returns. So the sum is exact when the group is quiet; while calls are on their way,
 /// the figures are not all of the same instant. A [`Follower`](crate::Follower) or a
 /// [`Ticket`](crate::Ticket) counts when it first gives its outcome; one that is dropped before is
-/// not counted. (On machines with 32 bits the figures of followers begin anew at 2³².)
+/// not counted. (A caller that was queued and has missed its flight is counted at once.) (On machines with 32 bits the figures of followers begin anew at 2³².)
 ///
 /// ```
 /// let group = shared_calls::FlightGroup::<u32, &str>::new();

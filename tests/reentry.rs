@@ -1,9 +1,12 @@
 //! Code of the user's that calls the group it is called by (G10).
 //!
 //! The function, and `Clone` and `Drop` of values, errors and keys, may ask the same group for
-//! another key, on this thread or by way of another one that they wait for. If one of them ran under
-//! a lock of the group's, these tests would hang. For the function's own key a call does hang, as
-//! documented, and so do two functions that ask for each other's keys.
+//! another key, on this thread or by way of another one that they wait for. If one of them ran
+//! under a lock of the group's, these tests would hang.
+//!
+//! For the function's own key a call is refused, and so is one of two functions that ask for each
+//! other's keys: see `deadlock.rs`. What does hang, as documented, is a thread that asks for a key
+//! whose `Leader` it holds, because any thread might complete that.
 #![cfg(not(loom))]
 
 mod common;
@@ -248,8 +251,9 @@ fn values_are_cloned_side_by_side() {
     });
 }
 
-// What hangs. It does so in a child process, which ends itself once it is certain that it would
-// hang for ever: when a thread sits on the flight that it leads.
+// What hangs: a call for a key whose `Leader` is held by the thread that asks, or by one that waits
+// for it. It does so in a child process, which ends itself once it is certain that it would hang
+// for ever: when all who could complete a `Leader` wait. Whoever counts as waiting was not refused.
 
 const HANGS: i32 = 42;
 
@@ -275,43 +279,49 @@ fn assert_hangs_in_child(test: &str) {
 }
 
 #[test]
-fn asking_for_the_own_key_hangs() {
+fn asking_for_a_key_whose_leader_one_holds_hangs() {
     if part().is_none() {
-        return assert_hangs_in_child("asking_for_the_own_key_hangs");
+        return assert_hangs_in_child("asking_for_a_key_whose_leader_one_holds_hangs");
     }
     let group = FlightGroup::<u32, ()>::new();
-    let leader = lead(&group, "k");
     thread::scope(|s| {
         s.spawn(|| {
-            until("the leader waits for itself", || leader.followers() == 1);
+            until("it waits for itself", || group.stats().waiting == 1);
             process::exit(HANGS);
         });
-        // What `leader` would bring an end to, if it could.
-        let _ = group.call("k", || Ok(1));
+        // Also in the midst of a function of its own.
+        let _ = group.call("another", || {
+            let leader = lead(&group, "k");
+            let value = group.call("k", || Ok(1));
+            let _ = leader.complete(value.clone().map_err(|_| ()));
+            value.map_err(|_| ())
+        });
         process::exit(0);
     });
 }
 
 #[test]
-fn asking_for_each_others_keys_hangs() {
+fn asking_for_keys_whose_leaders_they_hold_for_each_other_hangs_both() {
     if part().is_none() {
-        return assert_hangs_in_child("asking_for_each_others_keys_hangs");
+        return assert_hangs_in_child(
+            "asking_for_keys_whose_leaders_they_hold_for_each_other_hangs_both",
+        );
     }
     let group = FlightGroup::<u32, ()>::new();
-    let [a, b] = [lead(&group, "a"), lead(&group, "b")];
+    let both_lead = Barrier::new(2);
+    let ask = |own: &str, others: &str| {
+        let leader = lead(&group, own);
+        both_lead.wait();
+        let _ = group.call(others, || Ok(1));
+        drop(leader);
+        process::exit(0);
+    };
     thread::scope(|s| {
         s.spawn(|| {
-            until("each waits for the other", || {
-                a.followers() == 1 && b.followers() == 1
-            });
+            until("each waits for the other", || group.stats().waiting == 2);
             process::exit(HANGS);
         });
-        // The leader of "a" asks for "b", and the leader of "b" for "a".
-        s.spawn(|| {
-            let _ = group.call("b", || Ok(1));
-            process::exit(0);
-        });
-        let _ = group.call("a", || Ok(1));
-        process::exit(0);
+        s.spawn(|| ask("a", "b"));
+        s.spawn(|| ask("b", "a"));
     });
 }
