@@ -198,13 +198,16 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// Where to wait would never end, runs this caller's own function, unshared, instead of giving
     /// [`CallError::Deadlock`].
     ///
-    /// What a user of rayon wants: there a thread that waits inside the function takes up other
-    /// work meanwhile, which may ask for the same key. The function then runs beside the flight
-    /// that it would have waited for, so this gives up G1, for this call alone: nobody follows it,
-    /// and the group does not know of it. The outcome has [`Role::Led`](crate::Role::Led), and
-    /// [`Stats`](crate::Stats) count it as deadlocked. A function that asks for its own key in this
-    /// way without end overflows its stack, as any recursion. For `call` and `call_ex`; a
-    /// [`join`](Self::join) has no function to run and ignores it.
+    /// For functions that may ask for each other in a circle, and for rayon, where a thread that
+    /// waits inside the function takes up other work meanwhile, which may ask for the same key; see
+    /// [the recipe](crate::recipes#on-rayon) for what is not caught there. The function then runs
+    /// beside the flight that it would have waited for, so this gives up G1, for this call alone:
+    /// nobody follows it, and the group does not know of it. The outcome has
+    /// [`Role::Led`](crate::Role::Led), and [`Stats`](crate::Stats) count it as deadlocked. A
+    /// function that asks for its own key in this way without end overflows its stack, as any
+    /// recursion. With a [`timeout`](Self::timeout) this does nothing: such a wait is never
+    /// refused. For `call` and `call_ex`; a [`join`](Self::join) has no function to run and ignores
+    /// it.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, ()>::new();

@@ -33,6 +33,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// # Hangs
     ///
+    /// If `spawn` itself waits for the key before the job has run.
+    ///
     /// A thread of the pool that waits for the flight takes a thread from the jobs. If all of them
     /// wait for jobs that are still in the pool's queue, none is left to run them. Let a pool
     /// either run jobs or wait for them, or wait with a time limit.
