@@ -34,6 +34,8 @@ mod observer;
 mod outcome;
 #[path = "../src/request.rs"]
 mod request;
+#[path = "../src/sharded.rs"]
+mod sharded;
 #[path = "../src/stats.rs"]
 mod stats;
 #[path = "../src/threads.rs"]

@@ -169,6 +169,7 @@ mod map;
 mod observer;
 mod outcome;
 mod request;
+mod sharded;
 mod stats;
 mod sync;
 mod threads;
@@ -182,6 +183,7 @@ pub use group::{FlightGroup, Joined, Leader};
 pub use observer::{Ending, Landed, Observer};
 pub use outcome::{Outcome, Role};
 pub use request::Request;
+pub use sharded::ShardedGroup;
 pub use stats::{InFlight, Stats, WaitsFor};
 pub use ticket::{Job, Ticket};
 

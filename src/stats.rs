@@ -57,6 +57,21 @@ impl Stats {
     pub fn calls(&self) -> u64 {
         self.led + self.followed + self.timed_out + self.deadlocked
     }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            led: self.led + other.led,
+            followed: self.followed + other.followed,
+            timed_out: self.timed_out + other.timed_out,
+            deadlocked: self.deadlocked + other.deadlocked,
+            failed: self.failed + other.failed,
+            panicked: self.panicked + other.panicked,
+            abandoned: self.abandoned + other.abandoned,
+            in_flight: self.in_flight + other.in_flight,
+            waiting: self.waiting + other.waiting,
+        }
+    }
 }
 
 /// A key in flight; from [`FlightGroup::in_flight`].
