@@ -179,11 +179,11 @@ pub(crate) const BUGS: &[Bug] = &[
             ),
             (
                 "group.rs",
-                "        let lead = |flight: Arc<Flight<V, E>>| {",
+                "        let lead = |flight| {",
                 r#"        if part != Part::Leads {
             flight.board();
         }
-        let lead = |flight: Arc<Flight<V, E>>| {"#,
+        let lead = |flight| {"#,
             ),
         ],
         caught_by: &["model_sharing::two_callers"],

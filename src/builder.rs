@@ -63,8 +63,8 @@ impl<V, E, K, S> Builder<V, E, K, S> {
 
     /// Who is told of every event. Of two, the last one given is.
     ///
-    /// It costs a lone call some four allocations, because nothing is used again, and a second reading
-    /// of the clock; a group without one pays nothing. With an observer there are
+    /// It costs a lone call some four allocations, because nothing is used again, and a second
+    /// reading of the clock; a group without one pays nothing. With an observer there are
     /// [ages](Self::without_ages) in any case.
     ///
     /// See [`Observer`] for an example.

@@ -20,7 +20,14 @@
 //! and so on, back to the flight that the caller wants. An edge that is out of date (its thread was
 //! woken, and has not come to take it out) ends nowhere: the flight that it leads to has returned,
 //! its leader has struck it off its list before, and puts in no edge for it again. The waiter holds
-//! that flight, so nobody else's has its address.
+//! that flight, so nobody else's has its address. One who is queued waits for the flight in front
+//! without holding it; but its [`Place`] says, from before that flight can be let go of, that it
+//! has moved up, and then its edge leads nowhere. (Only this edge can be cut by a third party,
+//! which gives the flight in front up. If that has not happened when the caller asks, it is not
+//! waited for.)
+//!
+//! *Why the search ends.* An edge that is followed was found to close no cycle when it was put in,
+//! under the same lock, and edges only ever vanish or go nowhere.
 //!
 //! A wait with a deadline ends by itself: it is written down, for those who look, but not followed.
 

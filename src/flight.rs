@@ -39,8 +39,8 @@ pub(crate) struct Flight<V, E> {
     /// is queued behind; so it cannot rise once the flight is unlinked. Lowered by whoever leaves,
     /// or leads after all.
     followers: AtomicUsize,
-    /// When the flight came into the map, by the group's clock. Written and read under the map's
-    /// lock.
+    /// When the flight came into the map, by the group's clock. Written under the map's lock; read
+    /// under it, and by the leader.
     began: AtomicUsize,
     /// The number of the thread that runs the function; 0 for none. Set by that thread.
     thread: Figure,
@@ -132,6 +132,9 @@ impl<V, E> Flight<V, E> {
 
     /// How many callers are queued behind this flight. To be called under the map's lock.
     pub(crate) fn queued(&self) -> usize {
+        if !self.has_next.load(Ordering::Relaxed) {
+            return 0;
+        }
         self.next.lock().as_ref().map_or(0, |next| next.followers())
     }
 
@@ -438,11 +441,13 @@ impl<V, E> Follower<V, E> {
     /// Blocks until the flight has landed and gives the leader's outcome, with
     /// [`Role::Followed`].
     ///
-    /// However the leader ends, this returns (G4). What the leader's function wrote before it
-    /// returned is visible after (G5). The value is cloned on this thread, outside every lock. If
-    /// the follower comes from a [`Request`](crate::Request) with a deadline, it waits no longer
-    /// than that and then gives [`TimedOut`](crate::CallError::TimedOut); an outcome that is there
-    /// beats a deadline that has passed.
+    /// However the leader ends, this returns (G4); or it is refused, with
+    /// [`Deadlock`](crate::CallError::Deadlock), if that would [never end](crate#deadlocks) (G9).
+    /// What the leader's function wrote before it returned is visible after (G5). The value is
+    /// cloned on this thread, outside every lock. If the follower comes from a
+    /// [`Request`](crate::Request) with a deadline, it waits no longer than that and then gives
+    /// [`TimedOut`](crate::CallError::TimedOut); an outcome that is there beats a deadline that has
+    /// passed.
     ///
     /// # Panics
     ///
@@ -458,9 +463,10 @@ impl<V, E> Follower<V, E> {
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
-    /// follower may wait again. A request's deadline plays no part here, unless it had passed
-    /// before there was a flight to follow: then this is [`TimedOut`](crate::CallError::TimedOut)
-    /// at once.
+    /// follower may wait again. ([`Duration::MAX`] never passes: to wait that long may be refused,
+    /// as [`wait`](Self::wait) may be.) A request's deadline plays no part here, unless it had
+    /// passed before there was a flight to follow: then this is
+    /// [`TimedOut`](crate::CallError::TimedOut) at once.
     ///
     /// # Panics
     ///

@@ -54,8 +54,8 @@ const SPARE_KEY_BYTES: usize = 256;
 ///
 /// `V` is the value, `E` the function's error, `K` the key and `S` the hasher. The default hasher
 /// is randomly keyed, so outsiders may choose the keys. Share a group between threads by reference,
-/// in an [`Arc`](std::sync::Arc) or in a `static`; it is `Sync` where `V`, `E` and `K` are `Send +
-/// Sync` and `S` is `Sync`.
+/// in an [`Arc`](std::sync::Arc) or in a `static`; it is `Send` and `Sync` where
+/// all four are.
 ///
 /// A group is not a cache: once a flight has ended, nothing of its value is kept (G11). It keeps up
 /// to 4 retired keys for reuse. A `str` or slice of over 256 bytes is not kept; if your keys are
@@ -293,9 +293,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         } else {
             flight.reports().joined();
         }
-        let lead = |flight: Arc<Flight<V, E>>| {
-            self.announce(&flight);
-            Joined::Leader(Leader {
+        let lead = |flight| {
+            let leader = Leader {
                 group: self,
                 duty: Duty {
                     flight: Some(flight),
@@ -303,7 +302,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                     reuse: std::mem::size_of_val(key) <= SPARE_KEY_BYTES && self.tell.is_none(),
                     has_ticket: false,
                 },
-            })
+            };
+            leader.announce();
+            Joined::Leader(leader)
         };
         let follow = |flight| {
             let seat = Seat::new(flight, Role::Followed);
@@ -465,15 +466,6 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// Tells the observer of a flight that the caller leads.
-    fn announce(&self, flight: &Flight<V, E>) {
-        if self.tell.is_some() {
-            // Noted, lest an observer that asks for the same key hangs.
-            let _leading = Leading::new(flight.id());
-            flight.reports().began();
-        }
-    }
-
     /// What leaders have counted, and how many keys are in flight.
     pub(crate) fn endings(&self) -> (Endings, usize) {
         let map = self.map.lock();
@@ -642,6 +634,15 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
         flight.map_or(0, |flight| flight.followers())
     }
 
+    /// Tells the observer that the flight has begun.
+    fn announce(&self) {
+        if let (Some(flight), true) = (&self.duty.flight, self.group.tell.is_some()) {
+            // Noted, lest an observer that asks for the same key hangs.
+            let _leading = Leading::new(flight.id());
+            flight.reports().began();
+        }
+    }
+
     /// Runs the leader's function. A panic lands as [`CallError::Panicked`] before it goes on.
     pub(crate) fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
     where
@@ -710,7 +711,10 @@ impl<V, E> Duty<V, E> {
         flight.close();
         let result = result();
         let ending = Ending::of(&result);
-        let observed = group.tell.is_some().then(|| Arc::clone(&flight));
+        let observed = group.tell.is_some().then(|| {
+            let duration = flight.age(group.epoch.now());
+            (Arc::clone(&flight), duration)
+        });
         let unlinked = group.unlink(self, flight, ending);
         let outcome = Outcome {
             result,
@@ -728,9 +732,9 @@ impl<V, E> Duty<V, E> {
         if let Some(next) = unlinked.next {
             next.vacate();
         }
-        if let Some(flight) = observed {
-            flight.reports().landed(|| Landed {
-                duration: flight.age(group.epoch.now()),
+        if let Some((flight, duration)) = observed {
+            flight.reports().landed(&Landed {
+                duration,
                 followers: unlinked.followers,
                 ending,
             });

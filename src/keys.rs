@@ -17,34 +17,24 @@ use crate::sync::Arc;
 /// A map that never held more keys than this does not shrink.
 const KEPT: usize = 64;
 
+type Table<T> = HashMap<u64, T, BuildHasherDefault<AsIs>>;
+
 pub(crate) struct KeyMap<K, T> {
-    by_hash: HashMap<u64, Bucket<K, T>, BuildHasherDefault<AsIs>>,
+    /// The key with this hash: there is nearly always but one.
+    by_hash: Table<(Arc<K>, T)>,
+    /// Keys with a hash that another key had when they came.
+    collided: Table<Vec<(Arc<K>, T)>>,
     len: usize,
     /// The most keys held since the map last shrank. The table's own `capacity()` will not do: it
     /// leaves out what removed entries still occupy.
     peak: usize,
 }
 
-/// The entries whose keys have the same 64-bit hash: nearly always one.
-struct Bucket<K, T> {
-    first: (Arc<K>, T),
-    others: Vec<(Arc<K>, T)>,
-}
-
-impl<K, T> Bucket<K, T> {
-    fn entries(&self) -> impl Iterator<Item = &(Arc<K>, T)> {
-        std::iter::once(&self.first).chain(&self.others)
-    }
-
-    fn entries_mut(&mut self) -> impl Iterator<Item = &mut (Arc<K>, T)> {
-        std::iter::once(&mut self.first).chain(&mut self.others)
-    }
-}
-
 impl<K, T> KeyMap<K, T> {
     pub(crate) fn new() -> Self {
         Self {
             by_hash: HashMap::default(),
+            collided: HashMap::default(),
             len: 0,
             peak: 0,
         }
@@ -54,40 +44,41 @@ impl<K, T> KeyMap<K, T> {
         self.len
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<K>, T)> {
+        let collided = self.collided.values().flatten();
+        self.by_hash.values().chain(collided)
+    }
+
     pub(crate) fn get_mut<Q>(&mut self, hash: u64, key: &Q) -> Option<&mut T>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let slot = self.by_hash.get_mut(&hash)?;
-        slot.entries_mut()
-            .find(|entry| (*entry.0).borrow() == key)
-            .map(|entry| &mut entry.1)
+        self.find(hash, |(named, _)| (**named).borrow() == key)
     }
 
-    /// The first value with this hash that `is_it`.
-    pub(crate) fn find(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
-        let bucket = self.by_hash.get_mut(&hash)?;
-        bucket
-            .entries_mut()
-            .map(|entry| &entry.1)
-            .find(|value| is_it(value))
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<K>, T)> {
-        self.by_hash.values().flat_map(Bucket::entries)
+    /// The first value with this hash whose entry `is_it`.
+    pub(crate) fn find(
+        &mut self,
+        hash: u64,
+        is_it: impl Fn(&(Arc<K>, T)) -> bool,
+    ) -> Option<&mut T> {
+        let first = self.by_hash.get_mut(&hash);
+        let mut found = first.filter(|entry| is_it(entry));
+        if found.is_none() && !self.collided.is_empty() {
+            let others = self.collided.get_mut(&hash)?;
+            found = others.iter_mut().find(|entry| is_it(entry));
+        }
+        found.map(|(_, value)| value)
     }
 
     /// Adds an entry for a key that the map does not have.
     pub(crate) fn insert(&mut self, hash: u64, key: Arc<K>, value: T) {
         match self.by_hash.entry(hash) {
-            Entry::Occupied(slot) => slot.into_mut().others.push((key, value)),
             Entry::Vacant(slot) => {
-                slot.insert(Bucket {
-                    first: (key, value),
-                    others: Vec::new(),
-                });
+                slot.insert((key, value));
             }
+            Entry::Occupied(_) => self.collided.entry(hash).or_default().push((key, value)),
         }
         self.len += 1;
         self.peak = self.peak.max(self.len);
@@ -96,21 +87,22 @@ impl<K, T> KeyMap<K, T> {
     /// Removes the entry with this hash whose value `is_it`. The entry is handed back, not
     /// dropped: a key's `Drop` is the user's code.
     pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Arc<K>, T)> {
-        let Entry::Occupied(mut found) = self.by_hash.entry(hash) else {
-            return None;
-        };
-        let slot = found.get_mut();
-        let removed = if let Some(i) = slot.others.iter().position(|(_, value)| is_it(value)) {
-            slot.others.swap_remove(i)
-        } else if !is_it(&slot.first.1) {
-            return None;
-        } else if let Some(other) = slot.others.pop() {
-            std::mem::replace(&mut slot.first, other)
-        } else {
-            found.remove().first
+        let removed = match self.by_hash.entry(hash) {
+            Entry::Occupied(first) if is_it(&first.get().1) => first.remove(),
+            _ => self.remove_collided(hash, is_it)?,
         };
         self.len -= 1;
         self.shrink();
+        Some(removed)
+    }
+
+    fn remove_collided(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Arc<K>, T)> {
+        let others = self.collided.get_mut(&hash)?;
+        let i = others.iter().position(|(_, value)| is_it(value))?;
+        let removed = others.swap_remove(i);
+        if others.is_empty() {
+            self.collided.remove(&hash);
+        }
         Some(removed)
     }
 
@@ -120,6 +112,7 @@ impl<K, T> KeyMap<K, T> {
     fn shrink(&mut self) {
         if self.peak > KEPT && self.len <= self.peak / 8 {
             self.by_hash.shrink_to(self.len * 2);
+            self.collided.shrink_to(self.len * 2);
             self.peak = self.len * 2;
         }
     }
@@ -165,7 +158,7 @@ mod tests {
             assert_eq!(map.get_mut(7, &key), None);
         }
         assert_eq!(map.len(), 0);
-        assert!(map.by_hash.is_empty());
+        assert!(map.by_hash.is_empty() && map.collided.is_empty());
     }
 
     #[test]

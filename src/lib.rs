@@ -116,6 +116,7 @@
 //!   nobody runs;
 //! - a circle that goes through something else: a lock, a channel, a thread that is joined, the
 //!   queue of a thread pool;
+//! - a caller that waits with a time limit again and again, and does nothing else in between;
 //! - what the `Drop` of a key waits for, what an [`Observer`] waits for, and what the closure that
 //!   [`start`](FlightGroup::start) gives a job to waits for before the job has run;
 //! - in the destructor of a thread-local, while the thread ends: flights around the innermost one;
@@ -123,7 +124,10 @@
 //!
 //! *What it costs*: a lone call notes in a thread-local which flight it runs. A thread that waits
 //! without leading anything is in nobody's way and pays nothing. Only one that waits inside a
-//! function takes the lock of the graph, which is one for all groups, briefly, before and after.
+//! function takes the lock of the graph, which is one for all groups, before and after: for a time
+//! in proportion to how many functions are nested around it. So do those who look with
+//! [`in_flight`](FlightGroup::in_flight). A thread's first call that leads takes a lock and
+//! allocates, to write the thread's name down.
 //!
 //! # Panics
 //!

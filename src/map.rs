@@ -89,7 +89,9 @@ impl<V, E, K> Map<V, E, K> {
             thread: flight.thread(),
             age: flight.age(now),
         };
-        self.flights.iter().map(seen).collect()
+        let mut all = Vec::with_capacity(self.len());
+        all.extend(self.flights.iter().map(seen));
+        all
     }
 
     /// How many keys are in flight.
@@ -168,7 +170,7 @@ impl<V, E, K> Map<V, E, K> {
         flight: &Arc<Flight<V, E>>,
         epoch: Epoch,
     ) -> Taken<V, E, K> {
-        let behind = |named: &Arc<Flight<V, E>>| named.take_next(Some(flight)).is_some();
+        let behind = |(_, named): &Entry<V, E, K>| named.take_next(Some(flight)).is_some();
         match self.flights.find(hash, behind) {
             Some(_) => (None, None),
             None => self.take_out(hash, flight, epoch),

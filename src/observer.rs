@@ -3,6 +3,7 @@
 //! Nothing here blocks. Figures of leaders are kept under the map's lock, which they take anyway;
 //! those of followers are atomic and counted one by one.
 
+use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use crate::sync::{Arc, Figure};
 ///
 /// Every method has a default that does nothing. They run on the thread that the event happens on,
 /// outside every lock, after the event has been counted: so they may ask the group for its
-/// [stats](crate::FlightGroup::stats), log, or call it with another key. One that blocks holds up the
-/// caller that it runs on, and whoever follows that one. A panic in one is caught and disturbs
+/// [stats](crate::FlightGroup::stats), log, or call it with another key. One that blocks holds up
+/// the caller that it runs on, and whoever follows that one. A panic in one is caught and disturbs
 /// nothing: also that of an assertion, so in a test write down what you see and look at it later.
+/// One that brings about the event that it is told of, again and again, never ends.
 ///
 /// Events of one flight come from several threads, in no fixed order: a follower may be told of
-/// before its leader is, and after the landing; and the next flight of a key may have begun, and even
-/// landed, when the landing of the one before is told.
+/// before its leader is, and after the landing; and the next flight of a key may have begun, and
+/// even landed, when the landing of the one before is told.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Landed, Observer};
@@ -64,35 +66,40 @@ pub trait Observer<K = String>: Send + Sync {
     }
 
     /// A caller was [refused](CallError::Deadlock), because its wait would never have ended. (The
-    /// [ticket](crate::Ticket) of the call that started the flight, too; but that call is counted as
-    /// one that led.)
+    /// [ticket](crate::Ticket) of the call that started the flight, too; but that call is counted
+    /// as one that led.)
     fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
         let _ = (key, deadlock);
     }
 }
 
-/// For one that somebody else looks at, too.
-impl<K, O: Observer<K> + ?Sized> Observer<K> for Arc<O> {
-    fn flight_began(&self, key: &K) {
-        (**self).flight_began(key);
-    }
+/// Pointers to an observer observe, too.
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<K, O: Observer<K> + ?Sized> Observer<K> for $pointer {
+            fn flight_began(&self, key: &K) {
+                (**self).flight_began(key);
+            }
 
-    fn caller_joined(&self, key: &K) {
-        (**self).caller_joined(key);
-    }
+            fn caller_joined(&self, key: &K) {
+                (**self).caller_joined(key);
+            }
 
-    fn flight_landed(&self, key: &K, landed: &Landed) {
-        (**self).flight_landed(key, landed);
-    }
+            fn flight_landed(&self, key: &K, landed: &Landed) {
+                (**self).flight_landed(key, landed);
+            }
 
-    fn caller_timed_out(&self, key: &K) {
-        (**self).caller_timed_out(key);
-    }
+            fn caller_timed_out(&self, key: &K) {
+                (**self).caller_timed_out(key);
+            }
 
-    fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
-        (**self).deadlock_refused(key, deadlock);
-    }
+            fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
+                (**self).deadlock_refused(key, deadlock);
+            }
+        }
+    )*};
 }
+forward!(&O, Box<O>, Arc<O>);
 
 /// What an [`Observer`] learns of a flight that has ended.
 ///
@@ -100,7 +107,8 @@ impl<K, O: Observer<K> + ?Sized> Observer<K> for Arc<O> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Landed {
-    /// From when the flight began until it was taken out of the group, in whole microseconds.
+    /// From when the flight began, or from its turn if it was queued, until its function had
+    /// returned, in whole microseconds.
     pub duration: Duration,
     /// How many callers followed it to the end.
     pub followers: usize,
@@ -115,6 +123,7 @@ pub struct Landed {
 /// assert_eq!(format!("{:?}", Ending::Panicked), "Panicked");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Ending {
     /// The function returned a value.
     Succeeded,
@@ -186,8 +195,15 @@ pub(crate) struct Reports {
     observer: Option<Arc<dyn Told>>,
 }
 
-/// Makes the [`Told`] of a key's flights.
-pub(crate) type Tell<K> = AssertUnwindSafe<Arc<dyn Fn(&Arc<K>) -> Arc<dyn Told> + Send + Sync>>;
+/// Makes the [`Told`] of a key's flights. Not a `dyn Fn(&Arc<K>)`, because that might hold a `K`,
+/// as far as the compiler knows, and no key could borrow from what is declared after its group.
+pub(crate) struct Tell<K> {
+    observer: AssertUnwindSafe<Erased>,
+    of_key: fn(&Erased, &Arc<K>) -> Arc<dyn Told>,
+}
+
+/// An observer whose type only [`Tell::of_key`] knows.
+type Erased = Arc<dyn Any + Send + Sync>;
 
 impl Reports {
     /// For a flight that is tested by itself.
@@ -200,7 +216,7 @@ impl Reports {
     pub(crate) fn new<K>(tally: &Arc<Tally>, tell: Option<&Tell<K>>, key: &Arc<K>) -> Self {
         Self {
             tally: Arc::clone(tally),
-            observer: tell.map(|tell| tell(key)),
+            observer: tell.map(|tell| (tell.of_key)(&tell.observer, key)),
         }
     }
 
@@ -212,8 +228,8 @@ impl Reports {
         self.tell(|observer| observer.joined());
     }
 
-    pub(crate) fn landed(&self, landed: impl FnOnce() -> Landed) {
-        self.tell(|observer| observer.landed(&landed()));
+    pub(crate) fn landed(&self, landed: &Landed) {
+        self.tell(|observer| observer.landed(landed));
     }
 
     /// Somebody waits, as long as `wait` takes.
@@ -297,10 +313,14 @@ where
     K: Send + Sync + 'static,
     O: Observer<K> + 'static,
 {
-    let observer = Arc::new(observer);
-    AssertUnwindSafe(Arc::new(move |key: &Arc<K>| {
-        let observer = AssertUnwindSafe(Arc::clone(&observer));
-        let key = AssertUnwindSafe(Arc::clone(key));
-        Arc::new(OfKey { observer, key }) as Arc<dyn Told>
-    }))
+    Tell {
+        observer: AssertUnwindSafe(Arc::new(observer)),
+        of_key: |observer, key| {
+            let observer = Arc::clone(observer).downcast::<O>();
+            Arc::new(OfKey {
+                observer: AssertUnwindSafe(observer.expect("it is the one above")),
+                key: AssertUnwindSafe(Arc::clone(key)),
+            })
+        },
+    }
 }

@@ -71,7 +71,8 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// Whoever leads is not bound by it: nothing interrupts a function. A follower that times out
     /// leaves; the flight goes on, nobody else is disturbed, and no second execution starts (G8).
     /// An outcome that is ready beats a deadline that has passed, so a timeout of zero asks "is
-    /// nobody at it, or are they done?". [`Duration::MAX`] never passes.
+    /// nobody at it, or are they done?". [`Duration::MAX`] never passes. A wait that
+    /// ends in this way is never [refused](crate#deadlocks).
     ///
     /// ```
     /// use shared_calls::{CallError, FlightGroup};
@@ -234,7 +235,7 @@ where
     /// # Errors
     ///
     /// Those of [`FlightGroup::call`], and [`CallError::TimedOut`]. With a timeout or a deadline
-    /// there is no [`CallError::Deadlock`].
+    /// that will pass there is no [`CallError::Deadlock`].
     ///
     /// # Panics
     ///

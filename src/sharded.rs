@@ -1,7 +1,7 @@
 //! Several groups behind one front, for very many threads on distinct keys.
 //!
-//! A key belongs to one of the groups, always the same; so whatever holds for a group holds for all of
-//! them together, key by key. Deadlocks are refused over all groups of a process in any case.
+//! A key belongs to one of the groups, always the same; so whatever holds for a group holds for all
+//! of them together, key by key. Deadlocks are refused over all groups of a process in any case.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
@@ -17,10 +17,11 @@ use crate::sync::Arc;
 
 /// A [`FlightGroup`] with several locks in place of one.
 ///
-/// Take a plain group first. Its lock is held for well under a microsecond, twice or three times for
-/// each call that leads, so it takes many threads that do little else before they queue up for it;
-/// and calls that share one key meet in one group in any case. What this costs: a second hash of each
-/// key, and each group keeps its own spare entries (4 keys each, and the memory of its map).
+/// Take a plain group first. Its lock is held for well under a microsecond, twice or three times
+/// for each call that leads, so it takes many threads that do little else before they queue up for
+/// it; and calls that share one key meet in one group in any case. What this costs: a second hash
+/// of each key, and each group keeps its own spare entries (4 keys each, and the memory of its
+/// map).
 ///
 /// All guarantees are those of [`FlightGroup`]. For what is not repeated here, ask
 /// [the key's own group](Self::group_of): `calls.group_of("k").request("k")`.
@@ -50,8 +51,9 @@ impl<V, E, K> ShardedGroup<V, E, K> {
 }
 
 impl<V, E, K, S> ShardedGroup<V, E, K, S> {
-    /// So many groups, rounded up to a power of two, each made by `make`: with a hasher, an observer,
-    /// or [without ages](crate::Builder::without_ages). `hasher` says to which group a key belongs.
+    /// So many groups, rounded up to a power of two, each made by `make`: with a hasher, an
+    /// observer, or [without ages](crate::Builder::without_ages). `hasher` says to which group a
+    /// key belongs.
     ///
     /// # Panics
     ///

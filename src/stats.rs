@@ -1,5 +1,6 @@
 //! Sight: what a group has counted, and what is in flight.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::thread::Thread;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::threads;
 /// before it returns. So the sum is exact when the group is quiet; while calls are on their way,
 /// the figures are not all of the same instant. A [`Follower`](crate::Follower) or a
 /// [`Ticket`](crate::Ticket) counts when it first gives its outcome; one that is dropped before is
-/// not counted. (A caller that was queued and has missed its flight is counted at once.) (On machines with 32 bits the figures of followers begin anew at 2³².)
+/// not counted. (A caller that was queued and has missed its flight is counted at once.) (On
+/// machines with 32 bits the figures of followers begin anew at 2³².)
 ///
 /// ```
 /// let group = shared_calls::FlightGroup::<u32, &str>::new();
@@ -140,8 +142,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `Clone` of a key panics, or `Drop` of a key or a value, where this happens to be the last to
-    /// let go of a flight that has ended meanwhile.
+    /// If `Clone` of a key panics, or `Drop` of a key or a value, where this happens to be the last
+    /// to let go of a flight that has ended meanwhile.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, ()>::new();
@@ -160,9 +162,9 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     {
         let seen = self.look();
         let awaited = deadlock::awaited_by(seen.iter().map(|seen| seen.flight.id()));
-        let key_of = |id| seen.iter().find(|seen| seen.flight.id() == id);
-        let waits_for = |id| match key_of(id) {
-            Some(flight) => WaitsFor::Key(K::clone(&flight.key)),
+        let by_id: HashMap<_, _> = seen.iter().map(|s| (s.flight.id(), &s.key)).collect();
+        let waits_for = |id| match by_id.get(&id) {
+            Some(key) => WaitsFor::Key(K::clone(key)),
             None => WaitsFor::Elsewhere,
         };
         let in_flight = seen.iter().zip(awaited).map(|(flight, awaited)| InFlight {

@@ -159,7 +159,9 @@ impl fmt::Debug for Job {
 pub struct Ticket<V, E>(Seat<V, E>);
 
 impl<V: Clone, E> Ticket<V, E> {
-    /// Blocks until the flight has landed and gives its outcome, however it ended (G4).
+    /// Blocks until the flight has landed and gives its outcome, however it ended (G4); or it is
+    /// refused, with [`Deadlock`](crate::CallError::Deadlock), if that would
+    /// [never end](crate#deadlocks) (G9): inside a function that the job waits for.
     ///
     /// # Panics
     ///
@@ -172,7 +174,8 @@ impl<V: Clone, E> Ticket<V, E> {
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
-    /// ticket is good for another try.
+    /// ticket is good for another try. ([`Duration::MAX`] never passes: to wait that long may be
+    /// refused.)
     ///
     /// # Panics
     ///

@@ -101,7 +101,7 @@ assert_lacks! {
     CallError<Guard>: Send, Sync;
     // Any thread may drop a key, and any may look at it while another one does.
     FlightGroup<(), (), Rc<str>>: Send, Sync;
-    FlightGroup<(), (), Cell<u8>>: Sync;
+    FlightGroup<(), (), Cell<u8>>: Send, Sync;
     // So is it copied for whoever looks.
     InFlight<Rc<str>>: Send, Sync;
     // Any thread uses the hasher.

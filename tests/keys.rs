@@ -135,3 +135,12 @@ fn keys_that_collide_stay_apart() {
     }
     assert_quiet(&group);
 }
+
+/// As in a `HashMap`: that this compiles is the test.
+#[test]
+fn a_key_may_borrow_from_what_is_declared_after_its_group() {
+    let group;
+    let name = String::from("k");
+    group = FlightGroup::<u32, (), &str>::new();
+    assert_eq!(group.call(&name.as_str(), || Ok(1)).unwrap(), 1);
+}

@@ -93,6 +93,7 @@ pub fn name(ending: Ending) -> &'static str {
         Ending::Failed => "failed",
         Ending::Panicked => "panicked",
         Ending::Abandoned => "abandoned",
+        _ => "otherwise",
     }
 }
 

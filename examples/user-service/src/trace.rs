@@ -50,7 +50,7 @@ impl Observer for Trace {
             Ending::Succeeded | Ending::Failed => {
                 debug!(key, ending = how, ?duration, followers, "flight landed");
             }
-            Ending::Panicked | Ending::Abandoned => {
+            _ => {
                 warn!(key, ending = how, ?duration, followers, "flight landed");
             }
         }
