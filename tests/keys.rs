@@ -138,6 +138,7 @@ fn keys_that_collide_stay_apart() {
 
 /// As in a `HashMap`: that this compiles is the test.
 #[test]
+#[allow(clippy::needless_late_init)]
 fn a_key_may_borrow_from_what_is_declared_after_its_group() {
     let group;
     let name = String::from("k");

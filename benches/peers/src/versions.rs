@@ -3,6 +3,9 @@
 /// No lock file is committed, so a figure means little without the version that cargo chose.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
+/// And which compiler.
+pub const COMPILER: &str = env!("COMPILER");
+
 pub fn of(package: &str) -> &'static str {
     let name = format!("name = \"{package}\"");
     LOCK.lines()

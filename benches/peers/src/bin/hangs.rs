@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peers::guard::{self, Guarded};
-use peers::{all, Peer};
+use peers::{all, Peer, Value, SHARED_CALLS};
 
 type Probe = (&'static str, fn(&dyn Peer));
 
@@ -62,7 +62,7 @@ fn table() -> io::Result<ExitCode> {
         for ((probe, _), verdict) in PROBES.iter().zip(&verdicts) {
             let remark = |remark| format!("{}, {probe}: {remark}", peer.name());
             remarks.extend(verdict.remarks.iter().map(remark));
-            well &= peer.name() != "shared-calls" || !verdict.hangs;
+            well &= peer.name() != SHARED_CALLS || !verdict.hangs;
         }
         let [own, others] = verdicts.map(|verdict| verdict.words);
         rows.push([peer.name(), peer.version(), &own, &others].map(str::to_owned));
@@ -208,7 +208,7 @@ impl Asker {
                 self.begun.store(true, Ordering::SeqCst);
                 inside();
                 self.running.store(false, Ordering::SeqCst);
-                Ok(1)
+                Ok(Value(1))
             })
         }));
         match called {
@@ -225,7 +225,7 @@ impl Asker {
         let asked = panic::catch_unwind(AssertUnwindSafe(|| {
             peer.call(other.name, &mut || {
                 twice = other.running.load(Ordering::SeqCst);
-                Ok(2)
+                Ok(Value(2))
             })
         }));
         self.says(&match asked {
