@@ -102,7 +102,7 @@ fn one_of_two_gives_up_on_an_old_flight() {
     Model {
         preemptions: None,
         must_reach: &["both led", "one followed"],
-        executions: &[53],
+        executions: &[68],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

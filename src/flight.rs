@@ -39,9 +39,9 @@ pub(crate) struct Flight<V, E> {
     /// is queued behind; so it cannot rise once the flight is unlinked. Lowered by whoever leaves,
     /// or leads after all.
     followers: AtomicUsize,
-    /// When the flight came into the map, by the group's clock. Written under the map's lock; read
-    /// under it, and by the leader.
-    began: AtomicUsize,
+    /// When the flight began, by the group's clock, or [`JUST_NOW`]. Set by the leader, who does not
+    /// read the clock under the map's lock; or, if it was queued, under that lock when its turn came.
+    began: Figure,
     /// The number of the thread that runs the function; 0 for none. Set by that thread.
     thread: Figure,
     /// If the flight was made without a leader: its place behind the one that was there. If not,
@@ -54,6 +54,9 @@ pub(crate) struct Flight<V, E> {
     has_next: AtomicBool,
     phase: Latch<Phase<V, E>>,
 }
+
+/// For a flight whose leader has not looked at the clock yet.
+const JUST_NOW: usize = usize::MAX;
 
 enum Phase<V, E> {
     /// Made so under the map's lock.
@@ -76,7 +79,7 @@ impl<V, E> Flight<V, E> {
         Self {
             closed: AtomicBool::new(false),
             followers: AtomicUsize::new(0),
-            began: AtomicUsize::new(0),
+            began: Figure::new(),
             thread: Figure::new(),
             place,
             reports,
@@ -88,20 +91,31 @@ impl<V, E> Flight<V, E> {
 
     /// The flight comes into the map: a new one, or one that never had to land and is used again.
     /// To be called under the map's lock.
-    pub(crate) fn begin(&self, now: usize) {
+    pub(crate) fn begin(&self) {
         self.closed.store(false, Ordering::Relaxed);
-        self.began.store(now, Ordering::Relaxed);
+        self.began.set(JUST_NOW);
         self.thread.set(0);
         if let Some(place) = &self.place {
             place.move_up();
         }
     }
 
+    /// From when the age counts.
+    pub(crate) fn begin_at(&self, now: usize) {
+        if self.began.get() == JUST_NOW {
+            self.began.set(now);
+        }
+    }
+
     /// How long ago the flight began.
     pub(crate) fn age(&self, now: usize) -> Duration {
+        let began = self.began.get();
+        if began == JUST_NOW {
+            return Duration::ZERO;
+        }
         // Signed: a caller that read the clock and then had to wait for the map's lock may find a
         // flight that is younger than itself.
-        let micros = now.wrapping_sub(self.began.load(Ordering::Relaxed)) as isize;
+        let micros = now.wrapping_sub(began) as isize;
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
@@ -546,7 +560,9 @@ mod tests {
     #[test]
     fn a_flight_may_be_younger_than_who_asks() {
         let flight = Flight::<(), ()>::running(Reports::to_nobody());
-        flight.begin(100);
+        flight.begin();
+        assert_eq!(flight.age(100), Duration::ZERO);
+        flight.begin_at(100);
         assert_eq!(flight.age(150), Duration::from_micros(50));
         assert_eq!(flight.age(99), Duration::ZERO);
         assert_eq!(flight.age(usize::MAX / 2 + 102), Duration::ZERO);

@@ -278,7 +278,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let hash = self.hasher.hash_one(key);
         let mut made = None;
         let (flight, part) = loop {
-            let now = self.epoch.now();
+            let now = wish.max_age.map_or(0, |_| self.epoch.now());
             let mut map = self.map.lock();
             if let Some(found) = map.enter(hash, key, &mut made, wish, now) {
                 break found;
@@ -289,6 +289,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             made = Some(Spare::for_key(hash, key, spare, reports));
         };
         if part == Part::Leads {
+            flight.begin_at(self.epoch.now());
             flight.vacate(); // Should it have been queued: those who wait for it follow now.
         } else {
             flight.reports().joined();

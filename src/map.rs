@@ -136,7 +136,7 @@ impl<V, E, K> Map<V, E, K> {
             *made = self.spares.pop();
         }
         let Spare { entry, flight, .. } = made.take()?;
-        flight.begin(now);
+        flight.begin();
         self.flights.insert(hash, entry.0, entry.1);
         Some((flight, Part::Leads))
     }
@@ -155,7 +155,8 @@ impl<V, E, K> Map<V, E, K> {
             .remove(hash, |named| Arc::ptr_eq(named, flight));
         match (entry, flight.take_next(None)) {
             (Some((key, _)), Some(next)) => {
-                next.begin(epoch.now());
+                next.begin();
+                next.begin_at(epoch.now());
                 self.flights.insert(hash, key, Arc::clone(&next));
                 (None, Some(next))
             }
@@ -242,7 +243,7 @@ pub(crate) fn meet<V, E>(
             }
             None => Arc::new(Flight::running(named.reports().clone())),
         };
-        named.begin(now);
+        named.begin();
         return (Arc::clone(named), Part::Leads);
     }
     let (flight, part) = if wish.next_flight {
