@@ -297,19 +297,23 @@ pub(crate) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "uses a flight again that has followers",
-        edits: &[(
-            "group.rs",
-            "            entry => (Some(flight).filter(|_| !alone), entry),",
-            r#"            Some(entry) if duty.reuse => {
-                map.keep(Spare {
-                    hash: duty.hash,
+        edits: &[
+            (
+                "group.rs",
+                "        let flight = if alone && duty.reuse && !flight.was_queued() {",
+                r#"        if !alone && duty.reuse && !flight.was_queued() {
+            if let Ok(entry) = map.rest(duty.hash, Arc::clone(&flight)) {
+                return Unlinked {
+                    followers,
+                    to_land: Some(flight),
+                    next: None,
                     entry,
-                    flight: Arc::clone(&flight),
-                });
-                (Some(flight).filter(|_| !alone), None)
+                };
             }
-            entry => (Some(flight).filter(|_| !alone), entry),"#,
-        )],
+        }
+        let flight = if alone && duty.reuse && !flight.was_queued() {"#,
+            ),
+        ],
         caught_by: &["model_costs::a_quiet_group_keeps_no_value"],
     },
     Bug {
@@ -494,8 +498,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "uses a flight again that was queued",
         edits: &[(
             "group.rs",
-            "        let reuse = duty.reuse && !flight.was_queued();",
-            "        let reuse = duty.reuse;",
+            "        let flight = if alone && duty.reuse && !flight.was_queued() {",
+            "        let flight = if alone && duty.reuse {",
         )],
         caught_by: &["model_next::one_caller_of_the_next_flight"],
     },
@@ -610,5 +614,23 @@ pub(crate) const BUGS: &[Bug] = &[
             "model_deadlock::a_ring_of_two",
             "model_deadlock::a_ring_through_a_job",
         ],
+    },
+    Bug {
+        name: "lets two callers begin a resting flight",
+        edits: &[(
+            "map.rs",
+            "            let Resting { flight, .. } = self.resting.take()?;",
+            "            let flight = Arc::clone(&self.resting.as_ref()?.flight);",
+        )],
+        caught_by: &["model_order::a_later_call_gets_a_later_run", "model_sharing::two_callers"],
+    },
+    Bug {
+        name: "lets a flight rest that another is queued behind",
+        edits: &[(
+            "map.rs",
+            "        if flight.has_next() || ",
+            "        if ",
+        )],
+        caught_by: &["model_next::one_caller_of_the_next_flight"],
     },
 ];

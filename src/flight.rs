@@ -146,7 +146,7 @@ impl<V, E> Flight<V, E> {
 
     /// How many callers are queued behind this flight. To be called under the map's lock.
     pub(crate) fn queued(&self) -> usize {
-        if !self.has_next.load(Ordering::Relaxed) {
+        if !self.has_next() {
             return 0;
         }
         self.next.lock().as_ref().map_or(0, |next| next.followers())
@@ -168,7 +168,7 @@ impl<V, E> Flight<V, E> {
     /// Parts with the flight queued behind this one, if it is, where given, that one. To be called
     /// under the map's lock.
     pub(crate) fn take_next(&self, only: Option<&Arc<Self>>) -> Option<Arc<Self>> {
-        if !self.has_next.load(Ordering::Relaxed) {
+        if !self.has_next() {
             return None;
         }
         let mut next = self.next.lock();
@@ -179,6 +179,11 @@ impl<V, E> Flight<V, E> {
         }
         self.has_next.store(false, Ordering::Relaxed);
         next.take()
+    }
+
+    /// Whether a flight is queued behind this one. To be called under the map's lock.
+    pub(crate) fn has_next(&self) -> bool {
+        self.has_next.load(Ordering::Relaxed)
     }
 
     /// Whether the function has returned.

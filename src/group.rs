@@ -6,7 +6,9 @@
 //! land afterwards**:
 //!
 //! 1. close the flight, the instant the function has returned: nobody joins any more;
-//! 2. under the map's lock, take it out of the map, if it is still the one there;
+//! 2. under the map's lock, take it out of the map, if it is still the one there (the last that
+//!    nobody followed stays, closed, which is as good as gone, for its key's next call to begin
+//!    again);
 //! 3. publish the outcome and wake the followers.
 //!
 //! *Why in this order.* Whoever learns the outcome learns it after step 2, so a call that it makes
@@ -286,7 +288,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             let spare = map.spare();
             drop(map);
             let reports = |key: &_| Reports::new(&self.tally, self.tell.as_ref(), key);
-            made = Some(Spare::for_key(hash, key, spare, reports));
+            made = Some(Spare::for_key(key, spare, reports));
         };
         if part == Part::Leads {
             flight.begin_at(self.epoch.now());
@@ -429,25 +431,28 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ) -> Unlinked<V, E, K> {
         let mut map = self.map.lock();
         map.endings.count(ending);
-        let (entry, next) = map.take_out(duty.hash, &flight, self.epoch);
+        // Final: nobody joins a closed flight.
         let followers = flight.followers();
         let alone = followers == 0 && !duty.has_ticket;
-        let reuse = duty.reuse && !flight.was_queued();
-        let (to_land, entry) = match entry {
-            Some(entry) if alone && reuse => {
-                let hash = duty.hash;
-                let refused = map.keep(Spare {
-                    hash,
-                    entry,
-                    flight,
-                });
-                (None, refused.map(|spare| spare.entry))
+        let flight = if alone && duty.reuse && !flight.was_queued() {
+            match map.rest(duty.hash, flight) {
+                Ok(entry) => {
+                    return Unlinked {
+                        followers,
+                        to_land: None,
+                        next: None,
+                        entry,
+                    }
+                }
+                Err(flight) => flight,
             }
-            entry => (Some(flight).filter(|_| !alone), entry),
+        } else {
+            flight
         };
+        let (entry, next) = map.take_out(duty.hash, &flight, self.epoch);
         Unlinked {
             followers,
-            to_land,
+            to_land: Some(flight).filter(|_| !alone),
             next,
             entry,
         }

@@ -10,16 +10,21 @@ use crate::keys::KeyMap;
 use crate::observer::{Endings, Reports};
 use crate::sync::{Arc, Epoch};
 
-/// How many entries a group keeps for reuse, so that a lone call allocates nothing.
-const SPARES: usize = 4;
+/// How many entries a group keeps for reuse, besides the one that rests, so that a lone call
+/// allocates nothing.
+const SPARES: usize = 3;
 
 pub(crate) struct Map<V, E, K> {
     /// The flights in progress. An entry is put in by a leader, put in another's place by a leader
     /// that found it closed or too old, and taken out, or replaced by the flight that is queued
     /// behind, by the leader whose flight it is.
     flights: KeyMap<K, Arc<Flight<V, E>>>,
-    /// Entries of flights that ended without a follower, at most [`SPARES`]. No flight in here has
-    /// ever held a value.
+    /// The last flight that ended without a follower. Its entry is still in `flights`; but it is
+    /// closed, nobody joins it, and it counts for nothing. To take it out, only to put it back for
+    /// the next call on the same key, would cost a lone call a tenth more.
+    resting: Option<Resting<V, E>>,
+    /// Entries of others that ended so before, at most [`SPARES`]. No flight in here has ever held
+    /// a value.
     spares: Vec<Spare<V, E, K>>,
     /// How flights have ended.
     pub(crate) endings: Endings,
@@ -33,11 +38,20 @@ pub(crate) type Taken<V, E, K> = (Option<Entry<V, E, K>>, Option<Arc<Flight<V, E
 
 /// An entry to put into the map.
 pub(crate) struct Spare<V, E, K> {
-    pub(crate) hash: u64,
-    pub(crate) entry: Entry<V, E, K>,
+    entry: Entry<V, E, K>,
     /// Its leader's handle on the flight: to clone and drop one for each flight would cost as much
     /// as a lock.
-    pub(crate) flight: Arc<Flight<V, E>>,
+    flight: Arc<Flight<V, E>>,
+}
+
+/// What letting a flight rest leaves to drop; or the flight, which can't.
+pub(crate) type Rested<V, E, K> = Result<Option<Entry<V, E, K>>, Arc<Flight<V, E>>>;
+
+/// A flight that is to begin again.
+struct Resting<V, E> {
+    hash: u64,
+    /// Its leader's handle.
+    flight: Arc<Flight<V, E>>,
 }
 
 /// What is to be seen of a flight in progress.
@@ -74,6 +88,7 @@ impl<V, E, K> Map<V, E, K> {
     pub(crate) fn new() -> Self {
         Self {
             flights: KeyMap::new(),
+            resting: None,
             spares: Vec::new(),
             endings: Endings::default(),
         }
@@ -90,13 +105,14 @@ impl<V, E, K> Map<V, E, K> {
             age: flight.age(now),
         };
         let mut all = Vec::with_capacity(self.len());
-        all.extend(self.flights.iter().map(seen));
+        let in_flight = |(_, flight): &&Entry<V, E, K>| !is_resting(&self.resting, flight);
+        all.extend(self.flights.iter().filter(in_flight).map(seen));
         all
     }
 
     /// How many keys are in flight.
     pub(crate) fn len(&self) -> usize {
-        self.flights.len()
+        self.flights.len() - usize::from(self.resting.is_some())
     }
 
     /// The flight in progress for the key.
@@ -110,9 +126,8 @@ impl<V, E, K> Map<V, E, K> {
             .map(|named| Arc::clone(named))
     }
 
-    /// Finds the key's flight and [meets](meet) it, or puts one there to lead: that of `made`, or
-    /// the last that landed if it was for this very key. `None`: there is neither, and an entry has
-    /// to be made outside the lock.
+    /// Finds the key's flight and [meets](meet) it, or leads it if it rests, or puts that of `made`
+    /// there to lead. `None`: there is neither, and an entry has to be made outside the lock.
     pub(crate) fn enter<Q>(
         &mut self,
         hash: u64,
@@ -126,16 +141,14 @@ impl<V, E, K> Map<V, E, K> {
         Q: Eq + ?Sized,
     {
         if let Some(named) = self.flights.get_mut(hash, key) {
-            return Some(meet(named, wish, now));
+            if !is_resting(&self.resting, named) {
+                return Some(meet(named, wish, now));
+            }
+            let Resting { flight, .. } = self.resting.take()?;
+            flight.begin();
+            return Some((flight, Part::Leads));
         }
-        let is_for_key = |last: &Spare<V, E, K>| {
-            let (last_key, _) = &last.entry;
-            last.hash == hash && (**last_key).borrow() == key
-        };
-        if made.is_none() && self.spares.last().is_some_and(is_for_key) {
-            *made = self.spares.pop();
-        }
-        let Spare { entry, flight, .. } = made.take()?;
+        let Spare { entry, flight } = made.take()?;
         flight.begin();
         self.flights.insert(hash, entry.0, entry.1);
         Some((flight, Part::Leads))
@@ -180,23 +193,48 @@ impl<V, E, K> Map<V, E, K> {
 
     /// An entry to write over, if there is one.
     pub(crate) fn spare(&mut self) -> Option<Spare<V, E, K>> {
-        self.spares.pop()
+        let resting = self.resting.take();
+        resting
+            .and_then(|resting| self.take_spare(resting))
+            .or_else(|| self.spares.pop())
     }
 
-    /// Keeps an entry for reuse, or gives it back.
-    pub(crate) fn keep(&mut self, spare: Spare<V, E, K>) -> Option<Spare<V, E, K>> {
-        if self.spares.len() == SPARES {
-            return Some(spare);
-        }
-        self.spares.push(spare);
-        None
+    fn take_spare(&mut self, resting: Resting<V, E>) -> Option<Spare<V, E, K>> {
+        let Resting { hash, flight } = resting;
+        let entry = self
+            .flights
+            .remove(hash, |named| Arc::ptr_eq(named, &flight))?;
+        Some(Spare { entry, flight })
     }
+
+    /// Lets a flight rest that has ended without a follower, if the map names it and nobody waits
+    /// for the next one; or gives it back. The entry of the one that rested before becomes a spare, or
+    /// is handed back, to be dropped outside the lock.
+    pub(crate) fn rest(&mut self, hash: u64, flight: Arc<Flight<V, E>>) -> Rested<V, E, K> {
+        let named = |(_, named): &Entry<V, E, K>| Arc::ptr_eq(named, &flight);
+        if flight.has_next() || self.flights.find(hash, named).is_none() {
+            return Err(flight);
+        }
+        let before = self.resting.replace(Resting { hash, flight });
+        let spare = before.and_then(|resting| self.take_spare(resting));
+        Ok(spare.and_then(|spare| {
+            if self.spares.len() == SPARES {
+                return Some(spare.entry);
+            }
+            self.spares.push(spare);
+            None
+        }))
+    }
+}
+
+fn is_resting<V, E>(resting: &Option<Resting<V, E>>, flight: &Arc<Flight<V, E>>) -> bool {
+    let is_it = |resting: &Resting<V, E>| Arc::ptr_eq(&resting.flight, flight);
+    resting.as_ref().is_some_and(is_it)
 }
 
 impl<V, E, K> Spare<V, E, K> {
     /// Makes an entry for this key, of an old one if there is one. To be called outside the lock.
     pub(crate) fn for_key<Q>(
-        hash: u64,
         key: &Q,
         old: Option<Self>,
         reports: impl FnOnce(&Arc<K>) -> Reports,
@@ -208,17 +246,13 @@ impl<V, E, K> Spare<V, E, K> {
             // Unless somebody is looking at it.
             if let Some(old_key) = Arc::get_mut(&mut spare.entry.0) {
                 key.clone_into(old_key);
-                return Self { hash, ..spare };
+                return spare;
             }
         }
         let key = Arc::new(key.to_owned());
         let flight = Arc::new(Flight::running(reports(&key)));
         let entry = (key, Arc::clone(&flight));
-        Self {
-            hash,
-            entry,
-            flight,
-        }
+        Self { entry, flight }
     }
 }
 
