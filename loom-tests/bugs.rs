@@ -65,12 +65,17 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "wakes nobody",
         edits: &[(
             "latch.rs",
-            r#"        self.changed.notify_all();
+            r#"        if crowd {
+            self.changed.notify_one();
+        } else {
+            self.changed.notify_all();
+        }
 "#,
             "",
         )],
         caught_by: &[
             "model_latch::every_waiter_wakes",
+            "model_latch::every_waiter_of_a_crowd_wakes",
             "model_sharing::two_callers",
         ],
     },
@@ -78,25 +83,59 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "wakes one of its followers",
         edits: &[(
             "latch.rs",
-            "self.changed.notify_all()",
-            "self.changed.notify_one()",
+            r#"        } else {
+            self.changed.notify_all();"#,
+            r#"        } else {
+            self.changed.notify_one();"#,
+        )],
+        caught_by: &["model_latch::every_waiter_wakes"],
+    },
+    Bug {
+        name: "wakes one of a crowd, who tells nobody",
+        edits: &[(
+            "latch.rs",
+            r#"                self.changed.notify_all();
+                inner"#,
+            "                inner",
         )],
         caught_by: &[
-            "model_latch::every_waiter_wakes",
+            "model_latch::every_waiter_of_a_crowd_wakes",
             "model_sharing::a_leader_and_two_callers",
         ],
+    },
+    Bug {
+        name: "tells the others only what it waited for itself",
+        edits: &[(
+            "latch.rs",
+            "            if inner.others_sleep {",
+            "            if inner.others_sleep && look(&mut inner.state).is_some() {",
+        )],
+        caught_by: &["model_latch::a_crowd_may_wait_for_different_things"],
+    },
+    Bug {
+        name: "leaves word for a crowd after unlocking",
+        edits: &[(
+            "latch.rs",
+            r#"        inner.others_sleep = crowd;
+        // Notified after unlocking: a waiter that woke under the lock would only block on it.
+        drop(inner);"#,
+            r#"        drop(inner);
+        self.inner.lock().others_sleep = crowd;"#,
+        )],
+        caught_by: &["model_latch::every_waiter_of_a_crowd_wakes"],
     },
     Bug {
         name: "wakes before the value is there",
         edits: &[(
             "latch.rs",
-            r#"        self.with(change);
-        // Notified after unlocking: a waiter that woke under the lock would only block on it.
-        self.changed.notify_all();
-"#,
+            r#"        let mut inner = self.inner.lock();
+        change"#,
             r#"        self.changed.notify_all();
-        self.with(change);
-"#,
+        if !crowd {
+            return self.with(change);
+        }
+        let mut inner = self.inner.lock();
+        change"#,
         )],
         caught_by: &["model_latch::every_waiter_wakes"],
     },
@@ -104,9 +143,9 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "looks, unlocks, and then waits",
         edits: &[(
             "latch.rs",
-            "            state = self.changed.wait(state, deadline);",
-            r#"            drop(state);
-            state = self.changed.wait(self.state.lock(), deadline);"#,
+            "            inner = self.changed.wait(inner, deadline);",
+            r#"            drop(inner);
+            inner = self.changed.wait(self.inner.lock(), deadline);"#,
         )],
         caught_by: &[
             "model_latch::every_waiter_wakes",
@@ -117,10 +156,12 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "`if` for `while` at the wait",
         edits: &[(
             "latch.rs",
-            r#"            state = self.changed.wait(state, deadline);
+            r#"            inner = self.changed.wait(inner, deadline);
 "#,
-            r#"            state = self.changed.wait(state, deadline);
-            return look(&mut state);
+            r#"            inner = self.changed.wait(inner, deadline);
+            if !inner.others_sleep {
+                return look(&mut inner.state);
+            }
 "#,
         )],
         caught_by: &[
@@ -132,12 +173,12 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "starts the deadline again at each wake-up",
         edits: &[(
             "latch.rs",
-            "            state = self.changed.wait(state, deadline);",
+            "            inner = self.changed.wait(inner, deadline);",
             r#"            let again = match deadline {
                 Deadline::Never => deadline,
                 _ => Deadline::after(std::time::Duration::from_secs(1)),
             };
-            state = self.changed.wait(state, again);"#,
+            inner = self.changed.wait(inner, again);"#,
         )],
         caught_by: &[
             "model_latch::a_waiter_may_time_out",
@@ -148,12 +189,12 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "lets a passed deadline beat an outcome",
         edits: &[(
             "latch.rs",
-            r#"            let found = look(&mut state);
+            r#"            let found = look(&mut inner.state);
             if found.is_some() || deadline.has_passed() {"#,
             r#"            let found = if deadline.has_passed() {
                 None
             } else {
-                look(&mut state)
+                look(&mut inner.state)
             };
             if found.is_some() || deadline.has_passed() {"#,
         )],

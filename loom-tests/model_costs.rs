@@ -23,7 +23,7 @@ fn a_function_holds_no_lock() {
             let (group, other_done) = (Arc::clone(&group), Arc::clone(&other_done));
             move || {
                 assert_eq!(group.call("other", || Ok(2)).unwrap(), 2);
-                other_done.change(|done| *done = true);
+                other_done.change(1, |done| *done = true);
             }
         });
         let value = group.call("key", || {

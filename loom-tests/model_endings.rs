@@ -94,7 +94,7 @@ fn a_panic_reaches_two_followers() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[36_226],
+        executions: &[42_009],
     }
     .explore(|reached| ends_badly(reached, 2, panics, is_the_panic));
 }
@@ -104,7 +104,7 @@ fn an_abandoned_flight_wakes_its_followers() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[36_226, 82_250],
+        executions: &[42_009, 139_999],
     }
     .explore(|reached| {
         ends_badly(
@@ -121,7 +121,7 @@ fn an_error_reaches_the_followers() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[36_226, 82_250],
+        executions: &[42_009, 139_999],
     }
     .explore(|reached| {
         let fails = |first: Joined<'_, u32, &'static str>| match first {
@@ -141,7 +141,7 @@ fn one_leaves_while_another_boards() {
     Model {
         preemptions: None,
         must_reach: &["stayed", "led"],
-        executions: &[30_871],
+        executions: &[32_861],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

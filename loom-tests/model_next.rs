@@ -80,7 +80,7 @@ fn one_caller_of_the_next_flight() {
     Model {
         preemptions: None,
         must_reach: &["one"],
-        executions: &[32, 47, 67],
+        executions: &[36, 54, 78],
     }
     .explore(|reached| callers_of_the_next(1, reached));
 }
@@ -90,7 +90,7 @@ fn two_callers_of_the_next_flight() {
     Model {
         preemptions: Some(3),
         must_reach: &["shared", "one after the other"],
-        executions: &[3_259],
+        executions: &[3_191],
     }
     .explore(|reached| callers_of_the_next(2, reached));
 }
@@ -102,7 +102,7 @@ fn queued_callers_share() {
     Model {
         preemptions: Some(2),
         must_reach: &["two runs", "three runs"],
-        executions: &[709],
+        executions: &[716],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -139,7 +139,7 @@ fn the_last_in_the_queue_times_out() {
     Model {
         preemptions: None,
         must_reach: &["timed out", "led"],
-        executions: &[107, 152],
+        executions: &[440, 675],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -171,7 +171,7 @@ fn one_of_two_in_the_queue_times_out() {
     Model {
         preemptions: Some(3),
         must_reach: &["timed out", "served"],
-        executions: &[2_630],
+        executions: &[2_908],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -236,7 +236,7 @@ fn a_queued_caller_wakes_when_another_begins() {
     Model {
         preemptions: None,
         must_reach: &["woke", "came later"],
-        executions: &[84],
+        executions: &[96],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -277,7 +277,7 @@ fn a_willing_follower_takes_over() {
     Model {
         preemptions: None,
         must_reach: &["gave up", "missed it", "was willing"],
-        executions: &[219_703],
+        executions: &[225_486],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -98,7 +98,7 @@ fn a_leader_and_two_callers() {
     Model {
         preemptions: None,
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[36_226],
+        executions: &[42_009],
     }
     .explore(|reached| callers_of_one_key(3, true, reached));
 }
@@ -108,7 +108,7 @@ fn three_callers() {
     Model {
         preemptions: None,
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[1_807_305],
+        executions: &[2_330_385],
     }
     .explore(|reached| callers_of_one_key(3, false, reached));
 }
@@ -118,7 +118,7 @@ fn four_callers_bounded() {
     Model {
         preemptions: Some(3),
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[140_480],
+        executions: &[114_843],
     }
     .explore(|reached| callers_of_one_key(4, false, reached));
 }
@@ -128,7 +128,7 @@ fn a_leader_and_four_callers_bounded() {
     Model {
         preemptions: Some(2),
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[87_716],
+        executions: &[74_060],
     }
     .explore(|reached| callers_of_one_key(5, true, reached));
 }

@@ -19,7 +19,7 @@ fn a_follower_times_out() {
     Model {
         preemptions: None,
         must_reach: &["led", "followed", "timed out"],
-        executions: &[833, 1_442],
+        executions: &[1_463, 3_332],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

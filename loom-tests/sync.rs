@@ -182,11 +182,14 @@ impl Condvar {
         self.inner.notify_all();
     }
 
-    /// Not used by the sources, but by a seeded bug.
     pub(crate) fn notify_one(&self) {
+        NOTIFIED.set(NOTIFIED.get() + 1);
         self.inner.notify_one();
     }
 }
+
+/// Small, that models of a few threads have a crowd.
+pub(crate) const CROWD: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deadline {

@@ -243,7 +243,7 @@ impl<V, E> Flight<V, E> {
         if !self.was_queued() {
             return;
         }
-        self.phase.change(|phase| {
+        self.phase.change(self.followers(), |phase| {
             if let Phase::Queued = phase {
                 *phase = Phase::Vacant;
             }
@@ -253,7 +253,7 @@ impl<V, E> Flight<V, E> {
     /// Publishes the outcome and wakes the followers. To be called by the leader, once, and only
     /// after the map has ceased to name the flight (G2).
     pub(crate) fn land(&self, outcome: Arc<Outcome<V, E>>) {
-        self.phase.change(|phase| {
+        self.phase.change(outcome.followers, |phase| {
             debug_assert!(matches!(phase, Phase::Running), "a flight lands once");
             *phase = Phase::Landed(outcome);
         });

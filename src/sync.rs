@@ -74,10 +74,17 @@ impl Condvar {
         }
     }
 
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
     }
 }
+
+/// So many waiters are not woken by who has something else to do.
+pub(crate) const CROWD: usize = 16;
 
 /// Until when to wait. The one place, with [`Epoch`], where time comes in.
 #[derive(Clone, Copy, Debug)]
