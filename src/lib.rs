@@ -142,8 +142,9 @@
 //! were made under the lock, where a slow or panicking `Clone` would be everybody's problem.) It
 //! reads the clock once, for [`max_age`](Request::max_age) and for who looks
 //! ([unless](Builder::without_ages) told not to). A follower takes the map's lock once, or twice if
-//! it came at the same instant as its leader, and the flight's latch before and after it sleeps.
-//! One lock guards the whole map, so very many threads on distinct keys queue up for it (or have a
+//! it came at the same instant as its leader, and the flight's latch before and after it sleeps. A
+//! leader wakes its followers, or, of 16 and more, one of them, who wakes the others. One lock
+//! guards the whole map, so very many threads on distinct keys queue up for it (or have a
 //! [`ShardedGroup`]): for well under a microsecond each, except when the map grows or shrinks, as
 //! any `HashMap` under a lock does. A flight with followers allocates its outcome, and is not used
 //! again, so that a later one allocates its key, a box for it, and its flight; it clones the value
