@@ -103,7 +103,7 @@ impl<V, E> Flight<V, E> {
     /// From when the age counts.
     pub(crate) fn begin_at(&self, now: usize) {
         if self.began.get() == JUST_NOW {
-            self.began.set(now);
+            self.began.set(now.min(JUST_NOW - 1));
         }
     }
 

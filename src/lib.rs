@@ -138,17 +138,22 @@
 //! # What it costs
 //!
 //! A call that leads takes the map's lock three times, briefly: to look, to put its flight in, and
-//! to take it out. (Twice if its key was the last to land. Twice would always do if the owned key
+//! to take it out. (Twice where the last flight that nobody followed was for the same key, which a
+//! group remembers until it needs an entry for another one. Twice would always do if the owned key
 //! were made under the lock, where a slow or panicking `Clone` would be everybody's problem.) It
 //! reads the clock once, for [`max_age`](Request::max_age) and for who looks
 //! ([unless](Builder::without_ages) told not to). A follower takes the map's lock once, or twice if
-//! it came at the same instant as its leader, and the flight's latch before and after it sleeps. A
-//! leader wakes its followers, or, of 16 and more, one of them, who wakes the others. One lock
-//! guards the whole map, so very many threads on distinct keys queue up for it (or have a
+//! it came at the same instant as its leader, and the flight's latch before and after it sleeps.
+//!
+//! A leader wakes its followers, or, of 16 and more, one of them, who wakes the others before it
+//! goes on; so of a crowd one follower is held up, by some microseconds for each of the others,
+//! also past a deadline of its own.
+//!
+//! One lock guards the whole map, so very many threads on distinct keys queue up for it (or have a
 //! [`ShardedGroup`]): for well under a microsecond each, except when the map grows or shrinks, as
 //! any `HashMap` under a lock does. A flight with followers allocates its outcome, and is not used
-//! again, so that a later one allocates its key, a box for it, and its flight; it clones the value
-//! at most once for each of its callers, on their own threads.
+//! again, so that a later one allocates its key and its flight; it clones the value at most once
+//! for each of its callers, on their own threads.
 //!
 //! # For readers
 //!

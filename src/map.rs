@@ -56,7 +56,8 @@ struct Resting<V, E> {
 
 /// What is to be seen of a flight in progress.
 pub(crate) struct Seen<V, E, K> {
-    /// Held, like the flight, so that neither becomes another one's while it is looked at.
+    /// Held, like the flight, so that neither becomes another key's while it is looked at. (The
+    /// flight may land and begin again for this one.)
     pub(crate) key: Arc<K>,
     pub(crate) flight: Arc<Flight<V, E>>,
     pub(crate) followers: usize,
@@ -208,8 +209,8 @@ impl<V, E, K> Map<V, E, K> {
     }
 
     /// Lets a flight rest that has ended without a follower, if the map names it and nobody waits
-    /// for the next one; or gives it back. The entry of the one that rested before becomes a spare, or
-    /// is handed back, to be dropped outside the lock.
+    /// for the next one; or gives it back. The entry of the one that rested before becomes a spare,
+    /// or is handed back, to be dropped outside the lock.
     pub(crate) fn rest(&mut self, hash: u64, flight: Arc<Flight<V, E>>) -> Rested<V, E, K> {
         let named = |(_, named): &Entry<V, E, K>| Arc::ptr_eq(named, &flight);
         if flight.has_next() || self.flights.find(hash, named).is_none() {

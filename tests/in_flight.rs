@@ -389,6 +389,10 @@ fn the_age_of_a_next_flight_counts_from_its_turn() {
             let next = queued.join().unwrap();
             let age = only(&group).age.unwrap();
             assert!(age <= turn.elapsed() + Duration::from_micros(1));
+            // And from there on it grows.
+            until("the next is old", || only(&group).age.unwrap() >= old);
+            let impatient = group.request("k").max_age(Duration::from_millis(1));
+            assert!(matches!(impatient.join(), Joined::Leader(_)));
             drop(next);
         });
     }
