@@ -16,6 +16,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) use loom::thread_local;
 
+/// What is shipped, for what the models leave alone.
+#[path = "../src/sync.rs"]
+#[allow(unused_imports, unused_macros)]
+mod shipped;
+pub(crate) use shipped::{Figure, Plain};
+
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 // loom's own `Arc` would multiply the executions and find nothing: no ordering hangs on a count.
 pub(crate) use std::sync::Arc;
@@ -79,45 +85,6 @@ impl<T> Mutex<T> {
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = self.0.try_lock().ok()?;
         Some(MutexGuard { mutex: self, inner })
-    }
-}
-
-/// Not modelled: what it guards is for information only.
-pub(crate) struct Plain<T>(std::sync::Mutex<T>);
-
-impl<T> Plain<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
-    }
-
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
-        self.0.lock().expect("nothing panics under it")
-    }
-}
-
-/// Not modelled, for the same reason.
-#[derive(Debug)]
-pub(crate) struct Figure(StdAtomicUsize);
-
-impl Figure {
-    pub(crate) const fn new() -> Self {
-        Self(StdAtomicUsize::new(0))
-    }
-
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set(&self, value: usize) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add(&self) -> usize {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn subtract(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -157,8 +157,8 @@ impl Epoch {
     }
 }
 
-/// A number for information only: no other memory is read or written because of it, so the models
-/// leave it alone.
+/// A number that no other memory hangs on: whoever reads an old one is none the worse. So the
+/// models leave it alone.
 #[derive(Debug)]
 pub(crate) struct Figure(AtomicUsize);
 
