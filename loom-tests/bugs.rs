@@ -338,23 +338,19 @@ pub(crate) const BUGS: &[Bug] = &[
     },
     Bug {
         name: "uses a flight again that has followers",
-        edits: &[
-            (
-                "group.rs",
-                "        let flight = if alone && duty.reuse && !flight.was_queued() {",
-                r#"        if !alone && duty.reuse && !flight.was_queued() {
-            if let Ok(entry) = map.rest(duty.hash, Arc::clone(&flight)) {
-                return Unlinked {
-                    followers,
-                    to_land: Some(flight),
-                    next: None,
-                    entry,
-                };
-            }
+        edits: &[(
+            "group.rs",
+            "        if alone && duty.reuse && map",
+            r#"        if !alone && duty.reuse && map.may_rest(duty.hash, &flight) {
+            return Unlinked {
+                followers,
+                to_land: Some(Arc::clone(&flight)),
+                next: None,
+                entry: map.rest(duty.hash, flight),
+            };
         }
-        let flight = if alone && duty.reuse && !flight.was_queued() {"#,
-            ),
-        ],
+        if alone && duty.reuse && map"#,
+        )],
         caught_by: &["model_costs::a_quiet_group_keeps_no_value"],
     },
     Bug {
@@ -538,9 +534,9 @@ pub(crate) const BUGS: &[Bug] = &[
     Bug {
         name: "uses a flight again that was queued",
         edits: &[(
-            "group.rs",
-            "        let flight = if alone && duty.reuse && !flight.was_queued() {",
-            "        let flight = if alone && duty.reuse {",
+            "map.rs",
+            "        !flight.was_queued() && !flight.has_next()",
+            "        !flight.has_next()",
         )],
         caught_by: &["model_next::one_caller_of_the_next_flight"],
     },
@@ -669,8 +665,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "lets a flight rest that another is queued behind",
         edits: &[(
             "map.rs",
-            "        if flight.has_next() || ",
-            "        if ",
+            "        !flight.was_queued() && !flight.has_next()",
+            "        !flight.was_queued()",
         )],
         caught_by: &["model_next::one_caller_of_the_next_flight"],
     },

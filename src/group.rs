@@ -422,7 +422,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// Takes this flight out of the map, if the map still names it (G6), and counts its followers,
-    /// which are final from here on. If nobody waits for it, it is kept for reuse, or dropped.
+    /// which are final from here on. If nobody waits for it, it rests in the map instead, or is
+    /// dropped.
     fn unlink(
         &self,
         duty: &Duty<V, E>,
@@ -434,21 +435,14 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         // Final: nobody joins a closed flight.
         let followers = flight.followers();
         let alone = followers == 0 && !duty.has_ticket;
-        let flight = if alone && duty.reuse && !flight.was_queued() {
-            match map.rest(duty.hash, flight) {
-                Ok(entry) => {
-                    return Unlinked {
-                        followers,
-                        to_land: None,
-                        next: None,
-                        entry,
-                    }
-                }
-                Err(flight) => flight,
-            }
-        } else {
-            flight
-        };
+        if alone && duty.reuse && map.may_rest(duty.hash, &flight) {
+            return Unlinked {
+                followers,
+                to_land: None,
+                next: None,
+                entry: map.rest(duty.hash, flight),
+            };
+        }
         let (entry, next) = map.take_out(duty.hash, &flight, self.epoch);
         Unlinked {
             followers,
@@ -469,9 +463,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         drop(map);
         drop(taken);
     }
-}
 
-impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// What leaders have counted, and how many keys are in flight.
     pub(crate) fn endings(&self) -> (Endings, usize) {
         let map = self.map.lock();

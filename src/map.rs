@@ -44,9 +44,6 @@ pub(crate) struct Spare<V, E, K> {
     flight: Arc<Flight<V, E>>,
 }
 
-/// What letting a flight rest leaves to drop; or the flight, which can't.
-pub(crate) type Rested<V, E, K> = Result<Option<Entry<V, E, K>>, Arc<Flight<V, E>>>;
-
 /// A flight that is to begin again.
 struct Resting<V, E> {
     hash: u64,
@@ -194,10 +191,10 @@ impl<V, E, K> Map<V, E, K> {
 
     /// An entry to write over, if there is one.
     pub(crate) fn spare(&mut self) -> Option<Spare<V, E, K>> {
-        let resting = self.resting.take();
-        resting
-            .and_then(|resting| self.take_spare(resting))
-            .or_else(|| self.spares.pop())
+        match self.resting.take() {
+            Some(resting) => self.take_spare(resting),
+            None => self.spares.pop(),
+        }
     }
 
     fn take_spare(&mut self, resting: Resting<V, E>) -> Option<Spare<V, E, K>> {
@@ -208,23 +205,24 @@ impl<V, E, K> Map<V, E, K> {
         Some(Spare { entry, flight })
     }
 
-    /// Lets a flight rest that has ended without a follower, if the map names it and nobody waits
-    /// for the next one; or gives it back. The entry of the one that rested before becomes a spare,
-    /// or is handed back, to be dropped outside the lock.
-    pub(crate) fn rest(&mut self, hash: u64, flight: Arc<Flight<V, E>>) -> Rested<V, E, K> {
-        let named = |(_, named): &Entry<V, E, K>| Arc::ptr_eq(named, &flight);
-        if flight.has_next() || self.flights.find(hash, named).is_none() {
-            return Err(flight);
+    /// Whether a flight that has ended without a follower may rest: the map names it, nobody waits
+    /// for the next one, and it was not queued itself, or its next leader would wake whoever stands
+    /// by each time.
+    pub(crate) fn may_rest(&mut self, hash: u64, flight: &Arc<Flight<V, E>>) -> bool {
+        let named = |(_, named): &Entry<V, E, K>| Arc::ptr_eq(named, flight);
+        !flight.was_queued() && !flight.has_next() && self.flights.find(hash, named).is_some()
+    }
+
+    /// Lets a flight rest that [may](Self::may_rest). The entry of the one that rested before
+    /// becomes a spare, or is handed back, to be dropped outside the lock.
+    pub(crate) fn rest(&mut self, hash: u64, flight: Arc<Flight<V, E>>) -> Option<Entry<V, E, K>> {
+        let before = self.resting.replace(Resting { hash, flight })?;
+        let spare = self.take_spare(before)?;
+        if self.spares.len() == SPARES {
+            return Some(spare.entry);
         }
-        let before = self.resting.replace(Resting { hash, flight });
-        let spare = before.and_then(|resting| self.take_spare(resting));
-        Ok(spare.and_then(|spare| {
-            if self.spares.len() == SPARES {
-                return Some(spare.entry);
-            }
-            self.spares.push(spare);
-            None
-        }))
+        self.spares.push(spare);
+        None
     }
 }
 
