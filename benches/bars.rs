@@ -8,6 +8,7 @@
 //! ```
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
+mod crew;
 mod handwritten;
 mod release;
 
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use handwritten::Handwritten;
-use release::{Bare, ByHand, Crew, Nested};
+use release::{Bare, ByHand, Nested, Turns};
 use shared_calls::FlightGroup;
 
 /// The lone call: so many calls to a round, and rounds of each contender.
@@ -113,7 +114,7 @@ fn each<T>(mut call: impl FnMut() -> T) -> Duration {
 /// Nanoseconds of the release of all followers: the group's, that of followers inside other flights,
 /// the hand-written version's, a bare broadcast.
 fn release() -> [f64; 4] {
-    let crew = Crew::new(
+    let turns = Turns::new(
         FOLLOWERS,
         vec![
             Arc::new(FlightGroup::<u64, io::Error>::new()),
@@ -122,7 +123,7 @@ fn release() -> [f64; 4] {
             Arc::new(Bare::new()),
         ],
     );
-    medians(RELEASE_ROUNDS, || [(); 4].map(|()| crew.round()))
+    medians(RELEASE_ROUNDS, || [(); 4].map(|()| turns.round()))
 }
 
 /// The contenders' medians, in nanoseconds.

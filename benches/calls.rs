@@ -7,6 +7,8 @@
 //! ```
 
 #[cfg(not(loom))]
+mod crew;
+#[cfg(not(loom))]
 mod handwritten;
 #[cfg(not(loom))]
 mod release;
@@ -35,7 +37,7 @@ mod benches {
     use shared_calls::FlightGroup;
 
     use crate::handwritten::Handwritten;
-    use crate::release::{Bare, ByHand, Crew, Nested, Release};
+    use crate::release::{Bare, ByHand, Nested, Release, Turns};
 
     type ByKey<K> = Handwritten<K, Result<u64, Arc<io::Error>>>;
 
@@ -133,9 +135,9 @@ mod benches {
                 ("bare_broadcast", Arc::new(Bare::new())),
             ];
             for (name, contender) in contenders {
-                let crew = Crew::new(followers as usize, vec![contender]);
+                let turns = Turns::new(followers as usize, vec![contender]);
                 release.bench_function(BenchmarkId::new(name, followers), |b| {
-                    b.iter_custom(|rounds| (0..rounds).map(|_| crew.round()).sum())
+                    b.iter_custom(|rounds| (0..rounds).map(|_| turns.round()).sum())
                 });
             }
         }

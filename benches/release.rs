@@ -1,18 +1,15 @@
 //! How long a release takes: from the end of the leader's function until the last of many
 //! followers has the value.
-//!
-//! Starting threads costs far more than waking them, so a [`Crew`] of followers lives on from round
-//! to round. Between rounds they are parked, which costs one system call each and takes no lock
-//! that they share: what they do once they have the value falls into the time measured, too.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle, Thread, ThreadId};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use shared_calls::{FlightGroup, Joined};
 
+use crate::crew::Crew;
 use crate::handwritten::{self, Handwritten, Seat};
 
 const KEY: &str = "user:42";
@@ -165,103 +162,35 @@ impl Release for Bare {
     }
 }
 
-/// Threads that follow, and whoever makes the crew as their leader.
-pub struct Crew {
-    shared: Arc<Shared>,
-    followers: Vec<JoinHandle<()>>,
+/// Contenders that take turns, one round each, with the same followers.
+pub struct Turns {
+    crew: Crew,
+    contenders: Arc<[Arc<dyn Release>]>,
 }
 
-struct Shared {
-    /// They take turns, one round each.
-    contenders: Vec<Arc<dyn Release>>,
-    leader: Thread,
-    /// Rounds begun so far.
-    round: AtomicUsize,
-    over: AtomicBool,
-    /// Followers that do not have this round's value yet.
-    missing: AtomicUsize,
-    /// When the last of them got it.
-    end: Mutex<Option<Instant>>,
-}
-
-impl Crew {
+impl Turns {
     pub fn new(followers: usize, contenders: Vec<Arc<dyn Release>>) -> Self {
-        let shared = Arc::new(Shared {
-            contenders,
-            leader: thread::current(),
-            round: AtomicUsize::new(0),
-            over: AtomicBool::new(false),
-            missing: AtomicUsize::new(0),
-            end: Mutex::new(None),
-        });
-        let follower = || {
-            let shared = Arc::clone(&shared);
-            // Hundreds of them: leave the address space alone.
-            let small = thread::Builder::new().stack_size(64 * 1024);
-            small.spawn(move || shared.follow()).unwrap()
+        let contenders: Arc<[_]> = contenders.into();
+        let follow = {
+            let contenders = Arc::clone(&contenders);
+            move |round| assert_eq!(turn(&contenders, round).follow(), VALUE)
         };
         Self {
-            followers: (0..followers).map(|_| follower()).collect(),
-            shared,
+            // Hundreds of them: leave the address space alone.
+            crew: Crew::new(followers, 64 * 1024, follow),
+            contenders,
         }
     }
 
-    /// One round of the contender whose turn it is. To be called on the thread that made the crew.
+    /// One round of the contender whose turn it is. To be called on the thread that made this.
     pub fn round(&self) -> Duration {
-        let Shared { round, missing, .. } = &*self.shared;
-        missing.store(self.followers.len(), Ordering::SeqCst);
-        let summon = || {
-            round.fetch_add(1, Ordering::SeqCst);
-            self.wake_all();
-        };
-        let begun = self
-            .shared
-            .contender(round.load(Ordering::SeqCst))
-            .lead(self.followers.len(), &summon);
-        loop {
-            if let Some(end) = self.shared.end.lock().unwrap().take() {
-                return end - begun;
-            }
-            thread::park();
-        }
-    }
-
-    fn wake_all(&self) {
-        for follower in &self.followers {
-            follower.thread().unpark();
-        }
+        let contender = turn(&self.contenders, self.crew.next_round());
+        let lead = |summon: &dyn Fn()| contender.lead(self.crew.len(), summon);
+        let (begun, end) = self.crew.round(lead);
+        end - begun
     }
 }
 
-impl Drop for Crew {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-        self.wake_all();
-        for follower in self.followers.drain(..) {
-            follower.join().unwrap();
-        }
-    }
-}
-
-impl Shared {
-    fn contender(&self, round: usize) -> &dyn Release {
-        &*self.contenders[round % self.contenders.len()]
-    }
-
-    /// A follower's life.
-    fn follow(&self) {
-        for round in 0.. {
-            while self.round.load(Ordering::SeqCst) <= round {
-                if self.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                thread::park();
-            }
-            assert_eq!(self.contender(round).follow(), VALUE);
-            if self.missing.fetch_sub(1, Ordering::SeqCst) == 1 {
-                *self.end.lock().unwrap() = Some(Instant::now());
-                self.leader.unpark();
-            }
-        }
-    }
+fn turn(contenders: &[Arc<dyn Release>], round: usize) -> &dyn Release {
+    &*contenders[round % contenders.len()]
 }

@@ -10,6 +10,8 @@
 mod allocator;
 mod bars;
 mod charts;
+#[path = "../../crew.rs"]
+mod crew;
 mod failing;
 mod figures;
 mod growth;

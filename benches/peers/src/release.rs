@@ -1,17 +1,13 @@
 //! How long a release takes: from the end of the function until the last of many followers has its
 //! value, and until the leader's own call is back.
-//!
-//! Starting threads costs far more than waking them, so a [`Crew`] of followers lives on from round
-//! to round. Between rounds they are parked, which costs one system call each and takes no lock
-//! that they share: what they do once they have the value falls into the time measured, too.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
 use peers::{Loaded, Peer, Value};
 
+use crate::crew::Crew;
 use crate::hot::until_all_wait;
 use crate::rounds::{median, Effort, Progress};
 
@@ -56,16 +52,16 @@ pub struct Release {
 pub fn measure(peers: &[Arc<dyn Peer>], effort: Effort) -> Vec<Row> {
     let mut contenders: Vec<Arc<dyn Peer>> = vec![Arc::new(Bare::default())];
     contenders.extend(peers.iter().cloned());
-    let crews = FOLLOWERS.map(|followers| Crew::new(followers, contenders.clone()));
+    let turns = FOLLOWERS.map(|followers| Turns::new(followers, contenders.clone()));
     let mut samples = vec![[const { Vec::new() }; FOLLOWERS.len()]; contenders.len()];
 
-    for crew in &crews {
-        crew.rounds(1, |_, _| ()); // Warms up.
+    for turns in &turns {
+        turns.rounds(1, |_, _| ()); // Warms up.
     }
     let rounds = effort.choose(2, 24);
     for _ in Progress::begin("the release of followers", rounds).rounds() {
-        for (i, crew) in crews.iter().enumerate() {
-            crew.rounds(effort.choose(1, TIMES[i]), |contender, release| {
+        for (i, turns) in turns.iter().enumerate() {
+            turns.rounds(effort.choose(1, TIMES[i]), |contender, release| {
                 samples[contender][i].push(release)
             });
         }
@@ -127,49 +123,34 @@ impl Peer for Bare {
     }
 }
 
-/// Threads that follow, and whoever makes the crew as their leader.
-struct Crew {
+/// Contenders that take turns, one round each, with the same followers.
+struct Turns {
+    crew: Crew,
     shared: Arc<Shared>,
-    followers: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
-    /// They take turns, one round each.
     contenders: Vec<Arc<dyn Peer>>,
-    leader: Thread,
-    /// Rounds begun so far.
-    round: AtomicUsize,
-    over: AtomicBool,
     /// Followers that are about to call, or have called, in this round.
     called: AtomicUsize,
     /// Those whose own function ran.
     strays: AtomicUsize,
-    /// Followers that do not have this round's value yet.
-    missing: AtomicUsize,
-    /// When the last of them got it.
-    end: Mutex<Option<Instant>>,
 }
 
-impl Crew {
+impl Turns {
     fn new(followers: usize, contenders: Vec<Arc<dyn Peer>>) -> Self {
         let shared = Arc::new(Shared {
             contenders,
-            leader: thread::current(),
-            round: AtomicUsize::new(0),
-            over: AtomicBool::new(false),
             called: AtomicUsize::new(0),
             strays: AtomicUsize::new(0),
-            missing: AtomicUsize::new(0),
-            end: Mutex::new(None),
         });
-        let follower = || {
+        let follow = {
             let shared = Arc::clone(&shared);
-            // Thousands of them: leave the address space alone.
-            let small = thread::Builder::new().stack_size(128 * 1024);
-            small.spawn(move || shared.follow()).unwrap()
+            move |round| shared.follow(round)
         };
         Self {
-            followers: (0..followers).map(|_| follower()).collect(),
+            // Thousands of them: leave the address space alone.
+            crew: Crew::new(followers, 128 * 1024, follow),
             shared,
         }
     }
@@ -183,51 +164,30 @@ impl Crew {
         }
     }
 
-    /// One round of the contender whose turn it is. To be called on the thread that made the crew.
+    /// One round of the contender whose turn it is. To be called on the thread that made this.
     fn round(&self) -> Release {
-        let shared = &*self.shared;
-        let round = shared.round.load(Ordering::SeqCst);
+        let (crew, shared) = (&self.crew, &*self.shared);
+        let round = crew.next_round();
         shared.called.store(0, Ordering::SeqCst);
         shared.strays.store(0, Ordering::SeqCst);
-        shared.missing.store(self.followers.len(), Ordering::SeqCst);
-        let mut ended = None;
         let (contender, key) = shared.contender(round);
-        let led = contender.call(&key, &mut || {
-            shared.round.fetch_add(1, Ordering::SeqCst);
-            self.wake_all();
-            until_all_wait(self.followers.len(), &shared.called);
-            ended = Some(Instant::now());
-            Ok(Value(round as u64))
-        });
-        let returned = Instant::now();
-        assert_eq!(led, Ok(Value(round as u64)));
-        let ended = ended.expect("nobody else has begun to lead");
-        let last = loop {
-            if let Some(end) = shared.end.lock().unwrap().take() {
-                break end;
-            }
-            thread::park();
+        let lead = |summon: &dyn Fn()| {
+            let mut ended = None;
+            let led = contender.call(&key, &mut || {
+                summon();
+                until_all_wait(crew.len(), &shared.called);
+                ended = Some(Instant::now());
+                Ok(Value(round as u64))
+            });
+            let returned = Instant::now();
+            assert_eq!(led, Ok(Value(round as u64)));
+            (ended.expect("nobody else has begun to lead"), returned)
         };
+        let ((ended, returned), last) = crew.round(lead);
         Release {
             last: (last - ended).as_secs_f64(),
             leader: (returned - ended).as_secs_f64(),
             strays: shared.strays.load(Ordering::SeqCst),
-        }
-    }
-
-    fn wake_all(&self) {
-        for follower in &self.followers {
-            follower.thread().unpark();
-        }
-    }
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-        self.wake_all();
-        for follower in self.followers.drain(..) {
-            follower.join().unwrap();
         }
     }
 }
@@ -245,26 +205,13 @@ impl Shared {
         (contender, key)
     }
 
-    /// A follower's life.
-    fn follow(&self) {
-        for round in 0.. {
-            while self.round.load(Ordering::SeqCst) <= round {
-                if self.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                thread::park();
-            }
-            let (contender, key) = self.contender(round);
-            self.called.fetch_add(1, Ordering::SeqCst);
-            let got = contender.call(&key, &mut || {
-                self.strays.fetch_add(1, Ordering::SeqCst);
-                Ok(Value(round as u64))
-            });
-            assert_eq!(got, Ok(Value(round as u64)));
-            if self.missing.fetch_sub(1, Ordering::SeqCst) == 1 {
-                *self.end.lock().unwrap() = Some(Instant::now());
-                self.leader.unpark();
-            }
-        }
+    fn follow(&self, round: usize) {
+        let (contender, key) = self.contender(round);
+        self.called.fetch_add(1, Ordering::SeqCst);
+        let got = contender.call(&key, &mut || {
+            self.strays.fetch_add(1, Ordering::SeqCst);
+            Ok(Value(round as u64))
+        });
+        assert_eq!(got, Ok(Value(round as u64)));
     }
 }
