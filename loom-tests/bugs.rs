@@ -535,8 +535,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "uses a flight again that was queued",
         edits: &[(
             "map.rs",
-            "        !flight.was_queued() && !flight.has_next()",
-            "        !flight.has_next()",
+            "        !flight.was_queued()\n",
+            "        true\n",
         )],
         caught_by: &["model_next::one_caller_of_the_next_flight"],
     },
@@ -633,8 +633,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "looks for no cycle through a queue",
         edits: &[(
             "deadlock.rs",
-            "                (!moved_up).then_some(place.behind)",
-            "                (moved_up && !moved_up).then_some(place.behind)",
+            "        (!moved_up).then_some(self.behind)",
+            "        (moved_up && !moved_up).then_some(self.behind)",
         )],
         caught_by: &["model_deadlock::a_ring_through_the_queue"],
     },
@@ -665,8 +665,8 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "lets a flight rest that another is queued behind",
         edits: &[(
             "map.rs",
-            "        !flight.was_queued() && !flight.has_next()",
-            "        !flight.was_queued()",
+            "            && !self.queued.contains_key(&flight.id())\n",
+            "",
         )],
         caught_by: &["model_next::one_caller_of_the_next_flight"],
     },

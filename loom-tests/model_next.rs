@@ -80,7 +80,7 @@ fn one_caller_of_the_next_flight() {
     Model {
         preemptions: None,
         must_reach: &["one"],
-        executions: &[36, 54, 78],
+        executions: &[32, 47, 67],
     }
     .explore(|reached| callers_of_the_next(1, reached));
 }
@@ -90,7 +90,7 @@ fn two_callers_of_the_next_flight() {
     Model {
         preemptions: Some(3),
         must_reach: &["shared", "one after the other"],
-        executions: &[3_191],
+        executions: &[2_425],
     }
     .explore(|reached| callers_of_the_next(2, reached));
 }
@@ -102,7 +102,7 @@ fn queued_callers_share() {
     Model {
         preemptions: Some(2),
         must_reach: &["two runs", "three runs"],
-        executions: &[716],
+        executions: &[636],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -139,7 +139,7 @@ fn the_last_in_the_queue_times_out() {
     Model {
         preemptions: None,
         must_reach: &["timed out", "led"],
-        executions: &[440, 675],
+        executions: &[665, 1_220],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -171,7 +171,7 @@ fn one_of_two_in_the_queue_times_out() {
     Model {
         preemptions: Some(3),
         must_reach: &["timed out", "served"],
-        executions: &[2_908],
+        executions: &[2_150],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -236,7 +236,7 @@ fn a_queued_caller_wakes_when_another_begins() {
     Model {
         preemptions: None,
         must_reach: &["woke", "came later"],
-        executions: &[96],
+        executions: &[84],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -1,6 +1,8 @@
 //! What may not be shared: a flight that has ended for somebody already (G2), and an entry of the
 //! map that is another flight's (G6).
 
+use std::collections::BTreeMap;
+
 use loom::thread;
 
 use crate::explore::Model;
@@ -122,7 +124,7 @@ fn nobody_boards_a_closed_flight() {
             let reached = reached.clone();
             move || {
                 let late = closed.load(Ordering::Acquire);
-                let (_, part) = meet(&mut named, Wish::default(), 1);
+                let (_, part) = meet(&mut named, &mut BTreeMap::new(), Wish::default(), 1);
                 let boarded = part == Part::Follows;
                 assert!(!(late && boarded), "boarded a closed flight");
                 reached.mark(if boarded { "boarded" } else { "refused" });

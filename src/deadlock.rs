@@ -76,6 +76,12 @@ impl Place {
     pub(crate) fn move_up(&self) {
         self.moved_up.store(true, Ordering::Relaxed);
     }
+
+    /// The flight in front, if there is still one. Under the map's lock this is exact.
+    pub(crate) fn front(&self) -> Option<FlightId> {
+        let moved_up = self.moved_up.load(Ordering::Relaxed);
+        (!moved_up).then_some(self.behind)
+    }
 }
 
 impl Awaited {
@@ -83,10 +89,7 @@ impl Awaited {
     fn flight(&self) -> Option<FlightId> {
         match self {
             Self::Landing(flight) => Some(*flight),
-            Self::Turn(place) => {
-                let moved_up = place.moved_up.load(Ordering::Relaxed);
-                (!moved_up).then_some(place.behind)
-            }
+            Self::Turn(place) => place.front(),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::error::{CallError, Missed};
 use crate::latch::Latch;
 use crate::observer::Reports;
 use crate::outcome::{Outcome, Role};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Deadline, Figure, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Deadline, Figure, Ordering};
 use crate::threads::{FlightId, Leading};
 
 pub(crate) struct Flight<V, E> {
@@ -48,10 +48,6 @@ pub(crate) struct Flight<V, E> {
     /// its phase is no concern of those who arrive.
     place: Option<Arc<Place>>,
     reports: Reports,
-    /// The one flight that is queued behind this one, while anybody waits for it. Put in and taken
-    /// out under the map's lock; `has_next` saves locking for nothing.
-    next: Mutex<Option<Arc<Self>>>,
-    has_next: AtomicBool,
     phase: Latch<Phase<V, E>>,
 }
 
@@ -75,6 +71,12 @@ impl<V, E> Flight<V, E> {
         Self::new(Phase::Running, None, reports)
     }
 
+    /// A flight that nobody leads yet, for the same key.
+    pub(crate) fn queued_behind(front: &Self) -> Self {
+        let place = Arc::new(Place::behind(front.id()));
+        Self::new(Phase::Queued, Some(place), front.reports.clone())
+    }
+
     fn new(phase: Phase<V, E>, place: Option<Arc<Place>>, reports: Reports) -> Self {
         Self {
             closed: AtomicBool::new(false),
@@ -83,8 +85,6 @@ impl<V, E> Flight<V, E> {
             thread: Figure::new(),
             place,
             reports,
-            next: Mutex::new(None),
-            has_next: AtomicBool::new(false),
             phase: Latch::new(phase),
         }
     }
@@ -144,48 +144,6 @@ impl<V, E> Flight<V, E> {
         }
     }
 
-    /// How many callers are queued behind this flight. To be called under the map's lock.
-    pub(crate) fn queued(&self) -> usize {
-        if !self.has_next() {
-            return 0;
-        }
-        self.next.lock().as_ref().map_or(0, |next| next.followers())
-    }
-
-    /// The flight queued behind this one; made, if there is none. To be called under the map's
-    /// lock.
-    pub(crate) fn next(&self) -> Arc<Self> {
-        let mut next = self.next.lock();
-        self.has_next.store(true, Ordering::Relaxed);
-        let next = next.get_or_insert_with(|| {
-            let place = Arc::new(Place::behind(self.id()));
-            let reports = self.reports.clone();
-            Arc::new(Self::new(Phase::Queued, Some(place), reports))
-        });
-        Arc::clone(next)
-    }
-
-    /// Parts with the flight queued behind this one, if it is, where given, that one. To be called
-    /// under the map's lock.
-    pub(crate) fn take_next(&self, only: Option<&Arc<Self>>) -> Option<Arc<Self>> {
-        if !self.has_next() {
-            return None;
-        }
-        let mut next = self.next.lock();
-        if let (Some(next), Some(only)) = (&*next, only) {
-            if !Arc::ptr_eq(next, only) {
-                return None;
-            }
-        }
-        self.has_next.store(false, Ordering::Relaxed);
-        next.take()
-    }
-
-    /// Whether a flight is queued behind this one. To be called under the map's lock.
-    pub(crate) fn has_next(&self) -> bool {
-        self.has_next.load(Ordering::Relaxed)
-    }
-
     /// Whether the function has returned.
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire: whoever sees the flight closed runs the next execution for this key, and that
@@ -211,6 +169,11 @@ impl<V, E> Flight<V, E> {
     /// How many followers there are now.
     pub(crate) fn followers(&self) -> usize {
         self.followers.load(Ordering::Relaxed)
+    }
+
+    /// The flight that this one is queued behind, if it is. To be called under the map's lock.
+    pub(crate) fn front(&self) -> Option<FlightId> {
+        self.place.as_ref()?.front()
     }
 
     /// Whether the flight was made without a leader.

@@ -3,12 +3,14 @@
 //! Nothing in here locks, blocks, or runs code of the user's but `Eq` and `Borrow` of keys.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::flight::Flight;
 use crate::keys::KeyMap;
 use crate::observer::{Endings, Reports};
 use crate::sync::{Arc, Epoch};
+use crate::threads::FlightId;
 
 /// How many entries a group keeps for reuse, besides the one that rests, so that a lone call
 /// allocates nothing.
@@ -19,6 +21,9 @@ pub(crate) struct Map<V, E, K> {
     /// that found it closed or too old, and taken out, or replaced by the flight that is queued
     /// behind, by the leader whose flight it is.
     flights: KeyMap<K, Arc<Flight<V, E>>>,
+    /// The flights that are queued, each behind one of those above, by that one's id; while anybody
+    /// waits for them.
+    queued: BTreeMap<FlightId, Arc<Flight<V, E>>>,
     /// The last flight that ended without a follower. Its entry is still in `flights`; but it is
     /// closed, nobody joins it, and it counts for nothing. To take it out, only to put it back for
     /// the next call on the same key, would cost a lone call a tenth more.
@@ -86,6 +91,7 @@ impl<V, E, K> Map<V, E, K> {
     pub(crate) fn new() -> Self {
         Self {
             flights: KeyMap::new(),
+            queued: BTreeMap::new(),
             resting: None,
             spares: Vec::new(),
             endings: Endings::default(),
@@ -98,7 +104,10 @@ impl<V, E, K> Map<V, E, K> {
             key: Arc::clone(key),
             flight: Arc::clone(flight),
             followers: flight.followers(),
-            queued: flight.queued(),
+            queued: self
+                .queued
+                .get(&flight.id())
+                .map_or(0, |next| next.followers()),
             thread: flight.thread(),
             age: flight.age(now),
         };
@@ -140,7 +149,7 @@ impl<V, E, K> Map<V, E, K> {
     {
         if let Some(named) = self.flights.get_mut(hash, key) {
             if !is_resting(&self.resting, named) {
-                return Some(meet(named, wish, now));
+                return Some(meet(named, &mut self.queued, wish, now));
             }
             let Resting { flight, .. } = self.resting.take()?;
             flight.begin();
@@ -164,7 +173,7 @@ impl<V, E, K> Map<V, E, K> {
         let entry = self
             .flights
             .remove(hash, |named| Arc::ptr_eq(named, flight));
-        match (entry, flight.take_next(None)) {
+        match (entry, self.queued.remove(&flight.id())) {
             (Some((key, _)), Some(next)) => {
                 next.begin();
                 next.begin_at(epoch.now());
@@ -182,9 +191,11 @@ impl<V, E, K> Map<V, E, K> {
         flight: &Arc<Flight<V, E>>,
         epoch: Epoch,
     ) -> Taken<V, E, K> {
-        let behind = |(_, named): &Entry<V, E, K>| named.take_next(Some(flight)).is_some();
-        match self.flights.find(hash, behind) {
-            Some(_) => (None, None),
+        match flight.front() {
+            Some(front) => {
+                self.queued.remove(&front);
+                (None, None)
+            }
             None => self.take_out(hash, flight, epoch),
         }
     }
@@ -210,7 +221,9 @@ impl<V, E, K> Map<V, E, K> {
     /// by each time.
     pub(crate) fn may_rest(&mut self, hash: u64, flight: &Arc<Flight<V, E>>) -> bool {
         let named = |(_, named): &Entry<V, E, K>| Arc::ptr_eq(named, flight);
-        !flight.was_queued() && !flight.has_next() && self.flights.find(hash, named).is_some()
+        !flight.was_queued()
+            && !self.queued.contains_key(&flight.id())
+            && self.flights.find(hash, named).is_some()
     }
 
     /// Lets a flight rest that [may](Self::may_rest). The entry of the one that rested before
@@ -259,6 +272,7 @@ impl<V, E, K> Spare<V, E, K> {
 /// behind it.
 pub(crate) fn meet<V, E>(
     named: &mut Arc<Flight<V, E>>,
+    queued: &mut BTreeMap<FlightId, Arc<Flight<V, E>>>,
     wish: Wish,
     now: usize,
 ) -> (Arc<Flight<V, E>>, Part) {
@@ -269,7 +283,7 @@ pub(crate) fn meet<V, E>(
     if too_old || named.is_closed() {
         // Given up on, or its function had returned before this call looked. The flight's leader
         // still holds it, so this drops no value.
-        *named = match named.take_next(None) {
+        *named = match queued.remove(&named.id()) {
             Some(next) => {
                 next.claim();
                 next
@@ -280,7 +294,9 @@ pub(crate) fn meet<V, E>(
         return (Arc::clone(named), Part::Leads);
     }
     let (flight, part) = if wish.next_flight {
-        (named.next(), Part::StandsBy)
+        let next = queued.entry(named.id());
+        let next = next.or_insert_with(|| Arc::new(Flight::queued_behind(named)));
+        (Arc::clone(next), Part::StandsBy)
     } else {
         (Arc::clone(named), Part::Follows)
     };
