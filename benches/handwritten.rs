@@ -6,12 +6,12 @@
 //! benchmark can stop between them, or take them in another order.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::hash_map::{HashMap, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Condvar, Mutex};
 
-pub struct Handwritten<K, T> {
-    calls: Mutex<HashMap<K, Arc<Call<T>>>>,
+pub struct Handwritten<K, T, S = RandomState> {
+    calls: Mutex<HashMap<K, Arc<Call<T>>, S>>,
 }
 
 pub type Call<T> = (Mutex<Option<T>>, Condvar);
@@ -21,10 +21,10 @@ pub enum Seat<T> {
     Follower(Arc<Call<T>>),
 }
 
-impl<K: Hash + Eq, T: Clone> Handwritten<K, T> {
+impl<K: Hash + Eq, T: Clone, S: BuildHasher + Default> Handwritten<K, T, S> {
     pub fn new() -> Self {
         Self {
-            calls: Mutex::new(HashMap::new()),
+            calls: Mutex::new(HashMap::default()),
         }
     }
 

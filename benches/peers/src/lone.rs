@@ -83,6 +83,7 @@ pub fn measure(effort: Effort) -> Lone {
         Contender::new(Number, LockMaps::<u64>::default(), number),
         Contender::new(Fast, SharedCalls::<u64, Foldhash>::default(), number),
         Contender::new(Fast, SharedCalls::<u64, Foldhash>::without_ages(), number),
+        Contender::new(Fast, ByHand::<u64, Foldhash>::default(), number),
         Contender::new(Fast, OnceLocks::<u64, Foldhash>::default(), number),
         Contender::new(Fast, Moka::<u64, Foldhash>::default(), number),
         Contender::new(Fast, QuickCache::<u64, Foldhash>::default(), number),

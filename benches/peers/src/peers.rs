@@ -111,18 +111,19 @@ pub fn all() -> Vec<Box<dyn Peer>> {
     ]
 }
 
-pub struct ByHand<K = String>(Handwritten<K, Loaded>);
+pub struct ByHand<K = String, S = RandomState>(Handwritten<K, Loaded, S>);
 
-impl<K: Hash + Eq> Default for ByHand<K> {
+impl<K: Hash + Eq, S: BuildHasher + Default> Default for ByHand<K, S> {
     fn default() -> Self {
         Self(Handwritten::new())
     }
 }
 
-impl<K, Q> Coalesce<Q> for ByHand<K>
+impl<K, Q, S> Coalesce<Q> for ByHand<K, S>
 where
     K: Borrow<Q> + Hash + Eq + Send,
     Q: ToOwned<Owned = K> + Hash + Eq + ?Sized,
+    S: BuildHasher + Default + Send + Sync,
 {
     fn name(&self) -> &'static str {
         "hand-written"

@@ -131,6 +131,8 @@ struct Turns {
 
 struct Shared {
     contenders: Vec<Arc<dyn Peer>>,
+    /// Whose turn it is. Set between rounds.
+    turn: AtomicUsize,
     /// Followers that are about to call, or have called, in this round.
     called: AtomicUsize,
     /// Those whose own function ran.
@@ -141,6 +143,7 @@ impl Turns {
     fn new(followers: usize, contenders: Vec<Arc<dyn Peer>>) -> Self {
         let shared = Arc::new(Shared {
             contenders,
+            turn: AtomicUsize::new(0),
             called: AtomicUsize::new(0),
             strays: AtomicUsize::new(0),
         });
@@ -155,19 +158,23 @@ impl Turns {
         }
     }
 
-    /// So many rounds of each contender, which `took` is told the number of.
+    /// So many rounds of each contender, which `took` is told the number of; each time in another
+    /// order, for how the one before leaves the processors makes a difference of a third.
     fn rounds(&self, rounds: usize, mut took: impl FnMut(usize, Release)) {
+        let mut order: Vec<_> = (0..self.shared.contenders.len()).collect();
         for _ in 0..rounds {
-            for contender in 0..self.shared.contenders.len() {
-                took(contender, self.round());
+            fastrand::shuffle(&mut order);
+            for &contender in &order {
+                took(contender, self.round(contender));
             }
         }
     }
 
-    /// One round of the contender whose turn it is. To be called on the thread that made this.
-    fn round(&self) -> Release {
+    /// One round of that contender. To be called on the thread that made this.
+    fn round(&self, contender: usize) -> Release {
         let (crew, shared) = (&self.crew, &*self.shared);
         let round = crew.next_round();
+        shared.turn.store(contender, Ordering::SeqCst);
         shared.called.store(0, Ordering::SeqCst);
         shared.strays.store(0, Ordering::SeqCst);
         let (contender, key) = shared.contender(round);
@@ -195,7 +202,7 @@ impl Turns {
 impl Shared {
     /// Whose round it is, and the key.
     fn contender(&self, round: usize) -> (&dyn Peer, String) {
-        let contender = &*self.contenders[round % self.contenders.len()];
+        let contender = &*self.contenders[self.turn.load(Ordering::SeqCst)];
         let key = if contender.keeps_values() {
             // Several crews share the contenders.
             format!("release {round} {:?}", std::ptr::from_ref(self))
