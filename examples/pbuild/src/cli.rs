@@ -1,0 +1,243 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{mpsc, Arc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use clap::Parser;
+use nix::sys::signal::Signal;
+
+use crate::file::{self, Complaint};
+use crate::graph::{describe_cycle, Graph};
+use crate::record::Check;
+use crate::run::{Broken, Failure, Options, Report, Run};
+use crate::screen::{Screen, DIM, GREEN, RED};
+use crate::timeline;
+
+/// Builds the targets of a TOML file, in parallel.
+///
+/// Exit code: 0 all is built, 1 a command failed, 2 the input is wrong, 130 interrupted.
+#[derive(Parser)]
+#[command(name = "pbuild", version)]
+struct Args {
+    /// What to build [default: what the file's `needs` say, or else all]
+    targets: Vec<String>,
+    /// The build file
+    #[arg(short, long, default_value = "pbuild.toml")]
+    file: String,
+    /// Go there first
+    #[arg(short = 'C', long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// How many threads build [default: one for each processor]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// When a command fails, build whatever does not need its target
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Look at the contents of files, not at their times
+    #[arg(long)]
+    hash: bool,
+    /// Say why each target ran and who waited for it
+    #[arg(long)]
+    explain: bool,
+    /// Draw the build
+    #[arg(long, value_name = "SVG")]
+    timeline: Option<PathBuf>,
+}
+
+/// How long commands may take to end by themselves after an interrupt.
+const GRACE: Duration = Duration::from_secs(5);
+/// So many lines of a failed command's output are shown.
+const LINES: usize = 20;
+
+/// The program. The first argument is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Ends the process with code 2 if the arguments are wrong.
+    let args = Args::parse_from(arguments);
+    match build(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            let input = error.downcast_ref::<Complaint>().is_some();
+            ExitCode::from(if input { 2 } else { 1 })
+        }
+    }
+}
+
+fn build(args: &Args) -> Result<ExitCode> {
+    let began = Instant::now();
+    if let Some(directory) = &args.directory {
+        std::env::set_current_dir(directory).map_err(|error| Complaint {
+            message: format!("cannot go to {}: {error}", directory.display()),
+            at: None,
+        })?;
+    }
+    let mut graph = Graph::default();
+    let needs = graph.add(file::read(&args.file)?)?;
+    let mut wanted = args.targets.clone();
+    if let Some(unknown) = wanted.iter().find(|name| graph.get(name).is_none()) {
+        return Err(Complaint {
+            message: format!("there is no target `{unknown}` in {}", args.file),
+            at: None,
+        }
+        .into());
+    }
+    if wanted.is_empty() {
+        wanted = needs.into_iter().map(|need| need.text).collect();
+    }
+    let (order, cycle) = graph.order(&wanted);
+    if let Some(cycle) = cycle {
+        return Err(describe_cycle(&cycle).into());
+    }
+
+    let _lock = only_one()?;
+    let threads = match args.jobs {
+        Some(jobs) => jobs,
+        None => thread::available_parallelism().context("cannot count the processors")?,
+    }
+    .get();
+    let options = Options {
+        threads,
+        keep_going: args.keep_going,
+        check: if args.hash { Check::Hash } else { Check::Time },
+    };
+    let run = Arc::new(Run::new(graph, order, options, Screen::new(args.explain)));
+    end_on_signal(Arc::clone(&run))?;
+    let report = run.build()?;
+
+    run.screen.finish();
+    if args.explain {
+        let lines = run.log.who_waited();
+        lines.iter().for_each(|line| run.screen.print(line));
+    }
+    let errors = errors(&report);
+    errors
+        .iter()
+        .for_each(|(broken, names)| tell(broken, names));
+    let summary = summary(&report, errors.len(), began.elapsed());
+    let code = code(&report);
+    let colour = if code == 0 { GREEN } else { RED };
+    let _ = writeln!(anstream::stdout(), "{colour}pbuild:{colour:#} {summary}");
+    if let Some(path) = &args.timeline {
+        let title = format!("{summary}, {threads} threads");
+        let picture = timeline::draw(&run.log.events(), threads, &title);
+        fs::write(path, format!("{picture}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Two builds in one directory would get in each other's way.
+fn only_one() -> Result<File> {
+    let path = ".pbuild.lock";
+    let file = File::create(path).with_context(|| format!("cannot write {path}"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another pbuild is at work in this directory"),
+        Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {path}")),
+    }
+}
+
+/// Ctrl-C, SIGTERM and SIGHUP end the commands, politely at first.
+fn end_on_signal(run: Arc<Run>) -> Result<()> {
+    let (signalled, signals) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        let _ = signalled.send(());
+    })
+    .context("cannot catch Ctrl-C")?;
+    thread::spawn(move || {
+        if signals.recv().is_ok() {
+            run.interrupt(Signal::SIGTERM);
+            let _ = signals.recv_timeout(GRACE); // Or a second Ctrl-C.
+            run.interrupt(Signal::SIGKILL);
+        }
+    });
+    Ok(())
+}
+
+/// Everything that went wrong, each thing once, with the targets that were not built for it.
+fn errors(report: &Report) -> Vec<(&Broken, Vec<&str>)> {
+    let mut errors: Vec<(&Broken, Vec<&str>)> = Vec::new();
+    for (name, broken) in &report.broken {
+        match errors.iter_mut().find(|(other, _)| other.is(broken)) {
+            Some((_, names)) => names.push(name),
+            None => errors.push((broken, vec![name])),
+        }
+    }
+    errors
+}
+
+fn tell(broken: &Broken, names: &[&str]) {
+    let mut names = names.to_vec();
+    match broken {
+        Broken::Failed(failure) => {
+            complain(&describe(failure));
+            names.retain(|name| *name != failure.target.text);
+        }
+        Broken::Input(complaint) => complain(&complaint.to_string()),
+        Broken::Stopped => {}
+    }
+    if !names.is_empty() {
+        let names = names.join(", ");
+        let _ = writeln!(anstream::stderr(), "not built because of that: {names}");
+    }
+}
+
+fn code(report: &Report) -> u8 {
+    let input = |(_, broken): &(_, Broken)| matches!(broken, Broken::Input(_));
+    if report.interrupted {
+        130
+    } else if report.broken.iter().any(input) {
+        2
+    } else if !report.broken.is_empty() || report.left > 0 {
+        1
+    } else {
+        0
+    }
+}
+
+fn describe(failure: &Failure) -> String {
+    let Failure {
+        target,
+        command,
+        how,
+        output,
+    } = failure;
+    let (name, at) = (&target.text, &target.at);
+    let mut text = format!("`{name}` ({at}) failed, {how}:\n{DIM}  {command}{DIM:#}");
+    let lines: Vec<_> = output.lines().collect();
+    let hidden = lines.len().saturating_sub(LINES);
+    if hidden > 0 {
+        text += &format!("\n  | ({hidden} lines before)");
+    }
+    for line in &lines[hidden..] {
+        text += &format!("\n  | {line}");
+    }
+    text
+}
+
+fn summary(report: &Report, errors: usize, took: Duration) -> String {
+    let mut summary = format!("{} built, {} up to date", report.ran, report.up_to_date);
+    if errors > 0 {
+        summary += &format!(", {errors} failed");
+    }
+    let left = report.broken.len() - errors + report.left;
+    if left > 0 {
+        summary += &format!(", {left} not built");
+    }
+    if report.interrupted {
+        summary += ", interrupted";
+    }
+    summary + &format!(" in {:.2} s", took.as_secs_f64())
+}
+
+fn complain(message: &str) {
+    let _ = writeln!(anstream::stderr(), "{RED}error:{RED:#} {message}");
+}

@@ -1,0 +1,206 @@
+//! One command: its words, the temporary names it writes to, and its process group, which an
+//! interrupt ends as a whole.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+
+use nix::sys::signal::{killpg, Signal};
+use nix::sys::wait::{waitid, Id, WaitPidFlag};
+use nix::unistd::Pid;
+
+use crate::file::Target;
+use crate::run::lock;
+
+/// So much of a command's output is kept: the end of it.
+const OUTPUT: usize = 1 << 20;
+
+/// A target's outputs, first under temporary names in the same directories. Dropped, it leaves
+/// none of those behind.
+pub struct Scratch {
+    outputs: Vec<(String, String)>,
+    depfile: String,
+}
+
+impl Scratch {
+    pub fn new(target: &Target) -> Self {
+        let outputs: Vec<_> = target
+            .outputs
+            .iter()
+            .map(|output| (beside(&output.text, ""), output.text.clone()))
+            .collect();
+        let first = outputs.first().map(|(_, output)| output);
+        let depfile = beside(first.unwrap_or(&target.name.text.replace('/', "-")), ".d");
+        Self { outputs, depfile }
+    }
+
+    /// The command for a shell. `{in}`, `{out}`, `{out1}`, `{out2}` and so on, and `{depfile}` are
+    /// replaced, and nothing else, lest `${HOME}` and awk's braces need quoting.
+    pub fn command(&self, target: &Target) -> Option<String> {
+        let template = &target.command.as_ref()?.text;
+        let inputs: Vec<_> = target.inputs.iter().map(|input| &*input.text).collect();
+        let outputs: Vec<_> = self.outputs.iter().map(|(new, _)| &**new).collect();
+        let mut words = vec![
+            ("{in}".to_owned(), quote(&inputs)),
+            ("{out}".to_owned(), quote(&outputs)),
+            ("{depfile}".to_owned(), quote(&[&self.depfile])),
+        ];
+        for (i, output) in outputs.iter().enumerate() {
+            words.push((format!("{{out{}}}", i + 1), quote(&[output])));
+        }
+        let mut command = String::new();
+        let mut rest = &**template;
+        while let Some(brace) = rest.find('{') {
+            command.push_str(&rest[..brace]);
+            rest = &rest[brace..];
+            let word = words.iter().find(|(word, _)| rest.starts_with(word));
+            let (word, text) = word.map_or(("{", "{"), |(word, text)| (word, text));
+            command.push_str(text);
+            rest = &rest[word.len()..];
+        }
+        command.push_str(rest);
+        Some(command)
+    }
+
+    /// Makes room: directories are made, and what a killed build may have left is removed. (`ar`
+    /// would add to it.)
+    pub fn prepare(&self) -> io::Result<()> {
+        for (new, _) in &self.outputs {
+            if let Some(directory) = Path::new(new).parent() {
+                fs::create_dir_all(directory)?;
+            }
+        }
+        self.clear();
+        Ok(())
+    }
+
+    /// The depfile's text, if the command was to write one.
+    pub fn depfile(&self, target: &Target) -> io::Result<Option<String>> {
+        match &target.command {
+            Some(command) if command.text.contains("{depfile}") => {
+                fs::read_to_string(&self.depfile).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The first output that the command has not made.
+    pub fn missing(&self) -> Option<&str> {
+        let mut outputs = self.outputs.iter();
+        let missing = outputs.find(|(new, _)| !Path::new(new).exists());
+        missing.map(|(_, output)| &**output)
+    }
+
+    /// The outputs are whole: they get their names.
+    pub fn keep(self) -> io::Result<()> {
+        let mut outputs = self.outputs.iter();
+        outputs.try_for_each(|(new, output)| fs::rename(new, output))
+    }
+
+    fn clear(&self) {
+        let new = self.outputs.iter().map(|(new, _)| new);
+        for file in new.chain([&self.depfile]) {
+            // It is most often not there.
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// In the same directory, or it could not be renamed; with the same extension, for compilers that
+/// look at it.
+fn beside(file: &str, suffix: &str) -> String {
+    let path = Path::new(file);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".pbuild.{suffix}{name}"));
+    temporary.display().to_string()
+}
+
+fn quote(words: &[&str]) -> String {
+    // Fails for a NUL byte; then so will the command.
+    shlex::try_join(words.iter().copied()).unwrap_or_else(|_| words.join(" "))
+}
+
+/// The commands that run now.
+#[derive(Default)]
+pub struct Commands {
+    groups: Mutex<HashSet<Pid>>,
+    interrupted: AtomicBool,
+}
+
+impl Commands {
+    /// Runs a command to its end and gives its output, stdout and stderr as they came. It has ended
+    /// when its shell has, and all who may write to its output.
+    pub fn run(&self, command: &str) -> io::Result<(ExitStatus, String)> {
+        let (mut reader, writer) = io::pipe()?;
+        let mut child = Command::new("sh")
+            .args(["-c", command])
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0) // Of its own: to be ended with all its children.
+            .spawn()?;
+        // (The `Command` is gone, and with it our ends for writing.)
+        let group = Pid::from_raw(child.id().cast_signed());
+        lock(&self.groups).insert(group);
+        if self.interrupted() {
+            // The interrupt may have come just before the line above.
+            let _ = killpg(group, Signal::SIGTERM);
+        }
+        let output = read_end(&mut reader);
+        // Until it is waited for, nobody else gets its number: so it leaves the list before that.
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        while waitid(Id::Pid(group), ended) == Err(nix::errno::Errno::EINTR) {}
+        lock(&self.groups).remove(&group);
+        let status = child.wait()?;
+        Ok((status, String::from_utf8_lossy(&output?).into_owned()))
+    }
+
+    /// Sends a signal to all commands and their children, and to those that are just beginning.
+    pub fn interrupt(&self, signal: Signal) {
+        self.interrupted.store(true, Ordering::SeqCst);
+        for group in lock(&self.groups).iter() {
+            // Fails if all of it has ended by itself.
+            let _ = killpg(*group, signal);
+        }
+    }
+
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+}
+
+fn read_end(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut output = Vec::new();
+    let mut part = [0; 8192];
+    loop {
+        match reader.read(&mut part)? {
+            0 => return Ok(output),
+            n => output.extend(&part[..n]),
+        }
+        if output.len() > 2 * OUTPUT {
+            output.drain(..output.len() - OUTPUT);
+        }
+    }
+}
+
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (_, Some(signal)) => match Signal::try_from(signal) {
+            Ok(name) => format!("killed by signal {signal} ({name})"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        _ => status.to_string(),
+    }
+}

@@ -1,0 +1,220 @@
+//! A build file: what its TOML says, and where it says so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A word of a build file, and its place there.
+#[derive(Clone, Debug)]
+pub struct Word {
+    pub text: String,
+    pub at: At,
+}
+
+/// A place in a build file. Shown as `pbuild.toml:3:9`.
+#[derive(Clone, Debug)]
+pub struct At {
+    source: Arc<Source>,
+    span: Range<usize>,
+}
+
+#[derive(Debug)]
+struct Source {
+    path: String,
+    text: String,
+}
+
+/// What is wrong with the input. Shown with its place and the line that it is in.
+#[derive(Debug, thiserror::Error)]
+pub struct Complaint {
+    pub message: String,
+    pub at: Option<At>,
+}
+
+pub struct Target {
+    pub name: Word,
+    pub command: Option<Word>,
+    pub inputs: Vec<Word>,
+    pub outputs: Vec<Word>,
+    /// Other targets. [`crate::graph`] adds those that make an input of this one.
+    pub needs: Vec<Word>,
+    /// That of the outputs which is a build file, to be read when this target is built.
+    pub generates: Option<Word>,
+}
+
+pub struct BuildFile {
+    pub targets: Vec<Target>,
+    /// What the file is for.
+    pub needs: Vec<Word>,
+}
+
+/// As serde reads it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    targets: BTreeMap<Spanned<String>, RawTarget>,
+    needs: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTarget {
+    command: Option<Spanned<String>>,
+    #[serde(default)]
+    inputs: Vec<Spanned<String>>,
+    #[serde(default)]
+    outputs: Vec<Spanned<String>>,
+    #[serde(default)]
+    needs: Vec<Spanned<String>>,
+    generates: Option<Spanned<String>>,
+}
+
+pub fn read(path: &str) -> Result<BuildFile, Complaint> {
+    let text = fs::read_to_string(path).map_err(|error| Complaint {
+        message: format!("cannot read {path}: {error}"),
+        at: None,
+    })?;
+    parse(path, text)
+}
+
+pub fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
+    let path = path.to_owned();
+    let source = Arc::new(Source { path, text });
+    let at = |span| At {
+        source: Arc::clone(&source),
+        span,
+    };
+    let raw: RawFile = toml::from_str(&source.text).map_err(|error| Complaint {
+        message: error.message().to_owned(),
+        at: error.span().map(at),
+    })?;
+    let word = |spanned: Spanned<String>| Word {
+        at: at(spanned.span()),
+        text: spanned.into_inner(),
+    };
+    let words = |list: Vec<_>| list.into_iter().map(word).collect::<Vec<_>>();
+    let file = |spanned| {
+        let Word { text, at } = word(spanned);
+        let text = plain(&text);
+        Word { text, at }
+    };
+    let files = |list: Vec<_>| list.into_iter().map(file).collect();
+
+    let targets: Vec<_> = raw
+        .targets
+        .into_iter()
+        .map(|(name, raw)| Target {
+            name: word(name),
+            command: raw.command.map(word),
+            inputs: files(raw.inputs),
+            outputs: files(raw.outputs),
+            needs: words(raw.needs),
+            generates: raw.generates.map(file),
+        })
+        .collect();
+    targets.iter().try_for_each(check)?;
+    let all = || targets.iter().map(|target| target.name.clone()).collect();
+    let needs = raw.needs.map_or_else(all, words);
+    Ok(BuildFile { targets, needs })
+}
+
+/// What is wrong with a target whatever the others are.
+fn check(target: &Target) -> Result<(), Complaint> {
+    let name = &target.name.text;
+    if let Some(empty) = [&target.inputs, &target.outputs]
+        .into_iter()
+        .flatten()
+        .find(|file| file.text.is_empty())
+    {
+        return Err(empty.at.complain("this names no file"));
+    }
+    match &target.command {
+        // Outputs are written under temporary names, which the command has to be told.
+        Some(command) => {
+            for (i, output) in target.outputs.iter().enumerate() {
+                let one = format!("{{out{}}}", i + 1);
+                if !command.text.contains("{out}") && !command.text.contains(&one) {
+                    let file = &output.text;
+                    return Err(command.at.complain(format!(
+                        "the command of `{name}` must write `{file}` as {{out}} or {one}"
+                    )));
+                }
+            }
+        }
+        None => {
+            if let Some(output) = target.outputs.first() {
+                return Err(output
+                    .at
+                    .complain(format!("`{name}` has an output, but no command to make it")));
+            }
+        }
+    }
+    match &target.generates {
+        Some(file) if !target.outputs.iter().any(|o| o.text == file.text) => Err(file
+            .at
+            .complain(format!("`{}` is no output of `{name}`", file.text))),
+        _ => Ok(()),
+    }
+}
+
+/// `./src//a.c` is `src/a.c`: one name for one file.
+pub fn plain(path: &str) -> String {
+    let parts = Path::new(path).components();
+    let parts = parts.filter(|part| *part != Component::CurDir);
+    parts.collect::<std::path::PathBuf>().display().to_string()
+}
+
+impl At {
+    pub fn complain(&self, message: impl Into<String>) -> Complaint {
+        Complaint {
+            message: message.into(),
+            at: Some(self.clone()),
+        }
+    }
+
+    /// Both from 1; columns are characters.
+    fn line_and_column(&self) -> (usize, usize) {
+        let before = &self.source.text[..self.span.start];
+        let line = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let number = before.matches('\n').count() + 1;
+        (number, before[line..].chars().count() + 1)
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (line, column) = self.line_and_column();
+        write!(f, "{}:{line}:{column}", self.source.path)
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(at) = &self.at else {
+            return f.write_str(&self.message);
+        };
+        let (line, column) = at.line_and_column();
+        let text = at.source.text.lines().nth(line - 1).unwrap_or_default();
+        let marked = at.source.text[at.span.clone()].lines().next();
+        let width = marked.map_or(1, |marked| marked.chars().count().max(1));
+        write!(f, "{at}: {}", self.message)?;
+        // A tab stays a tab, so that the mark is below what it marks.
+        let blank: String = text
+            .chars()
+            .take(column - 1)
+            .map(|c| if c == '\t' { c } else { ' ' })
+            .collect();
+        write!(
+            f,
+            "\n{line:>5} | {text}\n      | {blank}{}",
+            "^".repeat(width)
+        )
+    }
+}

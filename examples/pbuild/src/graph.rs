@@ -1,0 +1,132 @@
+//! All targets by their names: who makes what, who needs whom, and in which order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::file::{BuildFile, Complaint, Target, Word};
+
+#[derive(Default)]
+pub struct Graph {
+    targets: BTreeMap<String, Arc<Target>>,
+    /// Which target makes a file.
+    makers: HashMap<String, Word>,
+}
+
+impl Graph {
+    /// Adds a file's targets and tells what the file is for, or what is wrong with it. A graph that
+    /// has complained is not used again.
+    pub fn add(&mut self, file: BuildFile) -> Result<Vec<Word>, Complaint> {
+        for target in &file.targets {
+            let Word { text: name, at } = &target.name;
+            if let Some(other) = self.targets.get(name) {
+                let other = &other.name.at;
+                return Err(at.complain(format!("there is a target `{name}` already, at {other}")));
+            }
+            for Word { text: output, at } in &target.outputs {
+                if let Some(other) = self.makers.insert(output.clone(), target.name.clone()) {
+                    let Word {
+                        text: other,
+                        at: there,
+                    } = other;
+                    return Err(at.complain(format!(
+                        "`{output}` is made twice: by `{name}`, and by `{other}` at {there}"
+                    )));
+                }
+            }
+        }
+        let mut names = Vec::new();
+        for mut target in file.targets {
+            for input in &target.inputs {
+                if let Some(maker) = self.makers.get(&input.text) {
+                    let text = maker.text.clone();
+                    let at = input.at.clone();
+                    target.needs.push(Word { text, at });
+                } else if !Path::new(&input.text).exists() {
+                    let message = format!("no file `{}`, and no target makes it", input.text);
+                    return Err(input.at.complain(message));
+                }
+            }
+            let name = target.name.text.clone();
+            names.push(name.clone());
+            self.targets.insert(name, Arc::new(target));
+        }
+        for name in names {
+            self.known(&self.targets[&name].needs)?;
+        }
+        self.known(&file.needs)?;
+        Ok(file.needs)
+    }
+
+    fn known(&self, needs: &[Word]) -> Result<(), Complaint> {
+        match needs.iter().find(|need| self.get(&need.text).is_none()) {
+            Some(need) => Err(need
+                .at
+                .complain(format!("there is no target `{}`", need.text))),
+            None => Ok(()),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Target>> {
+        self.targets.get(name)
+    }
+
+    /// These and all that they need, each after what it needs itself. Beside it the first cycle,
+    /// if there is one: each of its targets is needed by the one before, and the first by the last.
+    pub fn order(&self, wanted: &[String]) -> (Vec<Arc<Target>>, Option<Vec<Word>>) {
+        let mut order = Vec::new();
+        let mut cycle = None;
+        let mut seen = HashSet::new();
+        for name in wanted {
+            // Where a walk into the depth is now; no recursion, lest a long chain overflow the
+            // stack. With each target, how many of its needs were looked at.
+            let mut path: Vec<(&Arc<Target>, usize)> = Vec::new();
+            if seen.insert(name.as_str()) {
+                path.extend(self.get(name).map(|target| (target, 0)));
+            }
+            while let Some((target, looked)) = path.last_mut() {
+                let Some(need) = target.needs.get(*looked) else {
+                    order.push(Arc::clone(target));
+                    path.pop();
+                    continue;
+                };
+                *looked += 1;
+                if seen.insert(need.text.as_str()) {
+                    path.push((&self.targets[&need.text], 0));
+                } else if cycle.is_none() {
+                    let begin = path.iter().position(|(t, _)| t.name.text == need.text);
+                    cycle = begin.map(|begin| {
+                        let steps = path[begin..].iter();
+                        steps
+                            .map(|(t, looked)| t.needs[looked - 1].clone())
+                            .collect()
+                    });
+                }
+            }
+        }
+        (order, cycle)
+    }
+}
+
+/// `needs` as in [`Graph::order`]: the last one named needs the first.
+pub fn describe_cycle(needs: &[Word]) -> Complaint {
+    let last = &needs[needs.len() - 1];
+    let mut message = format!("a cycle: {}", last.text);
+    for need in needs {
+        let _ = write!(message, " -> {}", need.text);
+    }
+    let mut from = last;
+    for need in needs {
+        let _ = write!(
+            message,
+            "\n  {} needs {} at {}",
+            from.text, need.text, need.at
+        );
+        from = need;
+    }
+    Complaint {
+        message,
+        at: Some(needs[0].at.clone()),
+    }
+}

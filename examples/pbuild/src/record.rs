@@ -1,0 +1,143 @@
+//! Up to date or not: what the last build of each target was made of, kept in a file, against what
+//! is there now.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = ".pbuild.state";
+
+/// How two states of a file are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Check {
+    /// By its time of change and its size. Any other time counts, older ones too.
+    #[default]
+    Time,
+    /// By its content.
+    Hash,
+}
+
+/// Files, and what each was like.
+pub type Stamps = BTreeMap<String, String>;
+
+/// How one target was built.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The command's hash.
+    pub command: String,
+    pub inputs: Stamps,
+    /// What the command said it had read, in its depfile.
+    pub found: Stamps,
+    pub outputs: Stamps,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct Records {
+    targets: BTreeMap<String, Record>,
+}
+
+impl Records {
+    /// None that can be read is as good as none: everything is built again.
+    pub fn load() -> Self {
+        let text = fs::read_to_string(FILE).unwrap_or_default();
+        toml::from_str(&text).unwrap_or_default()
+    }
+
+    /// Written beside the old one and put in its place, so that there is always a whole one.
+    pub fn save(&self) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        let new = format!("{FILE}.new");
+        fs::write(&new, text)?;
+        File::open(&new)?.sync_all()?;
+        fs::rename(new, FILE)
+    }
+
+    pub fn put(&mut self, target: &str, record: Record) {
+        self.targets.insert(target.to_owned(), record);
+    }
+
+    pub fn get(&self, target: &str) -> Option<&Record> {
+        self.targets.get(target)
+    }
+}
+
+impl Check {
+    /// Why a target has to be built, if it has to.
+    pub fn why(self, last: Option<&Record>, now: &Record) -> Option<String> {
+        let Some(last) = last else {
+            return Some("never built".to_owned());
+        };
+        if last.command != now.command {
+            return Some("its command has changed".to_owned());
+        }
+        let missing = now.outputs.keys().find(|file| !Path::new(file).exists());
+        if let Some(file) = missing {
+            return Some(format!("output {file} is missing"));
+        }
+        if let Some(file) = last.inputs.keys().find(|f| !now.inputs.contains_key(*f)) {
+            return Some(format!("input {file} is none any more"));
+        }
+        if let Some(file) = now.inputs.keys().find(|f| !last.inputs.contains_key(*f)) {
+            return Some(format!("input {file} is new"));
+        }
+        let changed = |stamps: &Stamps| {
+            let mut stamps = stamps.iter();
+            let changed = stamps.find(|(file, stamp)| self.stamp(file).as_ref() != Some(*stamp));
+            changed.map(|(file, _)| file.clone())
+        };
+        let inputs = changed(&last.inputs).map(|file| format!("input {file} has changed"));
+        inputs
+            .or_else(|| changed(&last.found).map(|file| format!("header {file} has changed")))
+            .or_else(|| {
+                changed(&last.outputs).map(|file| format!("output {file} is not as it was left"))
+            })
+    }
+
+    /// What a file is like now. `None`: it is not there, or can't be read.
+    pub fn stamp(self, file: &str) -> Option<String> {
+        match self {
+            Self::Time => {
+                let metadata = fs::metadata(file).ok()?;
+                let time = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+                let (seconds, nanos) = (time.as_secs(), time.subsec_nanos());
+                Some(format!(
+                    "time {seconds}.{nanos:09}, {} bytes",
+                    metadata.len()
+                ))
+            }
+            Self::Hash => {
+                let mut hasher = blake3::Hasher::new();
+                io::copy(&mut File::open(file).ok()?, &mut hasher).ok()?;
+                Some(format!("blake3 {}", hasher.finalize()))
+            }
+        }
+    }
+
+    /// The stamps of files that the command turned out to have read. It may have read something
+    /// else than what is there now: what has changed since the command began gets a stamp that
+    /// nothing has, and so is built again.
+    pub fn stamp_found(self, files: Vec<String>, began: SystemTime) -> Stamps {
+        let stamp = |file: &String| {
+            let changed = fs::metadata(file).and_then(|m| m.modified()).ok()?;
+            // Not `>=`: what was made by a command just before may have the same time.
+            if changed > began {
+                return None;
+            }
+            self.stamp(file)
+        };
+        files
+            .into_iter()
+            .map(|file| (stamp(&file).unwrap_or_else(|| "unknown".to_owned()), file))
+            .map(|(stamp, file)| (file, stamp))
+            .collect()
+    }
+
+    pub fn stamp_all<'a>(self, files: impl Iterator<Item = &'a String>) -> Stamps {
+        let stamp = |file: &String| self.stamp(file).unwrap_or_else(|| "missing".to_owned());
+        files.map(|file| (file.clone(), stamp(file))).collect()
+    }
+}

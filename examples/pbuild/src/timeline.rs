@@ -1,0 +1,166 @@
+//! The build as a picture: a row for each thread, a bar for each command, hatched where a thread
+//! waited for another's.
+
+use svg::node::element::Group;
+use svg::node::element::{Definitions, Line, Path, Pattern, Rectangle, Text, Title};
+use svg::Document;
+
+use crate::log::{Event, What};
+
+const WIDTH: f64 = 960.0;
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 20.0;
+const TOP: f64 = 52.0;
+const ROW: f64 = 34.0;
+const BAR: f64 = 26.0;
+/// Of a letter of 11 pixels, more or less.
+const LETTER: f64 = 6.4;
+
+const PAPER: &str = "#ffffff";
+const INK: &str = "#24292f";
+const FAINT: &str = "#d8dee4";
+const BARS: [&str; 2] = ["#9ec9f0", "#bcd9f5"];
+const EDGE: &str = "#4a83b8";
+const WAIT: &str = "#b08a3c";
+
+pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
+    let seconds = events.iter().map(|event| event.ended.as_secs_f64());
+    let end = seconds.fold(0.001, f64::max);
+    let scale = (WIDTH - LEFT - RIGHT) / end;
+    let x = |seconds: f64| LEFT + seconds * scale;
+    let bottom = TOP + ROW * threads as f64;
+    let height = bottom + 44.0;
+
+    let mut picture = Document::new()
+        .set("viewBox", (0, 0, WIDTH, height))
+        .set("width", WIDTH)
+        .set("height", height)
+        .set("font-family", "system-ui, sans-serif")
+        .set("font-size", 11)
+        // Its own paper, for readers with a dark one.
+        .add(
+            rectangle(0.0, 0.0, WIDTH, height)
+                .set("rx", 6)
+                .set("fill", PAPER),
+        )
+        .add(hatching())
+        .add(
+            text(LEFT, 26.0, summary)
+                .set("font-size", 14)
+                .set("font-weight", 600),
+        );
+
+    let step = step(end);
+    for i in 0..=(end / step) as usize {
+        let seconds = i as f64 * step;
+        let decimals = if step < 0.1 { 2 } else { 1 };
+        let tick = Line::new()
+            .set("x1", x(seconds))
+            .set("x2", x(seconds))
+            .set("y1", TOP - 6.0)
+            .set("y2", bottom)
+            .set("stroke", FAINT);
+        let label = text(
+            x(seconds),
+            bottom + 16.0,
+            &format!("{seconds:.decimals$} s"),
+        );
+        picture = picture.add(tick).add(label.set("text-anchor", "middle"));
+    }
+    for thread in 1..=threads {
+        let y = TOP + ROW * (thread as f64 - 0.5) + 4.0;
+        let label = text(LEFT - 12.0, y, &format!("thread {thread}"));
+        picture = picture.add(label.set("text-anchor", "end"));
+    }
+    let mut bars = vec![0; threads + 1];
+    for event in events {
+        let (left, right) = (x(event.began.as_secs_f64()), x(event.ended.as_secs_f64()));
+        let width = (right - left).max(1.0);
+        let top = TOP + ROW * (event.thread as f64 - 1.0) + (ROW - BAR) / 2.0;
+        let took = (event.ended - event.began).as_secs_f64();
+        let (fill, edge, label, title) = match &event.what {
+            What::Ran(why) => {
+                bars[event.thread] += 1;
+                let title = format!("{}, {took:.2} s: {why}", event.target);
+                // Neighbours differ, so that one sees where a short one ends.
+                let fill = BARS[bars[event.thread] % 2];
+                (fill, EDGE, event.target.clone(), title)
+            }
+            What::Waited(other) => {
+                let label = format!("{} waits for {other}", event.target);
+                let title = format!("{label}, {took:.2} s");
+                ("url(#waits)", WAIT, label, title)
+            }
+        };
+        let bar = rectangle(left, top, width, BAR)
+            .set("rx", 2)
+            .set("fill", fill)
+            .set("stroke", edge)
+            .set("stroke-width", 0.7);
+        let mut group = Group::new().add(Title::new(title)).add(bar);
+        // A label that does not fit is left to the title, which browsers show.
+        if label.chars().count() as f64 * LETTER + 6.0 < width {
+            let label = text(left + width / 2.0, top + BAR / 2.0 + 4.0, &label);
+            group = group.add(label.set("text-anchor", "middle"));
+        }
+        picture = picture.add(group);
+    }
+    legend(picture, bottom + 30.0)
+}
+
+fn legend(picture: Document, y: f64) -> Document {
+    let sample = |x, fill, edge| {
+        rectangle(x, y - 5.0, 22.0, 11.0)
+            .set("fill", fill)
+            .set("stroke", edge)
+            .set("stroke-width", 0.7)
+    };
+    picture
+        .add(sample(LEFT, BARS[0], EDGE))
+        .add(text(LEFT + 28.0, y + 4.0, "a command runs"))
+        .add(sample(LEFT + 140.0, "url(#waits)", WAIT))
+        .add(text(
+            LEFT + 168.0,
+            y + 4.0,
+            "inside a target's call, the thread waits for another's",
+        ))
+}
+
+/// Between two ticks: 1, 2 or 5 of a power of ten, so that there are some ten.
+fn step(end: f64) -> f64 {
+    let rough = end / 10.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
+    steps
+        .into_iter()
+        .find(|step| *step >= rough)
+        .unwrap_or(rough)
+}
+
+fn hatching() -> Definitions {
+    let stripe = Path::new()
+        .set("d", "M0 0V7")
+        .set("stroke", WAIT)
+        .set("stroke-width", 2.5)
+        .set("opacity", 0.45);
+    let pattern = Pattern::new()
+        .set("id", "waits")
+        .set("width", 7)
+        .set("height", 7)
+        .set("patternUnits", "userSpaceOnUse")
+        .set("patternTransform", "rotate(45)")
+        .add(stripe);
+    Definitions::new().add(pattern)
+}
+
+fn rectangle(x: f64, y: f64, width: f64, height: f64) -> Rectangle {
+    Rectangle::new()
+        .set("x", x)
+        .set("y", y)
+        .set("width", width)
+        .set("height", height)
+}
+
+fn text(x: f64, y: f64, words: &str) -> Text {
+    Text::new(words).set("x", x).set("y", y).set("fill", INK)
+}

@@ -1,0 +1,192 @@
+//! One builds, the others wait: for success, for failure, and for what can never be.
+
+mod common;
+
+use common::{open_gate, until, Project};
+
+/// Twenty targets that need `shared`, each of which makes a file of its own.
+fn twenty() -> String {
+    let target = |i| {
+        format!(
+            "[targets.t{i}]\nneeds = ['shared']\noutputs = ['t{i}']\ncommand = 'echo {i} > {{out}}'\n"
+        )
+    };
+    (1..=20).map(target).collect()
+}
+
+#[test]
+fn twenty_ask_at_once_and_one_builds() {
+    let shared = "[targets.shared]\noutputs = ['shared']\n\
+        command = 'echo run >> count; read go < gate; echo made > {out}'\n";
+    let project = Project::new(&format!("{shared}{}", twenty()));
+    project.fifos(&["gate"]);
+    // One builds and twenty wait. That they do, they say when they have their place.
+    let running = project.start(&["-j21", "--explain"]);
+    let waiting = || running.stderr().matches("waits for shared").count();
+    until("twenty wait", || waiting() == 20);
+    open_gate(&project.path("gate"));
+    let ended = running.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("21 built"), "{}", ended.stdout);
+    assert_eq!(project.read("count"), "run\n");
+
+    let mut lines = ended.stderr.lines();
+    let line = lines.find(|line| line.starts_with("shared was waited for by "));
+    let line = line.unwrap_or_else(|| panic!("{}", ended.stderr));
+    for i in 1..=20 {
+        assert!(line.contains(&format!("t{i} (")), "{line}");
+    }
+}
+
+#[test]
+fn a_failure_is_shared_and_told_once() {
+    let shared = "[targets.shared]\noutputs = ['shared']\n\
+        command = 'echo run >> count; seq 100 150; echo half > {out}; exit 7'\n\
+        [targets.zz-independent]\ncommand = 'echo run >> independent'\n";
+    for threads in ["-j1", "-j4", "-j30"] {
+        let project = Project::new(&format!("{shared}{}", twenty()));
+        let ended = project.run(&[threads, "-k"]);
+        assert_eq!(ended.code, Some(1));
+        assert_eq!(project.read("count"), "run\n");
+        assert_eq!(project.read("independent"), "run\n");
+        assert_eq!(project.files(), ["count", "independent", "pbuild.toml"]);
+
+        let stderr = &ended.stderr;
+        let once = "`shared` (pbuild.toml:1:10) failed, exit code 7:\n  echo run >> count; seq";
+        assert_eq!(stderr.matches("failed, exit code").count(), 1, "{stderr}");
+        assert!(stderr.contains(once), "{stderr}");
+        // The end of the output, twenty lines.
+        assert!(
+            stderr.contains("| (31 lines before)\n  | 131\n"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("| 150\n"), "{stderr}");
+        let dependents = stderr.lines().find(|line| line.starts_with("not built"));
+        let dependents = dependents.unwrap().split([' ', ',']);
+        assert_eq!(dependents.filter(|word| word.starts_with('t')).count(), 21); // And "that:".
+        let summary = "1 built, 0 up to date, 1 failed, 20 not built";
+        assert!(ended.stdout.contains(summary), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn after_a_failure_nothing_more_begins_without_k() {
+    let project = Project::new(
+        "[targets.a]\ncommand = 'kill -9 $$'\n\
+         [targets.b]\ncommand = 'echo run >> independent'\n",
+    );
+    let ended = project.run(&["-j1"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("killed by signal 9 (SIGKILL)"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!project.exists("independent"));
+    assert!(ended
+        .stdout
+        .contains("0 built, 0 up to date, 1 failed, 1 not built"));
+}
+
+#[test]
+fn a_thread_never_waits_while_something_is_ready() {
+    // While `long` runs, `short` lands, and then `left` and `right` are ready, each of which needs
+    // the other to run. A thread that had gone to wait for `long` would be missing.
+    let project = Project::new(
+        "[targets.long]\noutputs = ['long']\ncommand = 'read go < end; echo > {out}'\n\
+         [targets.more]\nneeds = ['long']\noutputs = ['more']\ncommand = 'echo > {out}'\n\
+         [targets.short]\noutputs = ['short']\ncommand = 'sleep 0.3; echo > {out}'\n\
+         [targets.left]\nneeds = ['short']\ncommand = 'echo > one; read go < two'\n\
+         [targets.right]\nneeds = ['short']\ncommand = 'read go < one; echo > two; echo > end'\n",
+    );
+    project.fifos(&["one", "two", "end"]);
+    project.build(&["-j3"]);
+}
+
+/// `name` makes `name.toml`, which is `name.in`, after it has done what it is told.
+fn generator(name: &str, first: &str) -> String {
+    format!(
+        "[targets.{name}]\noutputs = ['{name}.toml']\ngenerates = '{name}.toml'\n\
+         inputs = ['{name}.in']\ncommand = '{first} cp {{in}} {{out}}'\n"
+    )
+}
+
+#[test]
+fn a_generated_file_adds_targets() {
+    let needs_it = "[targets.end]\nneeds = ['gen']\noutputs = ['end']\n\
+        command = 'cat one two > {out}'\n";
+    let project = Project::new(&format!("{}{needs_it}", generator("gen", "")));
+    project.write(
+        "gen.in",
+        "[targets.one]\noutputs = ['one']\ncommand = 'echo 1 > {out}'\n\
+         [targets.two]\ninputs = ['one']\noutputs = ['two']\ncommand = 'cat {in} {in} > {out}'\n",
+    );
+    let ended = project.build(&["-j2"]);
+    assert!(
+        ended.stdout.contains("4 built, 0 up to date"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(project.read("end"), "1\n1\n1\n");
+    let ended = project.build(&["-j2"]);
+    assert!(
+        ended.stdout.contains("0 built, 4 up to date"),
+        "{}",
+        ended.stdout
+    );
+
+    project.write("gen.in", "[targets.one]\nneeds = ['none']\n");
+    let ended = project.run(&[]);
+    assert_eq!(ended.code, Some(2));
+    assert!(
+        ended
+            .stderr
+            .contains("gen.toml:2:10: there is no target `none`"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_generated_cycle_is_refused() {
+    // `a` asks for `mid`, which needs `a`.
+    let mid = "[targets.mid]\nneeds = ['a']\n";
+    let project = Project::new(&format!("{}{mid}", generator("a", "")));
+    project.write("a.in", "needs = ['mid']\n");
+    for threads in ["-j1", "-j4"] {
+        let ended = project.run(&[threads]);
+        assert_eq!(ended.code, Some(2));
+        let stderr = &ended.stderr;
+        assert!(stderr.contains("a cycle: mid -> a -> mid"), "{stderr}");
+        assert!(
+            stderr.contains("mid needs a at pbuild.toml:7:10"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("a needs mid at a.toml:1:10"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_generated_cycle_over_two_threads_is_refused() {
+    // Each leads one of the two before either asks for the other.
+    let a = generator("a", "echo > one; read go < two;");
+    let b = generator("b", "read go < one; echo > two;");
+    let project = Project::new(&format!("{a}{b}"));
+    project.fifos(&["one", "two"]);
+    project.write("a.in", "needs = ['b']\n");
+    project.write("b.in", "needs = ['a']\n");
+    let ended = project.run(&["-j2"]);
+    assert_eq!(ended.code, Some(2));
+    let stderr = &ended.stderr;
+    let cycles = ["a cycle: a -> b -> a", "a cycle: b -> a -> b"];
+    assert!(
+        cycles.iter().any(|cycle| stderr.contains(cycle)),
+        "{stderr}"
+    );
+    assert!(stderr.contains("a needs b at a.toml:1:10"), "{stderr}");
+    assert!(stderr.contains("b needs a at b.toml:1:10"), "{stderr}");
+    assert!(
+        stderr.contains("not built because of that: a, b"),
+        "{stderr}"
+    );
+}
