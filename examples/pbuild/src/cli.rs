@@ -32,7 +32,7 @@ struct Args {
     /// The build file
     #[arg(short, long, default_value = "pbuild.toml")]
     file: String,
-    /// Go there first
+    /// Go there before anything else (but `--timeline` is where you are)
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How many threads build [default: one for each processor]
@@ -73,6 +73,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn build(args: &Args) -> Result<ExitCode> {
     let began = Instant::now();
+    let timeline = args
+        .timeline
+        .as_ref()
+        .map(std::path::absolute)
+        .transpose()?;
     if let Some(directory) = &args.directory {
         std::env::set_current_dir(directory).map_err(|error| Complaint {
             message: format!("cannot go to {}: {error}", directory.display()),
@@ -125,7 +130,7 @@ fn build(args: &Args) -> Result<ExitCode> {
     let code = code(&report);
     let colour = if code == 0 { GREEN } else { RED };
     let _ = writeln!(anstream::stdout(), "{colour}pbuild:{colour:#} {summary}");
-    if let Some(path) = &args.timeline {
+    if let Some(path) = &timeline {
         let title = format!("{summary}, {threads} threads");
         let picture = timeline::draw(&run.log.events(), threads, &title);
         fs::write(path, format!("{picture}\n"))

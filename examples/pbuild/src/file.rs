@@ -42,8 +42,11 @@ pub struct Target {
     pub command: Option<Word>,
     pub inputs: Vec<Word>,
     pub outputs: Vec<Word>,
-    /// Other targets. [`crate::graph`] adds those that make an input of this one.
+    /// Other targets: first those that the file names, then those that make an input of this one,
+    /// which [`crate::graph`] adds.
     pub needs: Vec<Word>,
+    /// How many of `needs` the file names.
+    pub named: usize,
     /// That of the outputs which is a build file, to be read when this target is built.
     pub generates: Option<Word>,
 }
@@ -115,6 +118,7 @@ pub fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
             command: raw.command.map(word),
             inputs: files(raw.inputs),
             outputs: files(raw.outputs),
+            named: raw.needs.len(),
             needs: words(raw.needs),
             generates: raw.generates.map(file),
         })

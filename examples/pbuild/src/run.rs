@@ -373,17 +373,13 @@ impl Worker {
         if lock(&self.run.board).stopped {
             return Err(Broken::Stopped);
         }
-        let mut files: Vec<_> = needed
-            .iter()
-            .flat_map(|built| built.files.clone())
-            .collect();
+        let mut files = files(&needed[..target.named]);
         self.update(target, &files)?;
         if let Some(generated) = &target.generates {
-            files = self.load(name, &generated.text)?;
+            self.load(name, &generated.text)?;
         }
         if !target.outputs.is_empty() {
-            let outputs = target.outputs.iter().map(|output| output.text.clone());
-            files = outputs.collect();
+            files = target.outputs.iter().map(|o| o.text.clone()).collect();
         }
         Ok(Arc::new(Built { files }))
     }
@@ -454,7 +450,7 @@ impl Worker {
     }
 
     /// Reads the build file that a target has made, and builds what that is for.
-    fn load(&self, name: &str, path: &str) -> Result<Vec<String>, Broken> {
+    fn load(&self, name: &str, path: &str) -> Result<(), Broken> {
         let complain = |complaint| Broken::Input(Arc::new(complaint));
         let file = file::read(path).map_err(complain)?;
         let needs = {
@@ -473,8 +469,7 @@ impl Worker {
             needs
         };
         self.run.changed.notify_all();
-        let built = self.need(name, &needs)?;
-        Ok(built.iter().flat_map(|built| built.files.clone()).collect())
+        self.need(name, &needs).map(drop)
     }
 }
 
@@ -500,6 +495,11 @@ impl Drop for Landing<'_> {
         self.run.screen.done();
         self.run.changed.notify_all();
     }
+}
+
+fn files(built: &[Arc<Built>]) -> Vec<String> {
+    let files = built.iter().map(|built| built.files.clone());
+    files.flatten().collect()
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

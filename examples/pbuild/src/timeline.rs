@@ -55,8 +55,8 @@ pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
         let seconds = i as f64 * step;
         let decimals = if step < 0.1 { 2 } else { 1 };
         let tick = Line::new()
-            .set("x1", x(seconds))
-            .set("x2", x(seconds))
+            .set("x1", round(x(seconds)))
+            .set("x2", round(x(seconds)))
             .set("y1", TOP - 6.0)
             .set("y2", bottom)
             .set("stroke", FAINT);
@@ -78,18 +78,19 @@ pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
         let width = (right - left).max(1.0);
         let top = TOP + ROW * (event.thread as f64 - 1.0) + (ROW - BAR) / 2.0;
         let took = (event.ended - event.began).as_secs_f64();
-        let (fill, edge, label, title) = match &event.what {
+        let (fill, edge, labels, title) = match &event.what {
             What::Ran(why) => {
                 bars[event.thread] += 1;
                 let title = format!("{}, {took:.2} s: {why}", event.target);
                 // Neighbours differ, so that one sees where a short one ends.
                 let fill = BARS[bars[event.thread] % 2];
-                (fill, EDGE, event.target.clone(), title)
+                (fill, EDGE, vec![event.target.clone()], title)
             }
             What::Waited(other) => {
                 let label = format!("{} waits for {other}", event.target);
                 let title = format!("{label}, {took:.2} s");
-                ("url(#waits)", WAIT, label, title)
+                let labels = vec![label, format!("waits for {other}")];
+                ("url(#waits)", WAIT, labels, title)
             }
         };
         let bar = rectangle(left, top, width, BAR)
@@ -98,9 +99,10 @@ pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
             .set("stroke", edge)
             .set("stroke-width", 0.7);
         let mut group = Group::new().add(Title::new(title)).add(bar);
-        // A label that does not fit is left to the title, which browsers show.
-        if label.chars().count() as f64 * LETTER + 6.0 < width {
-            let label = text(left + width / 2.0, top + BAR / 2.0 + 4.0, &label);
+        // Where none fits, there is the title, which browsers show.
+        let fits = |label: &&String| label.chars().count() as f64 * LETTER + 6.0 < width;
+        if let Some(label) = labels.iter().find(fits) {
+            let label = text(left + width / 2.0, top + BAR / 2.0 + 4.0, label);
             group = group.add(label.set("text-anchor", "middle"));
         }
         picture = picture.add(group);
@@ -115,15 +117,13 @@ fn legend(picture: Document, y: f64) -> Document {
             .set("stroke", edge)
             .set("stroke-width", 0.7)
     };
+    let waits = "inside a target's call, the thread waits for another thread's";
     picture
         .add(sample(LEFT, BARS[0], EDGE))
         .add(text(LEFT + 28.0, y + 4.0, "a command runs"))
         .add(sample(LEFT + 140.0, "url(#waits)", WAIT))
-        .add(text(
-            LEFT + 168.0,
-            y + 4.0,
-            "inside a target's call, the thread waits for another's",
-        ))
+        .add(text(LEFT + 168.0, y + 4.0, waits))
+        .add(text(LEFT + 540.0, y + 4.0, "blank: there is nothing to do"))
 }
 
 /// Between two ticks: 1, 2 or 5 of a power of ten, so that there are some ten.
@@ -155,12 +155,20 @@ fn hatching() -> Definitions {
 
 fn rectangle(x: f64, y: f64, width: f64, height: f64) -> Rectangle {
     Rectangle::new()
-        .set("x", x)
-        .set("y", y)
-        .set("width", width)
-        .set("height", height)
+        .set("x", round(x))
+        .set("y", round(y))
+        .set("width", round(width))
+        .set("height", round(height))
 }
 
 fn text(x: f64, y: f64, words: &str) -> Text {
-    Text::new(words).set("x", x).set("y", y).set("fill", INK)
+    Text::new(words)
+        .set("x", round(x))
+        .set("y", round(y))
+        .set("fill", INK)
+}
+
+/// More would only make the file longer.
+fn round(pixels: f64) -> f64 {
+    (pixels * 10.0).round() / 10.0
 }
