@@ -112,6 +112,8 @@ struct Board {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
+    /// A thread is about to ask for it.
+    Given,
     Runs,
     /// For a target that another thread builds.
     Waits,
@@ -214,10 +216,10 @@ impl Board {
         let runs = |need: &Word| self.at_work.get(&need.text) == Some(&Phase::Runs);
         let mut todo = self.todo.iter();
         if let Some(ready) = todo.position(|target| target.needs.iter().all(done)) {
-            return Some(self.take(ready, Phase::Runs));
+            return Some(self.take(ready, Phase::Given));
         }
-        let running = self.at_work.values().filter(|p| **p == Phase::Runs);
-        if running.count() == 1 {
+        let busy = self.at_work.values().filter(|p| **p != Phase::Waits);
+        if busy.count() == 1 {
             let mut todo = self.todo.iter();
             let next = todo.position(|t| t.needs.iter().all(|n| done(n) || runs(n)))?;
             return Some(self.take(next, Phase::Waits));
@@ -339,10 +341,8 @@ impl Worker {
         let mut board = lock(&self.run.board);
         board.at_work.insert(target.to_owned(), phase);
         drop(board);
-        if phase == Phase::Waits {
-            // Those who sleep may wait as well, if that leaves a single one that runs.
-            self.run.changed.notify_all();
-        }
+        // Those who sleep may wait as well, if that leaves a single one that runs.
+        self.run.changed.notify_all();
     }
 
     /// The shared function.
@@ -353,8 +353,11 @@ impl Worker {
                 return done.clone();
             }
             board.todo.retain(|target| target.name.text != name);
-            // It has a phase already if it was given out.
-            board.at_work.entry(name.to_owned()).or_insert(Phase::Runs);
+            // One that is given out in order to wait has that phase already.
+            if board.at_work.get(name) != Some(&Phase::Waits) {
+                board.at_work.insert(name.to_owned(), Phase::Runs);
+                self.run.changed.notify_all();
+            }
             Arc::clone(board.graph.get(name).expect("checked when it was read"))
         };
         let mut landing = Landing {
