@@ -352,7 +352,10 @@ impl Worker {
             if let Some(done) = board.done.get(name) {
                 return done.clone();
             }
-            board.todo.retain(|target| target.name.text != name);
+            if !board.at_work.contains_key(name) {
+                // Not given out: somebody needs it inside another call.
+                board.todo.retain(|target| target.name.text != name);
+            }
             // One that is given out in order to wait has that phase already.
             if board.at_work.get(name) != Some(&Phase::Waits) {
                 board.at_work.insert(name.to_owned(), Phase::Runs);

@@ -6,7 +6,6 @@ mod project;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use common::Project;
@@ -35,15 +34,10 @@ fn written(project: &Project, before: &BTreeMap<String, SystemTime>) -> BTreeSet
 
 /// The object files that include a header, by gcc's own word.
 fn includers(project: &Project, header: &str) -> BTreeSet<String> {
-    let output = Command::new("sh")
-        .args(["-c", "gcc -DLUA_USE_LINUX -MM src/*.c"])
-        .current_dir(project.path("."))
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    let rules = String::from_utf8(output.stdout)
-        .unwrap()
-        .replace("\\\n", " ");
+    let list = "gcc -DLUA_USE_LINUX -MM src/*.c";
+    let ended = project.start_other("sh", &["-c", list]).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let rules = ended.stdout.replace("\\\n", " ");
     let rules = rules.lines().filter_map(|rule| rule.split_once(':'));
     let includes = rules.filter(|(_, files)| files.split_whitespace().any(|f| f == header));
     includes.map(|(object, _)| object.to_owned()).collect()
@@ -55,13 +49,11 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 
 fn run_lua(project: &Project, script: &str) -> String {
     project.write("script.lua", script);
-    let output = Command::new("./lua")
-        .args(["script.lua", "an argument"])
-        .current_dir(project.path("."))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let lua = project.path("lua");
+    let arguments = ["script.lua", "an argument"];
+    let ended = project.start_other(lua.to_str().unwrap(), &arguments).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.stdout
 }
 
 #[test]

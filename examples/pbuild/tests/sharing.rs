@@ -91,10 +91,11 @@ fn after_a_failure_nothing_more_begins_without_k() {
 #[test]
 fn a_thread_never_waits_while_something_is_ready() {
     // While `long` runs, `short` lands, and then `left` and `right` are ready, each of which needs
-    // the other to run. A thread that had gone to wait for `long` would be missing.
+    // the other to run. A thread that had gone to wait for `long`, inside `a`, would be missing.
+    // (The sleep only gives it the time to do so.)
     let project = Project::new(
         "[targets.long]\noutputs = ['long']\ncommand = 'read go < end; echo > {out}'\n\
-         [targets.more]\nneeds = ['long']\noutputs = ['more']\ncommand = 'echo > {out}'\n\
+         [targets.a]\nneeds = ['long']\noutputs = ['a']\ncommand = 'echo > {out}'\n\
          [targets.short]\noutputs = ['short']\ncommand = 'sleep 0.3; echo > {out}'\n\
          [targets.left]\nneeds = ['short']\ncommand = 'echo > one; read go < two'\n\
          [targets.right]\nneeds = ['short']\ncommand = 'read go < one; echo > two; echo > end'\n",

@@ -210,17 +210,10 @@ fn one_build_at_a_time() {
     project.fifos(&["gate"]);
     let first = project.start(&[]);
     common::until("it runs", || project.exists("begun"));
-    // With files of its own for what it says.
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_pbuild"))
-        .current_dir(project.path("."))
-        .output()
-        .unwrap();
-    assert_eq!(second.status.code(), Some(1));
-    let stderr = String::from_utf8(second.stderr).unwrap();
-    assert_eq!(
-        stderr,
-        "error: another pbuild is at work in this directory\n"
-    );
+    let second = project.run(&[]);
+    assert_eq!(second.code, Some(1));
+    let told = "error: another pbuild is at work in this directory\n";
+    assert_eq!(second.stderr, told);
     common::open_gate(&project.path("gate"));
     assert_eq!(first.end().code, Some(0));
 }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // Not every test uses all of it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// How long anything may take. What takes longer hangs.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -19,11 +19,11 @@ pub struct Project {
     directory: TempDir,
 }
 
-/// A pbuild that runs.
+/// A program that runs, most often pbuild.
 pub struct Running {
     child: Child,
-    output: PathBuf,
-    errors: PathBuf,
+    stdout: NamedTempFile,
+    stderr: NamedTempFile,
 }
 
 /// One that has ended.
@@ -70,26 +70,31 @@ impl Project {
         let entries = fs::read_dir(self.directory.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names
-            .filter(|name| ![".pbuild.state", ".pbuild.lock", ".out", ".err"].contains(&&**name))
+            .filter(|name| ![".pbuild.state", ".pbuild.lock"].contains(&&**name))
             .collect();
         names.sort();
         names
     }
 
+    /// Starts pbuild.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let (output, errors) = (self.path(".out"), self.path(".err"));
-        let child = Command::new(env!("CARGO_BIN_EXE_pbuild"))
+        self.start_other(env!("CARGO_BIN_EXE_pbuild"), arguments)
+    }
+
+    pub fn start_other(&self, program: &str, arguments: &[&str]) -> Running {
+        let [stdout, stderr] = [(); 2].map(|()| NamedTempFile::new().unwrap());
+        let child = Command::new(program)
             .args(arguments)
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
-            .stdout(File::create(&output).unwrap())
-            .stderr(File::create(&errors).unwrap())
+            .stdout(stdout.reopen().unwrap())
+            .stderr(stderr.reopen().unwrap())
             .spawn()
             .unwrap();
         Running {
             child,
-            output,
-            errors,
+            stdout,
+            stderr,
         }
     }
 
@@ -113,7 +118,7 @@ impl Running {
 
     /// What it has said on stderr so far.
     pub fn stderr(&self) -> String {
-        fs::read_to_string(&self.errors).unwrap()
+        fs::read_to_string(&self.stderr).unwrap()
     }
 
     pub fn end(mut self) -> Ended {
@@ -122,12 +127,12 @@ impl Running {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
                 None if began.elapsed() < LIMIT => thread::sleep(Duration::from_millis(5)),
-                None => panic!("pbuild hangs: {}", self.stderr()), // Dropped, it is ended.
+                None => panic!("it hangs: {}", self.stderr()), // Dropped, it is ended.
             }
         };
         Ended {
             code: status.code(),
-            stdout: fs::read_to_string(&self.output).unwrap(),
+            stdout: fs::read_to_string(&self.stdout).unwrap(),
             stderr: self.stderr(),
         }
     }
