@@ -115,9 +115,10 @@ fn build(args: &Args) -> Result<ExitCode> {
     };
     let run = Arc::new(Run::new(graph, order, options, Screen::new(args.explain)));
     end_on_signal(Arc::clone(&run))?;
-    let report = run.build()?;
-
+    let report = run.build();
     run.screen.finish();
+    let report = report.context("cannot build")?;
+
     if args.explain {
         let lines = run.log.who_waited();
         lines.iter().for_each(|line| run.screen.print(line));

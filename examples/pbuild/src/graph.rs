@@ -15,9 +15,10 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Adds a file's targets and tells what the file is for, or what is wrong with it. A graph that
-    /// has complained is not used again.
+    /// Adds a file's targets and tells what the file is for. Or tells what is wrong with it, and
+    /// adds nothing.
     pub fn add(&mut self, file: BuildFile) -> Result<Vec<Word>, Complaint> {
+        let mut new = Self::default();
         for target in &file.targets {
             let Word { text: name, at } = &target.name;
             if let Some(other) = self.targets.get(name) {
@@ -25,7 +26,9 @@ impl Graph {
                 return Err(at.complain(format!("there is a target `{name}` already, at {other}")));
             }
             for Word { text: output, at } in &target.outputs {
-                if let Some(other) = self.makers.insert(output.clone(), target.name.clone()) {
+                let maker = target.name.clone();
+                let other = new.makers.insert(output.clone(), maker);
+                if let Some(other) = other.as_ref().or(self.makers.get(output)) {
                     let Word {
                         text: other,
                         at: there,
@@ -36,36 +39,27 @@ impl Graph {
                 }
             }
         }
-        let mut names = Vec::new();
         for mut target in file.targets {
-            for input in &target.inputs {
-                if let Some(maker) = self.makers.get(&input.text) {
-                    let text = maker.text.clone();
-                    let at = input.at.clone();
+            for Word { text: input, at } in &target.inputs {
+                if let Some(maker) = new.makers.get(input).or(self.makers.get(input)) {
+                    let (text, at) = (maker.text.clone(), at.clone());
                     target.needs.push(Word { text, at });
-                } else if !Path::new(&input.text).exists() {
-                    let message = format!("no file `{}`, and no target makes it", input.text);
-                    return Err(input.at.complain(message));
+                } else if !Path::new(input).exists() {
+                    return Err(at.complain(format!("no file `{input}`, and no target makes it")));
                 }
             }
             let name = target.name.text.clone();
-            names.push(name.clone());
-            self.targets.insert(name, Arc::new(target));
+            new.targets.insert(name, Arc::new(target));
         }
-        for name in names {
-            self.known(&self.targets[&name].needs)?;
+        let needs = new.targets.values().flat_map(|target| &target.needs);
+        for Word { text: need, at } in needs.chain(&file.needs) {
+            if new.get(need).or(self.get(need)).is_none() {
+                return Err(at.complain(format!("there is no target `{need}`")));
+            }
         }
-        self.known(&file.needs)?;
+        self.targets.extend(new.targets);
+        self.makers.extend(new.makers);
         Ok(file.needs)
-    }
-
-    fn known(&self, needs: &[Word]) -> Result<(), Complaint> {
-        match needs.iter().find(|need| self.get(&need.text).is_none()) {
-            Some(need) => Err(need
-                .at
-                .complain(format!("there is no target `{}`", need.text))),
-            None => Ok(()),
-        }
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Target>> {

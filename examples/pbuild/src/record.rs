@@ -78,23 +78,18 @@ impl Check {
         if let Some(file) = missing {
             return Some(format!("output {file} is missing"));
         }
-        if let Some(file) = last.inputs.keys().find(|f| !now.inputs.contains_key(*f)) {
-            return Some(format!("input {file} is none any more"));
+        if let Some(file) = difference(&last.inputs, &now.inputs) {
+            return Some(match (last.inputs.get(file), now.inputs.get(file)) {
+                (None, _) => format!("input {file} is new"),
+                (_, None) => format!("input {file} is none any more"),
+                _ => format!("input {file} has changed"),
+            });
         }
-        if let Some(file) = now.inputs.keys().find(|f| !last.inputs.contains_key(*f)) {
-            return Some(format!("input {file} is new"));
+        if let Some(file) = difference(&last.found, &self.stamp_all(last.found.keys())) {
+            return Some(format!("header {file} has changed"));
         }
-        let changed = |stamps: &Stamps| {
-            let mut stamps = stamps.iter();
-            let changed = stamps.find(|(file, stamp)| self.stamp(file).as_ref() != Some(*stamp));
-            changed.map(|(file, _)| file.clone())
-        };
-        let inputs = changed(&last.inputs).map(|file| format!("input {file} has changed"));
-        inputs
-            .or_else(|| changed(&last.found).map(|file| format!("header {file} has changed")))
-            .or_else(|| {
-                changed(&last.outputs).map(|file| format!("output {file} is not as it was left"))
-            })
+        let file = difference(&last.outputs, &now.outputs)?;
+        Some(format!("output {file} is not as it was left"))
     }
 
     /// What a file is like now. `None`: it is not there, or can't be read.
@@ -123,7 +118,8 @@ impl Check {
     pub fn stamp_found(self, files: Vec<String>, began: SystemTime) -> Stamps {
         let stamp = |file: &String| {
             let changed = fs::metadata(file).and_then(|m| m.modified()).ok()?;
-            // Not `>=`: what was made by a command just before may have the same time.
+            // (The times of files lag behind the clock, by some milliseconds. But what changes so
+            // soon after a command began, it has not read yet.)
             if changed > began {
                 return None;
             }
@@ -140,4 +136,10 @@ impl Check {
         let stamp = |file: &String| self.stamp(file).unwrap_or_else(|| "missing".to_owned());
         files.map(|file| (file.clone(), stamp(file))).collect()
     }
+}
+
+/// The first file that is not the same in both.
+fn difference<'a>(last: &'a Stamps, now: &'a Stamps) -> Option<&'a String> {
+    let mut files = last.keys().chain(now.keys());
+    files.find(|file| last.get(*file) != now.get(*file))
 }

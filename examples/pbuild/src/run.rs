@@ -39,6 +39,10 @@ use crate::log::{Log, What};
 use crate::record::{Check, Record, Records};
 use crate::screen::Screen;
 
+/// Where a generated file has a long chain of targets, one thread may ask for all of it, each
+/// inside the call of the one before. (Memory is only taken as it is used.)
+const STACK: usize = 64 << 20;
+
 /// What a target gives to those that need it: the files that it made. One without outputs passes
 /// on what it needs itself.
 pub struct Built {
@@ -158,20 +162,19 @@ impl Run {
 
     /// Builds everything, on as many threads as the options say.
     pub fn build(self: &Arc<Self>) -> io::Result<Report> {
-        let threads = (1..=self.options.threads).map(|number| {
-            let run = Arc::clone(self);
-            let worker = Worker { run, number };
-            let builder = thread::Builder::new().name(format!("builder {number}"));
-            builder.spawn(move || worker.work())
-        });
-        let threads: Vec<_> = threads.collect();
-        if threads.iter().any(Result::is_err) {
-            self.stop(); // Those that have begun end before we do.
-        }
-        for thread in threads {
-            let ended = thread?.join();
-            ended.map_err(|_| io::Error::other("a thread panicked"))?;
-        }
+        thread::scope(|scope| {
+            for number in 1..=self.options.threads {
+                let run = Arc::clone(self);
+                let worker = Worker { run, number };
+                let builder = thread::Builder::new()
+                    .name(format!("builder {number}"))
+                    .stack_size(STACK);
+                let begun = builder.spawn_scoped(scope, move || worker.work());
+                // Those that have begun end before this returns.
+                begun.inspect_err(|_| self.stop())?;
+            }
+            io::Result::Ok(())
+        })?;
         lock(&self.records).save()?;
         Ok(self.report())
     }
@@ -291,10 +294,11 @@ impl Worker {
             self.asks(target, need);
             tickets.push((need, self.ask(&need.text)));
         }
-        let waits = tickets
-            .into_iter()
-            .map(|(need, ticket)| self.wait(target, need, ticket));
-        let built = waits.collect();
+        let tickets = tickets.into_iter();
+        // To the first that fails. What becomes of the others is no matter to this target.
+        let built = tickets
+            .map(|(need, ticket)| self.wait(target, need, ticket))
+            .collect();
         lock(&self.run.board).asks.remove(target);
         built
     }
@@ -409,7 +413,8 @@ impl Worker {
         let why = if target.outputs.is_empty() {
             Some("it has no outputs".to_owned())
         } else {
-            check.why(lock(&self.run.records).get(name), &record)
+            let last = lock(&self.run.records).get(name).cloned();
+            check.why(last.as_ref(), &record)
         };
         let Some(why) = why else {
             self.run.up_to_date.fetch_add(1, Ordering::Relaxed);

@@ -149,6 +149,36 @@ fn a_generated_file_adds_targets() {
 }
 
 #[test]
+fn a_long_generated_chain_is_no_trouble() {
+    let mut chain = "needs = ['t2000']\n[targets.t0]\n".to_owned();
+    for i in 1..=2000 {
+        chain += &format!("[targets.t{i}]\nneeds = ['t{}']\n", i - 1);
+    }
+    let project = Project::new(&generator("gen", ""));
+    project.write("gen.in", &chain);
+    for threads in ["-j1", "-j3"] {
+        project.build(&[threads]);
+    }
+}
+
+#[test]
+fn a_wrong_generated_file_adds_nothing() {
+    // `b` names a target of `a`'s file, which needs something that there is not.
+    let (a, b) = (generator("a", ""), generator("b", ""));
+    let project = Project::new(&format!("{a}{b}"));
+    project.write("a.in", "[targets.half]\nneeds = ['none']\n");
+    project.write("b.in", "needs = ['half']\n");
+    let ended = project.run(&["-j1", "-k"]);
+    assert_eq!(ended.code, Some(2));
+    for told in [
+        "a.toml:2:10: there is no target `none`",
+        "b.toml:1:10: there is no target `half`",
+    ] {
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_generated_cycle_is_refused() {
     // `a` asks for `mid`, which needs `a`.
     let mid = "[targets.mid]\nneeds = ['a']\n";
