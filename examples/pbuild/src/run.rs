@@ -429,7 +429,8 @@ impl Worker {
                 output: output.to_owned(),
             }))
         };
-        scratch.prepare().map_err(|e| fail(e.to_string(), ""))?;
+        let prepared = scratch.prepare();
+        prepared.map_err(|e| fail(format!("no room for its outputs: {e}"), ""))?;
         let began = Instant::now();
         let clock = SystemTime::now();
         self.run.screen.begin(name, &why);
@@ -450,7 +451,8 @@ impl Worker {
             Ok(text) => text.map_or_else(Vec::new, |text| depfile::parse(&text)),
             Err(e) => return Err(fail(format!("it has left no depfile: {e}"), &output)),
         };
-        scratch.keep().map_err(|e| fail(e.to_string(), &output))?;
+        let kept = scratch.keep();
+        kept.map_err(|e| fail(format!("its outputs can't be renamed: {e}"), &output))?;
         self.run.screen.output(name, &output);
         self.run.ran.fetch_add(1, Ordering::Relaxed);
         let found = found.into_iter().filter(|f| !record.inputs.contains_key(f));
