@@ -16,8 +16,9 @@ use nix::sys::signal::Signal;
 
 use crate::file::{self, Complaint};
 use crate::graph::{describe_cycle, Graph};
+use crate::outcome::{Broken, Failure, Report};
 use crate::record::Check;
-use crate::run::{Broken, Failure, Options, Report, Run};
+use crate::run::{Options, Run};
 use crate::screen::{Screen, DIM, GREEN, RED};
 use crate::timeline;
 

@@ -15,7 +15,7 @@ use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
 
 use crate::file::Target;
-use crate::run::lock;
+use crate::lock;
 
 /// So much of a command's output is kept: the end of it.
 const OUTPUT: usize = 1 << 20;

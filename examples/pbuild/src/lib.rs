@@ -1,19 +1,30 @@
 //! A small parallel build tool, in which every target is one shared call.
 //!
-//! Read `run` first: the threads, the calls, and why they never hang. Then `file` (the TOML, and
-//! where a complaint points), `graph` (who needs whom; cycles), `record` (up to date or not) with
-//! `depfile`, and `command` (temporary names, process groups). `log`, `screen` and `timeline` are
-//! what one sees of it, `cli` puts it together.
+//! Read `run` first: the threads, the calls, and why they never hang; with `board` (what a thread
+//! does next) and `outcome`. Then `update`, one target: `record` (up to date or not), `depfile` and
+//! `command` (temporary names, process groups). `file` is the TOML, and where a complaint points;
+//! `graph` tells who needs whom, and of cycles. `log`, `screen` and `timeline` are what one sees of
+//! it; `cli` puts it together.
 
 #![forbid(unsafe_code)]
 
+mod board;
 pub mod cli;
 mod command;
 mod depfile;
 mod file;
 mod graph;
 mod log;
+mod outcome;
 mod record;
 mod run;
 mod screen;
 mod timeline;
+mod update;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic elsewhere is no reason not to go on: nothing is left half-done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

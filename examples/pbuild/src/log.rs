@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::run::lock;
+use crate::lock;
 
 pub struct Log {
     epoch: Instant,

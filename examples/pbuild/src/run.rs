@@ -22,65 +22,28 @@
 //! **Nothing is built twice.** A group is no cache, so what has been built in this run is looked up
 //! inside the shared function, and written down there before the flight lands.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use shared_calls::{CallError, FlightGroup, Job, Ticket};
 
-use crate::command::{describe, Commands, Scratch};
-use crate::depfile;
+use crate::board::{Board, Phase};
+use crate::command::Commands;
 use crate::file::{self, Complaint, Target, Word};
 use crate::graph::{describe_cycle, Graph};
+use crate::lock;
 use crate::log::{Log, What};
-use crate::record::{Check, Record, Records};
+use crate::outcome::{Broken, Built, Ended, Report};
+use crate::record::{Check, Records};
 use crate::screen::Screen;
 
 /// Where a generated file has a long chain of targets, one thread may ask for all of it, each
 /// inside the call of the one before. (Memory is only taken as it is used.)
 const STACK: usize = 64 << 20;
-
-/// What a target gives to those that need it: the files that it made. One without outputs passes
-/// on what it needs itself.
-pub struct Built {
-    files: Vec<String>,
-}
-
-type Ended = Result<Arc<Built>, Broken>;
-
-/// Why a target was not built. Whoever needs it, and whoever needs those, gets the same.
-#[derive(Clone, Debug)]
-pub enum Broken {
-    Failed(Arc<Failure>),
-    /// A generated file is wrong, or closes a cycle.
-    Input(Arc<Complaint>),
-    /// The build was stopped before it came to this.
-    Stopped,
-}
-
-impl Broken {
-    /// Whether it is the very same, not one that looks alike.
-    pub fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Failed(one), Self::Failed(other)) => Arc::ptr_eq(one, other),
-            (Self::Input(one), Self::Input(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
-    }
-}
-
-/// A command that failed.
-#[derive(Debug)]
-pub struct Failure {
-    pub target: Word,
-    pub command: String,
-    pub how: String,
-    /// The end of its output.
-    pub output: String,
-}
 
 pub struct Options {
     pub threads: usize,
@@ -89,51 +52,17 @@ pub struct Options {
 }
 
 pub struct Run {
-    options: Options,
+    pub options: Options,
     flights: Arc<FlightGroup<Arc<Built>, Broken>>,
     board: Mutex<Board>,
     /// The board has changed: some target has landed, or waits; or the build is to stop.
     changed: Condvar,
-    records: Mutex<Records>,
-    commands: Commands,
+    pub records: Mutex<Records>,
+    pub commands: Commands,
     pub log: Log,
     pub screen: Screen,
-    ran: AtomicUsize,
-    up_to_date: AtomicUsize,
-}
-
-/// What is to be done, what is being done and what is done.
-struct Board {
-    graph: Graph,
-    /// What nobody has begun, each after what it needs.
-    todo: Vec<Arc<Target>>,
-    at_work: HashMap<String, Phase>,
-    done: HashMap<String, Ended>,
-    /// For what a target that is being built asks at the moment.
-    asks: HashMap<String, Word>,
-    stopped: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Phase {
-    /// A thread is about to ask for it.
-    Given,
-    Runs,
-    /// For a target that another thread builds.
-    Waits,
-}
-
-/// How a build ended.
-#[derive(Default)]
-pub struct Report {
-    /// Commands that succeeded.
-    pub ran: usize,
-    pub up_to_date: usize,
-    /// By the names of the targets.
-    pub broken: Vec<(String, Broken)>,
-    /// Never begun, or interrupted.
-    pub left: usize,
-    pub interrupted: bool,
+    pub ran: AtomicUsize,
+    pub up_to_date: AtomicUsize,
 }
 
 impl Run {
@@ -142,14 +71,7 @@ impl Run {
         Self {
             options,
             flights: Arc::default(),
-            board: Mutex::new(Board {
-                graph,
-                todo,
-                at_work: HashMap::new(),
-                done: HashMap::new(),
-                asks: HashMap::new(),
-                stopped: false,
-            }),
+            board: Mutex::new(Board::new(graph, todo)),
             changed: Condvar::new(),
             records: Mutex::new(Records::load()),
             commands: Commands::default(),
@@ -186,7 +108,7 @@ impl Run {
     }
 
     /// Ends the build: what runs is sent the signal.
-    pub fn interrupt(&self, signal: nix::sys::signal::Signal) {
+    pub fn interrupt(&self, signal: Signal) {
         self.commands.interrupt(signal);
         self.stop();
     }
@@ -209,48 +131,6 @@ impl Run {
         }
         report.broken.sort_by(|a, b| a.0.cmp(&b.0));
         report
-    }
-}
-
-impl Board {
-    /// A target to ask for.
-    fn next(&mut self) -> Option<Arc<Target>> {
-        let done = |need: &Word| self.done.contains_key(&need.text);
-        let runs = |need: &Word| self.at_work.get(&need.text) == Some(&Phase::Runs);
-        let mut todo = self.todo.iter();
-        if let Some(ready) = todo.position(|target| target.needs.iter().all(done)) {
-            return Some(self.take(ready, Phase::Given));
-        }
-        let busy = self.at_work.values().filter(|p| **p != Phase::Waits);
-        if busy.count() == 1 {
-            let mut todo = self.todo.iter();
-            let next = todo.position(|t| t.needs.iter().all(|n| done(n) || runs(n)))?;
-            return Some(self.take(next, Phase::Waits));
-        }
-        // Nothing is ready, nothing is being built: a circle of generated targets that nobody
-        // needs any more. Whoever asks for one will be told.
-        (self.at_work.is_empty() && !self.todo.is_empty()).then(|| self.take(0, Phase::Waits))
-    }
-
-    fn take(&mut self, index: usize, phase: Phase) -> Arc<Target> {
-        let target = self.todo.remove(index);
-        self.at_work.insert(target.name.text.clone(), phase);
-        target
-    }
-
-    /// Those that waited for what is done now count as running before their threads have woken:
-    /// they are not nothing.
-    fn go_on(&mut self) {
-        for (target, phase) in &mut self.at_work {
-            let need = self.asks.get(target);
-            if need.is_none_or(|need| self.done.contains_key(&need.text)) {
-                *phase = Phase::Runs;
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.stopped || self.todo.is_empty() && self.at_work.is_empty()
     }
 }
 
@@ -384,7 +264,7 @@ impl Worker {
             return Err(Broken::Stopped);
         }
         let mut files = files(&needed[..target.named]);
-        self.update(target, &files)?;
+        self.run.update(self.number, target, &files)?;
         if let Some(generated) = &target.generates {
             self.load(name, &generated.text)?;
         }
@@ -392,74 +272,6 @@ impl Worker {
             files = target.outputs.iter().map(|o| o.text.clone()).collect();
         }
         Ok(Arc::new(Built { files }))
-    }
-
-    /// Runs the target's command, unless all is up to date.
-    fn update(&self, target: &Target, needed: &[String]) -> Result<(), Broken> {
-        let name = &target.name.text;
-        let check = self.run.options.check;
-        let scratch = Scratch::new(target);
-        let Some(command) = scratch.command(target) else {
-            return Ok(());
-        };
-        let inputs = target.inputs.iter().map(|input| &input.text).chain(needed);
-        let outputs = || target.outputs.iter().map(|output| &output.text);
-        let mut record = Record {
-            command: blake3::hash(command.as_bytes()).to_string(),
-            inputs: check.stamp_all(inputs),
-            found: Default::default(),
-            outputs: check.stamp_all(outputs()),
-        };
-        let why = if target.outputs.is_empty() {
-            Some("it has no outputs".to_owned())
-        } else {
-            let last = lock(&self.run.records).get(name).cloned();
-            check.why(last.as_ref(), &record)
-        };
-        let Some(why) = why else {
-            self.run.up_to_date.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        };
-
-        let fail = |how: String, output: &str| {
-            Broken::Failed(Arc::new(Failure {
-                target: target.name.clone(),
-                command: command.clone(),
-                how,
-                output: output.to_owned(),
-            }))
-        };
-        let prepared = scratch.prepare();
-        prepared.map_err(|e| fail(format!("no room for its outputs: {e}"), ""))?;
-        let began = Instant::now();
-        let clock = SystemTime::now();
-        self.run.screen.begin(name, &why);
-        let ended = self.run.commands.run(&command);
-        self.run.log.add(self.number, name, began, What::Ran(why));
-        self.run.screen.end(name);
-        if self.run.commands.interrupted() {
-            return Err(Broken::Stopped); // Whatever it has made goes with `scratch`.
-        }
-        let (status, output) = ended.map_err(|e| fail(format!("cannot run it: {e}"), ""))?;
-        if !status.success() {
-            return Err(fail(describe(status), &output));
-        }
-        if let Some(missing) = scratch.missing() {
-            return Err(fail(format!("it has not made {missing}"), &output));
-        }
-        let found = match scratch.depfile(target) {
-            Ok(text) => text.map_or_else(Vec::new, |text| depfile::parse(&text)),
-            Err(e) => return Err(fail(format!("it has left no depfile: {e}"), &output)),
-        };
-        let kept = scratch.keep();
-        kept.map_err(|e| fail(format!("its outputs can't be renamed: {e}"), &output))?;
-        self.run.screen.output(name, &output);
-        self.run.ran.fetch_add(1, Ordering::Relaxed);
-        let found = found.into_iter().filter(|f| !record.inputs.contains_key(f));
-        record.found = check.stamp_found(found.collect(), clock);
-        record.outputs = check.stamp_all(outputs());
-        lock(&self.run.records).put(name, record);
-        Ok(())
     }
 
     /// Reads the build file that a target has made, and builds what that is for.
@@ -513,8 +325,4 @@ impl Drop for Landing<'_> {
 fn files(built: &[Arc<Built>]) -> Vec<String> {
     let files = built.iter().map(|built| built.files.clone());
     files.flatten().collect()
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

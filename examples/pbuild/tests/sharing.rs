@@ -7,9 +7,8 @@ use common::{open_gate, until, Project};
 /// Twenty targets that need `shared`, each of which makes a file of its own.
 fn twenty() -> String {
     let target = |i| {
-        format!(
-            "[targets.t{i}]\nneeds = ['shared']\noutputs = ['t{i}']\ncommand = 'echo {i} > {{out}}'\n"
-        )
+        let name = format!("[targets.t{i}]\nneeds = ['shared']\noutputs = ['t{i}']\n");
+        name + &format!("command = 'echo {i} > {{out}}'\n")
     };
     (1..=20).map(target).collect()
 }
@@ -52,6 +51,10 @@ fn a_failure_is_shared_and_told_once() {
         assert_eq!(project.files(), ["count", "independent", "pbuild.toml"]);
 
         let stderr = &ended.stderr;
+        assert!(
+            !stderr.contains('\x1b'),
+            "colour, though this is no terminal"
+        );
         let once = "`shared` (pbuild.toml:1:10) failed, exit code 7:\n  echo run >> count; seq";
         assert_eq!(stderr.matches("failed, exit code").count(), 1, "{stderr}");
         assert!(stderr.contains(once), "{stderr}");

@@ -1,0 +1,57 @@
+//! How the building of one target ended, and of all.
+
+use std::sync::Arc;
+
+use crate::file::{Complaint, Word};
+
+/// What a target gives to those that need it: the files that it made. One without outputs passes
+/// on what it needs itself.
+pub struct Built {
+    pub files: Vec<String>,
+}
+
+pub type Ended = Result<Arc<Built>, Broken>;
+
+/// Why a target was not built. Whoever needs it, and whoever needs those, gets the same.
+#[derive(Clone, Debug)]
+pub enum Broken {
+    Failed(Arc<Failure>),
+    /// A generated file is wrong, or closes a cycle.
+    Input(Arc<Complaint>),
+    /// The build was stopped before it came to this.
+    Stopped,
+}
+
+impl Broken {
+    /// Whether it is the very same, not one that looks alike.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Failed(one), Self::Failed(other)) => Arc::ptr_eq(one, other),
+            (Self::Input(one), Self::Input(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub target: Word,
+    pub command: String,
+    pub how: String,
+    /// The end of its output.
+    pub output: String,
+}
+
+/// How a build ended.
+#[derive(Default)]
+pub struct Report {
+    /// Commands that succeeded.
+    pub ran: usize,
+    pub up_to_date: usize,
+    /// By the names of the targets.
+    pub broken: Vec<(String, Broken)>,
+    /// Never begun, or interrupted.
+    pub left: usize,
+    pub interrupted: bool,
+}
