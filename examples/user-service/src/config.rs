@@ -1,24 +1,70 @@
 //! What the service is made of, as the command line and the environment say.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use shared_calls::Unshared;
 
 use crate::cache::Cache;
-use crate::db::{Database, When};
+use crate::db::{Database, Engine, When};
 use crate::metrics::Flights;
+use crate::postgres_pool::PostgresPool;
 use crate::service::{Calls, Expiry, Service};
+use crate::sqlite_pool::SqlitePool;
 use crate::watch;
 
 /// Time limit for each exchange with Redis.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time limit for each statement of PostgreSQL. Shorter than a request's, for then all of a flight
+/// are told what is wrong.
+const POSTGRES_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub enum Store {
+    Sqlite(PathBuf),
+    Postgres(Box<postgres::Config>),
+}
+
+impl Store {
+    /// As given in DATABASE_URL. What is wrong is told without the URL, which may hold a password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let ours = ["postgres://", "postgresql://"];
+        if !ours.iter().any(|scheme| url.starts_with(scheme)) {
+            bail!("it does not begin with postgres:// or postgresql://");
+        }
+        Ok(Self::Postgres(Box::new(url.parse()?)))
+    }
+
+    fn open(&self) -> Result<Engine> {
+        Ok(match self {
+            Self::Sqlite(path) => {
+                let pool = SqlitePool::open(path, |_| ())
+                    .with_context(|| format!("cannot use the database {}", path.display()))?;
+                Engine::Sqlite(pool)
+            }
+            Self::Postgres(config) => {
+                let pool = PostgresPool::open(*config.clone(), POSTGRES_TIMEOUT)
+                    .context("cannot use DATABASE_URL")?;
+                Engine::Postgres(pool)
+            }
+        })
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite(_) => "SQLite (or PostgreSQL: set DATABASE_URL)",
+            Self::Postgres(_) => "PostgreSQL, at DATABASE_URL",
+        })
+    }
+}
 
 pub struct Config {
-    pub database: PathBuf,
+    pub store: Store,
     /// By how much each query is made slower than it is.
     pub database_latency: Duration,
     /// `None`: the cache is in this process.
@@ -42,13 +88,12 @@ impl Config {
             Sharing::Off => Arc::new(Unshared),
         };
         let latency = self.database_latency;
-        let slow = move |_: &_, when| {
+        let slow = move |when| {
             if when == When::Before {
                 thread::sleep(latency);
             }
         };
-        let database = Database::open(&self.database, Box::new(slow))
-            .with_context(|| format!("cannot use the database {}", self.database.display()))?;
+        let database = Database::new(self.store.open()?, Box::new(slow));
         let cache = match &self.redis_url {
             Some(url) => Cache::redis(url, REDIS_TIMEOUT).context("cannot use REDIS_URL")?,
             None => Cache::memory(),

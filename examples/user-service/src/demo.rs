@@ -50,12 +50,13 @@ pub fn run(config: &Config) -> Result<()> {
         out,
         "{CLIENTS} clients ask at once for user {HOT_USER}, whose cache entry has just expired.\n\
          Cache: {}.\n\
-         Database: SQLite, {} connections.\n\
+         Database: {}; {} connections.\n\
          Each query is made {} ms slower than it is (--db-latency).\n",
         match config.redis_url {
             Some(_) => "Redis, at REDIS_URL",
             None => "in this process (or Redis: set REDIS_URL)",
         },
+        config.store,
         db::CONNECTIONS,
         config.database_latency.as_millis(),
     )?;

@@ -7,7 +7,8 @@
 //! Read on in this order:
 //!
 //! - [`service`]: the read through the cache, all inside one shared call, and the change. The heart.
-//! - [`cache`], [`redis_pool`] and [`db`]: what is read. Each may fail; each is bounded in time.
+//! - [`cache`] with [`redis_pool`], [`db`] with [`sqlite_pool`] and [`postgres_pool`]: what is read.
+//!   Each may fail; each is bounded in time.
 //! - [`http`]: the server, its threads and its routes.
 //! - [`watch`], [`metrics`] and [`trace`]: what is to be seen from outside: what is in flight, figures
 //!   for Prometheus, and the log.
@@ -23,8 +24,10 @@ pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod picture;
+pub mod postgres_pool;
 pub mod redis_pool;
 pub mod service;
+pub mod sqlite_pool;
 pub mod stats;
 pub mod trace;
 pub mod watch;

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
 use tracing::info;
-use user_service::config::{Config, Sharing};
+use user_service::config::{Config, Sharing, Store};
 use user_service::demo;
 use user_service::http::Server;
 use user_service::trace;
@@ -18,7 +18,8 @@ use user_service::trace;
 /// A user-information service that reads through a cache to a database.
 ///
 /// The cache is in the process, or Redis where the environment variable REDIS_URL names one, such
-/// as redis://127.0.0.1:6379.
+/// as redis://127.0.0.1:6379. The database is SQLite, or PostgreSQL where DATABASE_URL names one,
+/// such as postgres://user:password@127.0.0.1/database.
 ///
 /// The log goes to stderr. The environment variable RUST_LOG says what is in it, such as
 /// user_service=debug for every flight [default: info].
@@ -80,19 +81,34 @@ fn run(args: Args) -> Result<()> {
         } => Duration::from_millis(request_timeout),
     };
     let config = Config {
-        database: args.db.unwrap_or_else(|| {
-            let temporary = std::env::temp_dir();
-            temporary.join("user-service").join("users.sqlite3")
-        }),
+        store: store(args.db)?,
         database_latency: Duration::from_millis(latency),
-        redis_url: std::env::var("REDIS_URL")
-            .ok()
-            .filter(|url| !url.is_empty()),
+        redis_url: variable("REDIS_URL")?,
         request_timeout,
     };
     match command {
         Command::Demo => demo::run(&config),
         Command::Serve { addr, unshared, .. } => serve(&config, addr, unshared),
+    }
+}
+
+/// `None` where it is not set, or empty.
+fn variable(name: &str) -> Result<Option<String>> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    let text = value.map(|value| value.into_string()).transpose();
+    text.ok().with_context(|| format!("{name} is not UTF-8"))
+}
+
+fn store(path: Option<PathBuf>) -> Result<Store> {
+    match (path, variable("DATABASE_URL")?) {
+        (None, Some(url)) => Store::from_url(&url).context("cannot use DATABASE_URL"),
+        (Some(_), Some(_)) => bail!("--db is for SQLite, and DATABASE_URL is set: drop one"),
+        (Some(path), None) => Ok(Store::Sqlite(path)),
+        (None, None) => {
+            let temporary = std::env::temp_dir();
+            let path = temporary.join("user-service").join("users.sqlite3");
+            Ok(Store::Sqlite(path))
+        }
     }
 }
 

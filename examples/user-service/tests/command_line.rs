@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
     command.args(arguments);
-    command.env_remove("REDIS_URL").env_remove("RUST_LOG");
+    for name in ["REDIS_URL", "DATABASE_URL", "RUST_LOG"] {
+        command.env_remove(name);
+    }
     command
 }
 

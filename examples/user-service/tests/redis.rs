@@ -2,110 +2,25 @@
 
 mod common;
 
-use std::io::{stderr, ErrorKind, Write};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::servers::Redis;
 use common::{all_are, dawdle, error, seen_by_sqlite, until, user, Counted, Held, Site, PATIENCE};
 use redis::{Commands, RedisResult};
 use shared_calls::FlightGroup;
-use tempfile::TempDir;
 use user_service::cache::Cache;
 use user_service::db::USERS;
 use user_service::service::{Calls, Expiry};
 
-/// A redis-server of the test's own. When it is dropped, it is gone.
-struct Redis {
-    process: Mutex<Child>,
-    port: u16,
-    directory: TempDir,
-}
-
-impl Redis {
-    /// `None`, and the test is to be skipped, where redis-server is not installed. In CI it must
-    /// be.
-    fn start() -> Option<Arc<Self>> {
-        loop {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = free.local_addr().unwrap().port();
-            drop(free);
-            let directory = tempfile::tempdir().unwrap();
-            let process = match spawn(port, &directory) {
-                Ok(process) => Mutex::new(process),
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    assert!(std::env::var_os("CI").is_none(), "no redis-server");
-                    // Not `eprintln!`, which is not shown for a test that passes.
-                    let _ = writeln!(stderr(), "SKIPPED: redis-server is not installed");
-                    return None;
-                }
-                Err(error) => panic!("{error}"),
-            };
-            let redis = Self {
-                process,
-                port,
-                directory,
-            };
-            if redis.is_up() {
-                return Some(Arc::new(redis));
-            }
-            // Someone else took the port meanwhile. Another one, then.
-        }
-    }
-
-    /// Waits until Redis answers (`true`) or has ended (`false`).
-    fn is_up(&self) -> bool {
-        let mut up = false;
-        until(|| {
-            up = self.connect().is_ok();
-            up || self.process.lock().unwrap().try_wait().unwrap().is_some()
-        });
-        up
-    }
-
-    fn kill(&self) {
-        let mut process = self.process.lock().unwrap();
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
-
-    fn restart(&self) {
-        *self.process.lock().unwrap() = spawn(self.port, &self.directory).unwrap();
-        assert!(self.is_up());
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn connect(&self) -> RedisResult<redis::Connection> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
-        let () = connection.ping()?;
-        Ok(connection)
-    }
-
-    fn site(&self, calls: Arc<dyn Calls>, before_query: impl Fn() + Send + Sync + 'static) -> Site {
-        // Patient, so that a busy machine is not taken for a fault; but see `when_it_hangs`.
-        let cache = Cache::redis(&self.url(), Duration::from_secs(2)).unwrap();
-        Site::start(calls, cache, Expiry::default(), before_query)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn spawn(port: u16, directory: &TempDir) -> std::io::Result<Child> {
-    Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--save", "", "--appendonly", "no", "--dir"])
-        .arg(directory.path())
-        .stdout(Stdio::null())
-        .spawn()
+/// Patient, so that a busy machine is not taken for a fault; but see `when_it_hangs`.
+fn site(
+    redis: &Redis,
+    calls: Arc<dyn Calls>,
+    before_query: impl Fn() + Send + Sync + 'static,
+) -> Site {
+    let cache = Cache::redis(&redis.url(), Duration::from_secs(2)).unwrap();
+    Site::start(calls, cache, Expiry::default(), before_query)
 }
 
 #[test]
@@ -113,7 +28,7 @@ fn two_hundred_callers_one_query() {
     let Some(redis) = Redis::start() else { return };
     let calls = Arc::new(Counted::default());
     let all_here = Arc::clone(&calls);
-    let site = redis.site(calls, move || all_here.wait_for(200));
+    let site = site(&redis, calls, move || all_here.wait_for(200));
 
     all_are(&site.crowd(200, 201), &user(201));
 
@@ -125,7 +40,7 @@ fn two_hundred_callers_one_query() {
 #[test]
 fn what_is_cached_and_for_how_long() {
     let Some(redis) = Redis::start() else { return };
-    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
     let unknown = USERS + 202;
     assert_eq!(site.get(202), user(202));
     assert_eq!(site.get(unknown), error(404, "no such user"));
@@ -153,7 +68,7 @@ fn what_is_cached_and_for_how_long() {
 #[test]
 fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
     let Some(redis) = Redis::start() else { return };
-    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
     site.expire_under_load(203, 100);
 }
 
@@ -161,7 +76,7 @@ fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
 fn killed_before_the_cache_is_read_it_fails_the_flight_and_recovers() {
     let Some(redis) = Redis::start() else { return };
     let calls = Arc::new(Held::default());
-    let site = redis.site(calls.clone(), || ());
+    let site = site(&redis, calls.clone(), || ());
     assert_eq!(site.get(204), user(204));
 
     let victim = Arc::clone(&redis);
@@ -184,7 +99,7 @@ fn killed_after_the_cache_was_read_it_fails_nobody_but_the_next() {
     let Some(redis) = Redis::start() else { return };
     let calls = Arc::new(Held::default());
     let victim = Arc::clone(&redis);
-    let site = redis.site(calls.clone(), move || victim.kill());
+    let site = site(&redis, calls.clone(), move || victim.kill());
 
     calls.hold_next(99, || ());
     all_are(&site.crowd(100, 205), &user(205));
@@ -229,7 +144,7 @@ fn no_stale_read_after_a_change() {
 #[test]
 fn a_change_that_the_cache_does_not_hear_of_is_not_made() {
     let Some(redis) = Redis::start() else { return };
-    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
     redis.kill();
     let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
     let failed = error(503, "the cache does not answer");
@@ -245,7 +160,9 @@ fn a_change_that_the_cache_does_not_hear_of_is_not_made() {
 fn a_change_that_was_not_put_into_the_cache_is_no_success() {
     let Some(redis) = Redis::start() else { return };
     let victim = Arc::clone(&redis);
-    let site = redis.site(Arc::new(FlightGroup::<_, _>::new()), move || victim.kill());
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), move || {
+        victim.kill()
+    });
     let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
     let failed = error(503, "the cache does not answer");
     assert_eq!(site.put(209, body), failed);

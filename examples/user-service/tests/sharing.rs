@@ -13,9 +13,10 @@ use common::{all_are, error, exchange, request, seen_by_sqlite, until, user, Cou
 use rusqlite::Connection;
 use shared_calls::{FlightGroup, Unshared};
 use user_service::cache::Cache;
-use user_service::db::{Database, When, USERS};
+use user_service::db::{When, USERS};
 use user_service::http::THREADS;
 use user_service::service::{Expiry, Service};
+use user_service::sqlite_pool::SqlitePool;
 
 #[test]
 fn two_hundred_callers_one_query() {
@@ -270,8 +271,8 @@ fn many_processes_may_make_the_same_database() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let database = Database::open(&path, Box::new(|_, _| ())).unwrap();
-                assert!(database.user(USERS).unwrap().is_some());
+                let database = SqlitePool::open(&path, |_| ()).unwrap();
+                assert!(database.user(USERS, &|_| ()).unwrap().is_some());
             });
         }
     });
@@ -283,5 +284,5 @@ fn many_processes_may_make_the_same_database() {
 fn a_file_that_is_no_database_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "not SQLite".repeat(1000)).unwrap();
-    assert!(Database::open(file.path(), Box::new(|_, _| ())).is_err());
+    assert!(SqlitePool::open(file.path(), |_| ()).is_err());
 }

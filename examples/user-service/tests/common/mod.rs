@@ -1,22 +1,27 @@
 //! A site of its own for each test: server, SQLite file, cache; and clients.
 #![allow(dead_code)] // No test file uses everything.
 
+pub mod servers;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+pub use servers::until;
 
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use shared_calls::{Joined, Outcome};
 use tempfile::TempDir;
 use user_service::cache::{Answer, Cache};
-use user_service::db::{Database, When};
+use user_service::db::{Database, Engine, When};
 use user_service::http::{Server, ROLE_HEADER};
 use user_service::metrics::Flights;
 use user_service::service::{Ask, Calls, Expiry, Load, LoadError, Service};
+use user_service::sqlite_pool::SqlitePool;
 use user_service::stats::Stats;
 use user_service::watch::{self, Group};
 
@@ -61,12 +66,15 @@ impl Site {
         hook: impl Fn(When) + Send + Sync + 'static,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let hook = move |connection: &rusqlite::Connection, when| {
+        let sqlite = SqlitePool::open(&directory.path().join("users"), |connection| {
             connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(record));
-            hook(when);
-        };
-        let database = Database::open(&directory.path().join("users"), Box::new(hook)).unwrap();
+        });
+        let database = Database::new(Engine::Sqlite(sqlite.unwrap()), Box::new(hook));
         let service = Service::new(calls, flights, cache, database, expiry, request_timeout);
+        Self::of(service, directory)
+    }
+
+    pub fn of(service: Service, directory: TempDir) -> Self {
         let service = Arc::new(service);
         let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service)).unwrap();
         Self {
@@ -258,15 +266,6 @@ pub fn exchange(
         body: response.body_mut().read_to_string().unwrap(),
     };
     (reply, role)
-}
-
-/// Waits for something that is bound to happen.
-pub fn until(mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !happened() {
-        assert!(Instant::now() < deadline, "waited in vain");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The statements that SQLite itself says it ran, by their text with the id filled in.

@@ -1,0 +1,276 @@
+//! Servers of one's own, each on a free port of this machine, in a directory that goes with it.
+//! When one of these is dropped, its server is gone.
+#![allow(dead_code)] // The load report uses it, too, and not everything.
+
+use std::cmp::Reverse;
+use std::fs::File;
+use std::io::{stderr, ErrorKind, Result, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::NoTls;
+use redis::{Commands, RedisResult};
+use tempfile::TempDir;
+
+pub struct Redis {
+    process: Mutex<Child>,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Redis {
+    /// `None`, and the test is to be skipped, where redis-server is not installed. In CI it must
+    /// be.
+    pub fn start() -> Option<Arc<Self>> {
+        loop {
+            let port = free_port();
+            let directory = tempfile::tempdir().unwrap();
+            let process = match Self::spawn(port, &directory) {
+                Ok(process) => Mutex::new(process),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return not_installed("redis-server");
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let redis = Self {
+                process,
+                port,
+                directory,
+            };
+            if redis.is_up() {
+                return Some(Arc::new(redis));
+            }
+            // Someone else took the port meanwhile. Another one, then.
+        }
+    }
+
+    fn spawn(port: u16, directory: &TempDir) -> Result<Child> {
+        Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .arg(directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+    }
+
+    fn is_up(&self) -> bool {
+        is_up(&self.process, || self.connect().is_ok())
+    }
+
+    pub fn kill(&self) {
+        let mut process = self.process.lock().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub fn restart(&self) {
+        *self.process.lock().unwrap() = Self::spawn(self.port, &self.directory).unwrap();
+        assert!(self.is_up());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn connect(&self) -> RedisResult<redis::Connection> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
+        let () = connection.ping()?;
+        Ok(connection)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// With pg_stat_statements, by which the server itself tells what it was asked.
+pub struct Postgres {
+    programs: PathBuf,
+    process: Mutex<Child>,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Postgres {
+    /// `None`, and the test is to be skipped, where PostgreSQL is not installed. In CI it must be.
+    pub fn start() -> Option<Arc<Self>> {
+        let Some(programs) = postgres_programs() else {
+            return not_installed("postgresql");
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(at));
+        }
+        run(postgres_program(&programs, "initdb", at)
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+            .args(["--no-locale", "--no-sync"]));
+        loop {
+            let port = free_port();
+            let process = Mutex::new(Self::spawn(&programs, port, at));
+            if !is_up(&process, || connect(port).is_ok()) {
+                // Someone else took the port meanwhile. Another one, then.
+                continue;
+            }
+            let postgres = Self {
+                programs,
+                process,
+                port,
+                directory,
+            };
+            let extension = "CREATE EXTENSION pg_stat_statements";
+            postgres.connect().batch_execute(extension).unwrap();
+            return Some(Arc::new(postgres));
+        }
+    }
+
+    fn spawn(programs: &Path, port: u16, directory: &Path) -> Child {
+        let log = File::create(directory.join("log")).unwrap();
+        let mut command = postgres_program(programs, "postgres", directory);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            &format!("port={port}"),
+            "shared_preload_libraries=pg_stat_statements",
+            // Nobody needs the data after a crash of the machine.
+            "fsync=off",
+        ] {
+            command.args(["-c", setting]);
+        }
+        command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    pub fn connect(&self) -> postgres::Client {
+        connect(self.port).unwrap()
+    }
+
+    /// How often the service's query was run, as the server counts: by all, since it started.
+    pub fn queries(&self) -> i64 {
+        let mut client = self.connect();
+        let counted = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
+                       WHERE query = 'SELECT id, name, email FROM users WHERE id = $1'";
+        client.query_one(counted, &[]).unwrap().get(0)
+    }
+
+    /// Stops at once, in the middle of whatever it does: as in a crash, without a word to clients.
+    pub fn kill(&self) {
+        let mut process = self.process.lock().unwrap();
+        signal("QUIT", process.id());
+        // Should it be stopped by a SIGSTOP.
+        signal("CONT", process.id());
+        process.wait().unwrap();
+    }
+
+    pub fn restart(&self) {
+        let at = self.directory.path();
+        *self.process.lock().unwrap() = Self::spawn(&self.programs, self.port, at);
+        assert!(is_up(&self.process, || connect(self.port).is_ok()));
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.lock().unwrap().id()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn connect(port: u16) -> std::result::Result<postgres::Client, postgres::Error> {
+    postgres::Config::new()
+        .host("127.0.0.1")
+        .port(port)
+        .user("postgres")
+        .connect(NoTls)
+}
+
+/// Where they are installed: on the PATH, or where Debian has them, the newest version.
+fn postgres_programs() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<_> = std::env::split_paths(&path).collect();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut versions: Vec<_> = versions.map(|version| version.unwrap().path()).collect();
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    versions.sort_by_key(|version| Reverse(number(version)));
+    directories.extend(versions.iter().map(|version| version.join("bin")));
+    directories
+        .into_iter()
+        .find(|at| at.join("initdb").exists())
+}
+
+/// PostgreSQL refuses to run as root.
+fn postgres_program(programs: &Path, name: &str, directory: &Path) -> Command {
+    let program = programs.join(name);
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.arg("-D").arg(directory.join("data"));
+    command.current_dir(directory);
+    command
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout == b"0\n"
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+pub fn signal(name: &str, process: u32) {
+    let command = format!("kill -{name} {process}");
+    run(Command::new("sh").args(["-c", &command]));
+}
+
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+/// Waits until the server answers (`true`) or has ended (`false`).
+fn is_up(process: &Mutex<Child>, answers: impl Fn() -> bool) -> bool {
+    let mut up = false;
+    until(|| {
+        up = answers();
+        up || process.lock().unwrap().try_wait().unwrap().is_some()
+    });
+    up
+}
+
+fn not_installed<T>(what: &str) -> Option<T> {
+    assert!(std::env::var_os("CI").is_none(), "no {what}");
+    // Not `eprintln!`, which is not shown for a test that passes.
+    let _ = writeln!(stderr(), "SKIPPED: {what} is not installed");
+    None
+}
+
+/// Waits for something that is bound to happen.
+pub fn until(mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !happened() {
+        assert!(Instant::now() < deadline, "waited in vain");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
