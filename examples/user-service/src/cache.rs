@@ -1,4 +1,4 @@
-//! The cache: in this process, or Redis.
+//! The cache: in this process, or Redis, or none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ pub enum CacheError {
 }
 
 pub enum Cache {
+    /// Keeps nothing, to see what sharing does by itself.
+    Off,
     /// moka could share loads itself (`get_with`); here it is what Redis is, a place to keep things.
     Memory(moka::sync::Cache<String, Entry>),
     Redis(RedisPool),
@@ -73,6 +75,7 @@ impl Cache {
 
     pub fn get(&self, key: &str) -> Result<Option<Answer>, CacheError> {
         match self {
+            Self::Off => Ok(None),
             Self::Memory(memory) => Ok(memory.get(key).map(|entry| entry.answer)),
             Self::Redis(pool) => {
                 let bytes: Option<Vec<u8>> = pool.query(&Cmd::get(key))?;
@@ -83,12 +86,14 @@ impl Cache {
 
     pub fn set(&self, key: &str, answer: &Answer, keep: Duration) -> Result<(), CacheError> {
         match self {
+            Self::Off => {}
             Self::Memory(memory) => {
                 let answer = answer.clone();
                 memory.insert(key.to_owned(), Entry { answer, keep });
             }
             Self::Redis(pool) => {
-                let millis = keep.as_millis().try_into().unwrap_or(u64::MAX);
+                // Redis refuses to keep something for no time.
+                let millis = keep.as_millis().max(1).try_into().unwrap_or(u64::MAX);
                 pool.query::<()>(&Cmd::pset_ex(key, answer.as_bytes(), millis))?;
             }
         }
@@ -98,6 +103,7 @@ impl Cache {
     /// Lets an entry expire now.
     pub fn expire(&self, key: &str) -> Result<(), CacheError> {
         match self {
+            Self::Off => {}
             Self::Memory(memory) => memory.invalidate(key),
             Self::Redis(pool) => {
                 pool.query::<()>(&Cmd::del(key))?;

@@ -63,12 +63,29 @@ impl fmt::Display for Store {
     }
 }
 
+pub enum Caching {
+    Off,
+    Memory,
+    /// At this URL.
+    Redis(String),
+}
+
+impl fmt::Display for Caching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "none",
+            Self::Memory => "in this process (or Redis: set REDIS_URL)",
+            Self::Redis(_) => "Redis, at REDIS_URL",
+        })
+    }
+}
+
 pub struct Config {
     pub store: Store,
     /// By how much each query is made slower than it is.
     pub database_latency: Duration,
-    /// `None`: the cache is in this process.
-    pub redis_url: Option<String>,
+    pub caching: Caching,
+    pub expiry: Expiry,
     /// How long a request waits for the load of another.
     pub request_timeout: Duration,
 }
@@ -94,16 +111,19 @@ impl Config {
             }
         };
         let database = Database::new(self.store.open()?, Box::new(slow));
-        let cache = match &self.redis_url {
-            Some(url) => Cache::redis(url, REDIS_TIMEOUT).context("cannot use REDIS_URL")?,
-            None => Cache::memory(),
+        let cache = match &self.caching {
+            Caching::Off => Cache::Off,
+            Caching::Memory => Cache::memory(),
+            Caching::Redis(url) => {
+                Cache::redis(url, REDIS_TIMEOUT).context("cannot use REDIS_URL")?
+            }
         };
         Ok(Service::new(
             calls,
             flights,
             cache,
             database,
-            Expiry::default(),
+            self.expiry,
             self.request_timeout,
         ))
     }

@@ -30,15 +30,28 @@ pub struct User {
 #[derive(Debug, Error)]
 pub enum DbError {
     #[error("no free connection: {0}")]
-    Pool(#[from] r2d2::Error),
+    Pool(r2d2::Error),
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error("{}", with_causes(.0))]
-    Postgres(#[from] postgres::Error),
+    Postgres(postgres::Error),
     #[error("no reply within {0:?}")]
     NoReply(Duration),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+// What `Display` tells is no `source` as well, or else it would be told twice.
+impl From<r2d2::Error> for DbError {
+    fn from(error: r2d2::Error) -> Self {
+        Self::Pool(error)
+    }
+}
+
+impl From<postgres::Error> for DbError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
 }
 
 /// By itself the error says no more than "db error".

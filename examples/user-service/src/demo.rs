@@ -52,10 +52,7 @@ pub fn run(config: &Config) -> Result<()> {
          Cache: {}.\n\
          Database: {}; {} connections.\n\
          Each query is made {} ms slower than it is (--db-latency).\n",
-        match config.redis_url {
-            Some(_) => "Redis, at REDIS_URL",
-            None => "in this process (or Redis: set REDIS_URL)",
-        },
+        config.caching,
         config.store,
         db::CONNECTIONS,
         config.database_latency.as_millis(),

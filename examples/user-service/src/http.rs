@@ -273,10 +273,10 @@ struct Change {
 }
 
 fn change(id: i64, body: &[u8], service: &Service) -> Response {
+    // PostgreSQL can't keep a NUL; and what one database takes, the other is to take, too.
+    let good = |text: &str| !text.is_empty() && !text.contains('\0');
     let user = match serde_json::from_slice(body) {
-        Ok(Change { name, email }) if !name.is_empty() && !email.is_empty() => {
-            User { id, name, email }
-        }
+        Ok(Change { name, email }) if good(&name) && good(&email) => User { id, name, email },
         _ => return Response::error(400, "the body must be JSON with a name and an email"),
     };
     // Caught for the reason given in `user`.

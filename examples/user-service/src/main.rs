@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
 use tracing::info;
-use user_service::config::{Config, Sharing, Store};
+use user_service::config::{Caching, Config, Sharing, Store};
 use user_service::demo;
 use user_service::http::Server;
+use user_service::service::Expiry;
 use user_service::trace;
 
 /// A user-information service that reads through a cache to a database.
@@ -48,6 +49,13 @@ enum Command {
         /// Let every request do its own load (a GET may then be stale, also after a PUT)
         #[arg(long)]
         unshared: bool,
+        /// Keep nothing: let every load ask the database, whatever REDIS_URL says
+        #[arg(long, conflicts_with = "cache_ttl")]
+        no_cache: bool,
+        /// How long the cache keeps a user; a day at most
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 300_000)]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+        cache_ttl: u64,
         /// How long a request may wait for the load of another, before it is answered 504
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
         request_timeout: u64,
@@ -83,7 +91,15 @@ fn run(args: Args) -> Result<()> {
     let config = Config {
         store: store(args.db)?,
         database_latency: Duration::from_millis(latency),
-        redis_url: variable("REDIS_URL")?,
+        caching: match (&command, variable("REDIS_URL")?) {
+            (Command::Serve { no_cache: true, .. }, _) => Caching::Off,
+            (_, Some(url)) => Caching::Redis(url),
+            (_, None) => Caching::Memory,
+        },
+        expiry: match command {
+            Command::Demo => Expiry::default(),
+            Command::Serve { cache_ttl, .. } => Expiry::of(Duration::from_millis(cache_ttl)),
+        },
         request_timeout,
     };
     match command {

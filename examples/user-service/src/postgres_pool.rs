@@ -21,6 +21,8 @@ const UPDATE: &str = "UPDATE users SET name = $2, email = $3 WHERE id = $1";
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a connection while there is none at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the other machine may not even acknowledge what was sent.
+const SILENCE: Duration = Duration::from_secs(10);
 /// By how much the server's own limit comes first. It ends the statement in an orderly way.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -35,15 +37,13 @@ impl PostgresPool {
         let millis = timeout.as_millis();
         let options = config.get_options().unwrap_or_default();
         config.options(&format!("{options} -c statement_timeout={millis}"));
-        // A server that is gone without a word: found while we wait for it to take in what was
-        // sent, and while we wait for its reply.
         config
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(SETUP_TIMEOUT);
-        config.keepalives_idle(Duration::from_secs(5));
-        config
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3);
+            // A machine that is gone without a word takes no thread for ever: whether it is to take
+            // in what was sent, or to reply.
+            .tcp_user_timeout(SILENCE)
+            .keepalives_idle(SILENCE / 2)
+            .keepalives_interval(SILENCE / 2);
 
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
@@ -67,7 +67,8 @@ impl PostgresPool {
         self.run(hook, move |session| session.update(&user))
     }
 
-    /// Runs a statement that may be repeated without harm.
+    /// Runs a statement that may be repeated without harm. (The caller of an update has not been
+    /// answered yet, so nobody knows of the first one.)
     fn run<T: Send + 'static>(
         &self,
         hook: &dyn Fn(When),
@@ -109,7 +110,7 @@ fn is_lost(error: &postgres::Error) -> bool {
     let severity = |error: &postgres::error::DbError| error.parsed_severity();
     match error.as_db_error().map(severity) {
         Some(severity) => matches!(severity, Some(Severity::Fatal | Severity::Panic)),
-        // Not the server's word, so it did not say any.
+        // The server has said nothing: it is the connection that failed.
         None => true,
     }
 }

@@ -81,12 +81,16 @@ pub struct Expiry {
     pub no_such_user: Duration,
 }
 
+impl Expiry {
+    pub fn of(user: Duration) -> Self {
+        let no_such_user = user / 5;
+        Self { user, no_such_user }
+    }
+}
+
 impl Default for Expiry {
     fn default() -> Self {
-        Self {
-            user: Duration::from_secs(300),
-            no_such_user: Duration::from_secs(60),
-        }
+        Self::of(Duration::from_secs(300))
     }
 }
 

@@ -61,6 +61,7 @@ fn bad_changes() {
         r#"{"name":"Ada","email":""}"#,
         r#"{"name":"","email":"e"}"#,
         r#"{"name":1,"email":"e"}"#,
+        r#"{"name":"Ada\u0000","email":"e"}"#,
         r#"{"name":"Ada","email":"e","id":1}"#,
         r#"{"name":"Ada","email":"e"} and more"#,
     ] {

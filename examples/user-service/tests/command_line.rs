@@ -51,6 +51,15 @@ fn mistakes_are_explained() {
     assert_eq!(code, Some(2));
     assert!(stderr.contains("nowhere"), "{stderr}");
 
+    for wrong in [
+        &["--cache-ttl", "0"][..],
+        &["--cache-ttl", "9", "--no-cache"],
+    ] {
+        let (code, _, stderr) = run(&[&["serve"], wrong].concat());
+        assert_eq!(code, Some(2));
+        assert!(stderr.contains("--cache-ttl"), "{stderr}");
+    }
+
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -67,9 +76,35 @@ fn mistakes_are_explained() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot use the database"), "{stderr}");
 
+    // Whatever was wrong with it: no password in what is said.
+    for (url, path, mistake) in [
+        (
+            "mysql://u:secret@h/d",
+            None,
+            "does not begin with postgres://",
+        ),
+        ("postgres://u:secret@h:port/d", None, "option `port`"),
+        ("postgres://u:secret@127.0.0.1:1/d", None, "refused"),
+        ("postgres://u:secret@h/d", Some(path), "--db is for SQLite"),
+    ] {
+        let mut command = program(&["serve", "--addr", "127.0.0.1:0"]);
+        command.args(path.map(|path| format!("--db={path}")));
+        let output = command.env("DATABASE_URL", url).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{url}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.matches(mistake).count(), 1, "{stderr}");
+        assert!(!stderr.contains("secret"), "{stderr}");
+    }
+
     let (code, stdout, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["serve", "RUST_LOG", "/metrics", "/in-flight"] {
+    for word in [
+        "serve",
+        "DATABASE_URL",
+        "RUST_LOG",
+        "/metrics",
+        "/in-flight",
+    ] {
         assert!(stdout.contains(word), "{stdout}");
     }
 }

@@ -2,21 +2,24 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::servers::{Postgres, Redis};
-use common::{all_are, until, user, Site, PATIENCE};
+use common::servers::{signal, Postgres, Redis};
+use common::{all_are, dawdle, error, until, user, Site, PATIENCE};
 use shared_calls::Unshared;
-use user_service::cache::Cache;
-use user_service::db::{Database, Engine, When};
+use user_service::cache::{Answer, Cache};
+use user_service::db::{Database, Engine, User, When, USERS};
 use user_service::metrics::Flights;
 use user_service::postgres_pool::PostgresPool;
 use user_service::service::{Calls, Expiry, Service};
 use user_service::watch::Group;
 
-fn database(postgres: &Postgres, timeout: Duration) -> Engine {
+const ADA: &str = r#"{"name":"Ada","email":"ada@example.com"}"#;
+
+fn engine(postgres: &Postgres, timeout: Duration) -> Engine {
     let config = postgres.url().parse().unwrap();
     Engine::Postgres(PostgresPool::open(config, timeout).unwrap())
 }
@@ -28,7 +31,7 @@ fn site(
     cache: Cache,
     hook: impl Fn(When) + Send + Sync + 'static,
 ) -> Site {
-    let database = Database::new(database(postgres, timeout), Box::new(hook));
+    let database = Database::new(engine(postgres, timeout), Box::new(hook));
     let service = Service::new(
         calls,
         Flights::new(),
@@ -63,6 +66,14 @@ fn while_locked<T: Send>(
 fn wait_for_lock(looker: &mut postgres::Client) -> i64 {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     looker.query_one(waiting, &[]).unwrap().get(0)
+}
+
+/// The processes that the server has for the service's connections.
+fn connections(looker: &mut postgres::Client) -> Vec<u32> {
+    let others = "SELECT pid FROM pg_stat_activity
+                  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY pid";
+    let rows = looker.query(others, &[]).unwrap();
+    rows.iter().map(|row| row.get::<_, i32>(0) as u32).collect()
 }
 
 #[test]
@@ -114,4 +125,241 @@ fn unshared_two_hundred_callers_two_hundred_queries() {
 
     all_are(&replies, &user(402));
     assert_eq!(postgres.queries() - before, 200);
+}
+
+#[test]
+fn stopped_in_the_middle_of_a_flight_it_fails_all_of_it_and_resumes() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let group = Arc::new(Group::new());
+    let site = site(&postgres, PATIENCE, group.clone(), Cache::memory(), |_| ());
+
+    let replies = while_locked(
+        &postgres,
+        || site.crowd(200, 403),
+        |looker| {
+            until(|| group.stats().waiting == 199);
+            until(|| wait_for_lock(looker) == 1);
+            postgres.kill();
+        },
+    );
+    let failed = error(503, "the database does not answer");
+    all_are(&replies, &failed);
+    let stats = site.stats();
+    assert_eq!((stats.led, stats.followed), (1, 199));
+
+    // And so it is until it is back.
+    all_are(&site.crowd(50, 403), &failed);
+    assert_eq!(site.put(403, ADA), failed);
+    postgres.restart();
+    until(|| site.get(403) == user(403));
+    assert_eq!(site.put(403, ADA).status, 200);
+}
+
+/// Connections that are left over from before fail no caller.
+#[test]
+fn restarted_between_two_flights_it_fails_nobody() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let site = site(
+        &postgres,
+        PATIENCE,
+        Arc::new(Group::new()),
+        Cache::memory(),
+        |_| (),
+    );
+    until(|| connections(&mut postgres.connect()).len() == 8);
+    postgres.kill();
+    postgres.restart();
+    assert_eq!(site.get(404), user(404));
+}
+
+#[test]
+fn when_it_hangs_callers_do_not() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let limit = Duration::from_millis(500);
+    let site = site(
+        &postgres,
+        limit,
+        Arc::new(Group::new()),
+        Cache::memory(),
+        |_| (),
+    );
+    // Now the pool opens no more.
+    let mut looker = postgres.connect();
+    until(|| connections(&mut looker).len() == 8);
+    let mut processes = connections(&mut looker);
+    processes.push(postgres.id());
+
+    let stopped = Stopped::new(processes);
+    let failed = error(503, "the database does not answer");
+    let began = Instant::now();
+    // More often than there are connections in the pool.
+    for _ in 0..10 {
+        all_are(&site.crowd(20, 405), &failed);
+    }
+    assert!(began.elapsed() < Duration::from_secs(60));
+
+    drop(stopped);
+    until(|| site.get(405) == user(405));
+}
+
+/// Processes that do nothing, until this is dropped. The kernel takes connections and statements in
+/// their name, but nobody answers.
+struct Stopped(Vec<u32>);
+
+impl Stopped {
+    fn new(processes: Vec<u32>) -> Self {
+        processes
+            .iter()
+            .for_each(|process| signal("STOP", *process));
+        Self(processes)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|process| signal("CONT", *process));
+    }
+}
+
+/// The server ends the statement; the connection stays.
+#[test]
+fn a_statement_that_takes_too_long_is_given_up() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let limit = Duration::from_millis(500);
+    let site = site(
+        &postgres,
+        limit,
+        Arc::new(Group::new()),
+        Cache::memory(),
+        |_| (),
+    );
+    let mut looker = postgres.connect();
+    until(|| connections(&mut looker).len() == 8);
+    let before = connections(&mut looker);
+    let failed = error(503, "the database does not answer");
+    while_locked(&postgres, || (), |_| assert_eq!(site.get(406), failed));
+    assert_eq!(site.get(406), user(406));
+    assert_eq!(connections(&mut looker), before);
+}
+
+#[test]
+fn many_processes_may_make_the_same_table() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let database = Database::new(engine(&postgres, PATIENCE), Box::new(|_| ()));
+                assert!(database.user(USERS).unwrap().is_some());
+                assert!(database.user(USERS + 1).unwrap().is_none());
+            });
+        }
+    });
+    let count = "SELECT count(*) FROM users";
+    let users: i64 = postgres.connect().query_one(count, &[]).unwrap().get(0);
+    assert_eq!(users, USERS);
+}
+
+#[test]
+fn a_table_that_is_another_one_is_refused() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let another = "CREATE TABLE users (id INT PRIMARY KEY)";
+    postgres.connect().batch_execute(another).unwrap();
+    let config = postgres.url().parse().unwrap();
+    let Err(error) = PostgresPool::open(config, PATIENCE) else {
+        panic!("what does it read?");
+    };
+    assert!(error.to_string().contains("\"name\""), "{error}");
+}
+
+#[test]
+fn no_stale_read_after_a_change_a_thousand_times() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    assert_eq!(race(&postgres, Arc::new(Group::new()), 1000), None);
+}
+
+/// The control: the same race finds stale reads where there are some.
+#[test]
+fn unshared_the_same_race_ends_with_a_stale_read() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    assert_ne!(race(&postgres, Arc::new(Unshared), 1000), None);
+}
+
+/// A change races 100 reads, so many times, and when it has been answered each of the 100 reads
+/// again. The first round in which somebody was told something older than a change that had been
+/// answered before they asked.
+fn race(postgres: &Postgres, calls: Arc<dyn Calls>, rounds: u64) -> Option<u64> {
+    const READERS: usize = 100;
+    const ID: i64 = 407;
+    let site = site(postgres, PATIENCE, calls, Cache::memory(), dawdle);
+    let service = &*site.service;
+    let (answered, stale) = (AtomicU64::new(0), AtomicBool::new(false));
+    let done = AtomicBool::new(false);
+    let gate = Barrier::new(READERS + 1);
+    // No thread may panic, or the others would wait for it for ever.
+    let read = || {
+        let oldest = answered.load(SeqCst);
+        let seen = service.user(ID).result.ok().and_then(|user| version(&user));
+        if seen.is_none_or(|seen| seen < oldest) {
+            stale.store(true, SeqCst);
+        }
+    };
+    let reader = || loop {
+        gate.wait();
+        if done.load(SeqCst) {
+            break;
+        }
+        read();
+        gate.wait();
+        read();
+    };
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(reader);
+        }
+        let mut round = 0;
+        while round < rounds && !stale.load(SeqCst) {
+            round += 1;
+            // So that there are leaders between the database and the cache.
+            service.expire(ID).unwrap();
+            gate.wait();
+            let changed = service.change(&User {
+                id: ID,
+                name: round.to_string(),
+                email: "e".to_owned(),
+            });
+            if changed.ok().and_then(|user| version(&user)) != Some(round) {
+                stale.store(true, SeqCst);
+            }
+            answered.store(round, SeqCst);
+            gate.wait();
+        }
+        done.store(true, SeqCst);
+        gate.wait();
+        stale.load(SeqCst).then_some(round)
+    })
+}
+
+/// Which change this is: its number is the user's name.
+fn version(answer: &Answer) -> Option<u64> {
+    let Answer::User(json) = answer else {
+        return None;
+    };
+    let user: serde_json::Value = serde_json::from_slice(json).ok()?;
+    Some(user["name"].as_str()?.parse().unwrap_or(0))
 }

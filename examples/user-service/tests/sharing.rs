@@ -35,6 +35,16 @@ fn two_hundred_callers_one_query() {
 }
 
 #[test]
+fn without_a_cache_each_flight_has_a_query_of_its_own() {
+    let group = Arc::new(FlightGroup::<_, _>::new());
+    let site = Site::start(group, Cache::Off, Expiry::default(), || ());
+    for queries in 1..=3 {
+        assert_eq!(site.get(112), user(112));
+        assert_eq!(seen_by_sqlite(112), queries);
+    }
+}
+
+#[test]
 fn unshared_each_caller_has_a_query_of_its_own() {
     let service = Arc::new(OnceLock::<Arc<Service>>::new());
     let all = Arc::clone(&service);

@@ -112,23 +112,25 @@ impl Postgres {
         run(postgres_program(&programs, "initdb", at)
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
             .args(["--no-locale", "--no-sync"]));
-        loop {
-            let port = free_port();
-            let process = Mutex::new(Self::spawn(&programs, port, at));
-            if !is_up(&process, || connect(port).is_ok()) {
-                // Someone else took the port meanwhile. Another one, then.
-                continue;
-            }
-            let postgres = Self {
-                programs,
-                process,
-                port,
-                directory,
-            };
-            let extension = "CREATE EXTENSION pg_stat_statements";
-            postgres.connect().batch_execute(extension).unwrap();
-            return Some(Arc::new(postgres));
+        let port = free_port();
+        let mut postgres = Self {
+            process: Mutex::new(Self::spawn(&programs, port, at)),
+            programs,
+            port,
+            directory,
+        };
+        let mut attempts = 1;
+        while !postgres.is_up() {
+            // Someone else took the port meanwhile. Another one, then.
+            let log = std::fs::read_to_string(postgres.directory.path().join("log"));
+            assert!(attempts < 5, "PostgreSQL does not start: {log:?}");
+            attempts += 1;
+            postgres.port = free_port();
+            postgres.spawn_again();
         }
+        let extension = "CREATE EXTENSION pg_stat_statements";
+        postgres.connect().batch_execute(extension).unwrap();
+        Some(Arc::new(postgres))
     }
 
     fn spawn(programs: &Path, port: u16, directory: &Path) -> Child {
@@ -152,7 +154,15 @@ impl Postgres {
     }
 
     pub fn connect(&self) -> postgres::Client {
-        connect(self.port).unwrap()
+        self.try_connect().unwrap()
+    }
+
+    fn try_connect(&self) -> std::result::Result<postgres::Client, postgres::Error> {
+        postgres::Client::connect(&self.url(), NoTls)
+    }
+
+    fn is_up(&self) -> bool {
+        is_up(&self.process, || self.try_connect().is_ok())
     }
 
     /// How often the service's query was run, as the server counts: by all, since it started.
@@ -173,9 +183,13 @@ impl Postgres {
     }
 
     pub fn restart(&self) {
+        self.spawn_again();
+        assert!(self.is_up());
+    }
+
+    fn spawn_again(&self) {
         let at = self.directory.path();
         *self.process.lock().unwrap() = Self::spawn(&self.programs, self.port, at);
-        assert!(is_up(&self.process, || connect(self.port).is_ok()));
     }
 
     pub fn id(&self) -> u32 {
@@ -187,14 +201,6 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn connect(port: u16) -> std::result::Result<postgres::Client, postgres::Error> {
-    postgres::Config::new()
-        .host("127.0.0.1")
-        .port(port)
-        .user("postgres")
-        .connect(NoTls)
 }
 
 /// Where they are installed: on the PATH, or where Debian has them, the newest version.
@@ -219,6 +225,8 @@ fn postgres_program(programs: &Path, name: &str, directory: &Path) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        // It ends with the thread that started it, should that be killed before it can say so.
+        command.arg("--pdeathsig=QUIT");
         command.arg(program);
         command
     } else {
