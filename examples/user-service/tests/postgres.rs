@@ -43,8 +43,12 @@ fn site(
     Site::of(service, tempfile::tempdir().unwrap())
 }
 
-/// Clients whose query cannot end before all of them are there: the table is locked, and nobody's
-/// but the caller's to open.
+fn plain(postgres: &Postgres, timeout: Duration) -> Site {
+    let group = Arc::new(Group::new());
+    site(postgres, timeout, group, Cache::memory(), |_| ())
+}
+
+/// What the clients are told whose queries can't end before `all_here` returns: the table is locked.
 fn while_locked<T: Send>(
     postgres: &Postgres,
     clients: impl FnOnce() -> T + Send,
@@ -62,8 +66,8 @@ fn while_locked<T: Send>(
     })
 }
 
-/// Of all connections to the server, as it says itself, those that wait for the lock.
-fn wait_for_lock(looker: &mut postgres::Client) -> i64 {
+/// How many statements wait for the lock, as the server says itself.
+fn waiting_for_lock(looker: &mut postgres::Client) -> i64 {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     looker.query_one(waiting, &[]).unwrap().get(0)
 }
@@ -92,7 +96,7 @@ fn two_hundred_callers_one_query() {
         || site.crowd(200, 401),
         |looker| {
             until(|| group.stats().waiting == 199);
-            until(|| wait_for_lock(looker) == 1);
+            until(|| waiting_for_lock(looker) == 1);
         },
     );
 
@@ -119,7 +123,7 @@ fn unshared_two_hundred_callers_two_hundred_queries() {
         || site.crowd(200, 402),
         |looker| {
             until(|| site.stats().cache_misses == 200);
-            until(|| wait_for_lock(looker) == 8);
+            until(|| waiting_for_lock(looker) == 8);
         },
     );
 
@@ -140,7 +144,7 @@ fn stopped_in_the_middle_of_a_flight_it_fails_all_of_it_and_resumes() {
         || site.crowd(200, 403),
         |looker| {
             until(|| group.stats().waiting == 199);
-            until(|| wait_for_lock(looker) == 1);
+            until(|| waiting_for_lock(looker) == 1);
             postgres.kill();
         },
     );
@@ -163,13 +167,7 @@ fn restarted_between_two_flights_it_fails_nobody() {
     let Some(postgres) = Postgres::start() else {
         return;
     };
-    let site = site(
-        &postgres,
-        PATIENCE,
-        Arc::new(Group::new()),
-        Cache::memory(),
-        |_| (),
-    );
+    let site = plain(&postgres, PATIENCE);
     until(|| connections(&mut postgres.connect()).len() == 8);
     postgres.kill();
     postgres.restart();
@@ -182,13 +180,7 @@ fn when_it_hangs_callers_do_not() {
         return;
     };
     let limit = Duration::from_millis(500);
-    let site = site(
-        &postgres,
-        limit,
-        Arc::new(Group::new()),
-        Cache::memory(),
-        |_| (),
-    );
+    let site = plain(&postgres, limit);
     // Now the pool opens no more.
     let mut looker = postgres.connect();
     until(|| connections(&mut looker).len() == 8);
@@ -234,13 +226,7 @@ fn a_statement_that_takes_too_long_is_given_up() {
         return;
     };
     let limit = Duration::from_millis(500);
-    let site = site(
-        &postgres,
-        limit,
-        Arc::new(Group::new()),
-        Cache::memory(),
-        |_| (),
-    );
+    let site = plain(&postgres, limit);
     let mut looker = postgres.connect();
     until(|| connections(&mut looker).len() == 8);
     let before = connections(&mut looker);
