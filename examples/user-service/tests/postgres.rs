@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -129,6 +130,33 @@ fn unshared_two_hundred_callers_two_hundred_queries() {
 
     all_are(&replies, &user(402));
     assert_eq!(postgres.queries() - before, 200);
+}
+
+/// What it says it counted is what the server counted.
+#[test]
+fn the_demo_on_both_servers() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let Some(redis) = Redis::start() else { return };
+    let demo = Command::new(env!("CARGO_BIN_EXE_user-service"))
+        // Less than it takes by default: on a busy machine nobody is to wait for too long.
+        .arg("--db-latency=20")
+        .env("DATABASE_URL", postgres.url())
+        .env("REDIS_URL", redis.url())
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    assert!(demo.status.success(), "{demo:?}");
+    let stdout = String::from_utf8(demo.stdout).unwrap();
+    let queries = |name: &str| -> i64 {
+        let row = stdout.lines().find(|line| line.starts_with(name)).unwrap();
+        row.split_whitespace().nth(2).unwrap().parse().unwrap()
+    };
+    assert_eq!(queries("FlightGroup"), 1);
+    // Beside those: each of the two services looks whether the table is the right one, and the
+    // first fills the cache before the crowd comes.
+    assert_eq!(postgres.queries(), queries("Unshared ") + 1 + 2 + 1);
 }
 
 #[test]
