@@ -1,0 +1,354 @@
+//! What the demo and the tests play with: a Redis, a database, and workers, which are processes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+/// Nothing here takes nearly as long, unless something hangs.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits for something that is bound to happen.
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !happened() {
+        ensure!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// A redis-server of one's own. When it is dropped, it is gone.
+pub struct RedisServer {
+    process: Child,
+    port: u16,
+    directory: TempDir,
+}
+
+impl RedisServer {
+    /// `None` where redis-server is not installed.
+    pub fn start() -> Result<Option<Self>> {
+        loop {
+            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let directory = tempfile::tempdir()?;
+            let process = match spawn_redis(port, directory.path()) {
+                Ok(process) => process,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error).context("cannot start redis-server"),
+            };
+            let mut server = Self {
+                process,
+                port,
+                directory,
+            };
+            if server.is_up()? {
+                return Ok(Some(server));
+            }
+            // Someone else took the port meanwhile. Another one, then.
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn connect(&self) -> redis::RedisResult<redis::Connection> {
+        let client = redis::Client::open(self.url())?;
+        client.get_connection_with_timeout(Duration::from_secs(2))
+    }
+
+    pub fn kill(&mut self) {
+        // Fails if it has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = spawn_redis(self.port, self.directory.path())?;
+        ensure!(self.is_up()?, "redis-server ended");
+        Ok(())
+    }
+
+    /// `STOP`: takes connections and commands, but answers none. Until `CONT`.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.process.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status()?;
+        ensure!(status.success(), "kill -s {name} {pid}: {status}");
+        Ok(())
+    }
+
+    /// Waits until it answers (`true`) or has ended (`false`).
+    fn is_up(&mut self) -> Result<bool> {
+        let mut up = false;
+        until("redis-server answers", || {
+            up = self.connect().is_ok();
+            up || !matches!(self.process.try_wait(), Ok(None))
+        })?;
+        Ok(up)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn_redis(port: u16, directory: &Path) -> std::io::Result<Child> {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--save", "", "--appendonly", "no", "--dir"])
+        .arg(directory)
+        .stdout(Stdio::null())
+        .spawn()
+}
+
+/// A database that counts its queries, since those who save them should not be the ones to count.
+///
+/// A query is a line over TCP, with the name of the process; its answer is a line that names the
+/// key and the round in which it was asked. It answers the queries of a round when it is told to.
+pub struct Database {
+    pub address: SocketAddr,
+    state: Arc<(Mutex<Round>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Round {
+    number: u64,
+    /// Up to this round, queries are answered.
+    answered: u64,
+    queries: Vec<Query>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub by: usize,
+    pub at: Instant,
+}
+
+impl Database {
+    /// Its threads end with the process.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let state = Arc::new((Mutex::new(Round::default()), Condvar::new()));
+        let database = Self {
+            address,
+            state: Arc::clone(&state),
+        };
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let state = Arc::clone(&state);
+                // Fails if the client is killed.
+                thread::spawn(move || answer(client, &state));
+            }
+        });
+        Ok(database)
+    }
+
+    pub fn begin_round(&self, number: u64) {
+        let mut round = self.state.0.lock().expect("no panics here");
+        round.number = number;
+        round.queries.clear();
+    }
+
+    /// Answers the queries of this round: those that wait, and those that are still to come.
+    pub fn answer(&self) {
+        let mut round = self.state.0.lock().expect("no panics here");
+        round.answered = round.number;
+        self.state.1.notify_all();
+    }
+
+    /// Those of this round, in their order.
+    pub fn queries(&self) -> Vec<Query> {
+        self.state.0.lock().expect("no panics here").queries.clone()
+    }
+}
+
+fn answer(client: TcpStream, (state, answered): &(Mutex<Round>, Condvar)) -> Result<()> {
+    let mut line = String::new();
+    BufReader::new(&client).read_line(&mut line)?;
+    let (by, key) = line.trim().split_once(' ').context("not a query")?;
+    let query = Query {
+        by: by.parse()?,
+        at: Instant::now(),
+    };
+    let mut round = state.lock().expect("no panics here");
+    let number = round.number;
+    round.queries.push(query);
+    drop(answered.wait_while(round, |round| round.answered < number));
+    writeln!(&client, "{}", row(key, number))?;
+    Ok(())
+}
+
+/// What the database has for a key in a round: whoever is told anything else was told wrong.
+pub fn row(key: &str, round: u64) -> String {
+    format!("{key} in round {round}")
+}
+
+/// The query, as a worker sends it.
+pub fn query(database: SocketAddr, by: usize, key: &str) -> Result<String> {
+    let mut connection = TcpStream::connect(database)?;
+    writeln!(connection, "{by} {key}")?;
+    let mut row = String::new();
+    BufReader::new(connection).read_line(&mut row)?;
+    ensure!(row.ends_with('\n'), "the database has gone away");
+    Ok(row.trim().to_owned())
+}
+
+/// How a worker is started, as arguments of a command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Job {
+    #[arg(long)]
+    pub name: usize,
+    #[arg(long)]
+    pub database: SocketAddr,
+    #[arg(long)]
+    pub sharing: Sharing,
+    #[arg(long)]
+    pub redis: String,
+    #[arg(long)]
+    pub prefix: String,
+    #[arg(long)]
+    pub lock_millis: u64,
+    #[arg(long)]
+    pub threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sharing {
+    Unshared,
+    Local,
+    Both,
+}
+
+/// What a worker is told, and what it says: a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub round: u64,
+    pub key: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// All threads of the worker are in the call, and none of them came too late to share.
+    AllIn {
+        round: u64,
+    },
+    Done(Report),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub round: u64,
+    /// How many threads got which answer.
+    pub answers: BTreeMap<String, usize>,
+    pub errors: BTreeMap<String, usize>,
+    /// Functions that ran without the lock, or lost it, since the worker began.
+    pub unlocked: u64,
+}
+
+/// A worker process. When it is dropped, it is gone.
+pub struct Worker {
+    process: Child,
+    orders: ChildStdin,
+    said: Receiver<Said>,
+}
+
+impl Worker {
+    pub fn start(program: &Path, job: &Job) -> Result<Self> {
+        let sharing = clap::ValueEnum::to_possible_value(&job.sharing).context("a hidden value")?;
+        let mut process = Command::new(program)
+            .args([
+                "worker",
+                "--sharing",
+                sharing.get_name(),
+                "--redis",
+                &job.redis,
+            ])
+            .args([
+                "--database",
+                &job.database.to_string(),
+                "--prefix",
+                &job.prefix,
+            ])
+            .args([
+                "--name",
+                &job.name.to_string(),
+                "--threads",
+                &job.threads.to_string(),
+            ])
+            .args(["--lock-millis", &job.lock_millis.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a worker")?;
+        let orders = process.stdin.take().context("no stdin")?;
+        let lines = BufReader::new(process.stdout.take().context("no stdout")?).lines();
+        let (say, said) = mpsc::channel();
+        thread::spawn(move || {
+            // Ends with the worker, and the receiver then learns that nothing more will come.
+            for line in lines.map_while(Result::ok) {
+                let Ok(line) = serde_json::from_str(&line) else {
+                    return;
+                };
+                let _ = say.send(line);
+            }
+        });
+        Ok(Self {
+            process,
+            orders,
+            said,
+        })
+    }
+
+    pub fn order(&mut self, round: u64, key: &str) -> Result<()> {
+        let order = serde_json::to_string(&Order {
+            round,
+            key: key.to_owned(),
+        })?;
+        writeln!(self.orders, "{order}").context("a worker has ended")
+    }
+
+    /// The next that it says.
+    pub fn hear(&self) -> Result<Said> {
+        let said = self.said.recv_timeout(LIMIT);
+        said.map_err(|error| anyhow!("a worker hangs or has ended: {error}"))
+    }
+
+    pub fn all_in(&self, round: u64) -> Result<()> {
+        match self.hear()? {
+            Said::AllIn { round: this } if this == round => Ok(()),
+            other => bail!("not in turn: {other:?}"),
+        }
+    }
+
+    pub fn done(&self, round: u64) -> Result<Report> {
+        match self.hear()? {
+            Said::Done(report) if report.round == round => Ok(report),
+            other => bail!("not in turn: {other:?}"),
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        // Fails if it has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,22 @@
+//! Shared calls when one process is not enough. A `FlightGroup` shares within a process; ten
+//! processes still send ten queries. `RedisTier` puts a second tier behind it, in Redis.
+//!
+//! It is an example to copy, not a part of the crate. Read on in this order:
+//!
+//! - [`tier`]: the algorithm, and why it is right. The heart.
+//! - [`lock`]: a key's lock and outcome in Redis, and the scripts that change them.
+//! - [`message`]: an outcome on its way to other processes.
+//! - [`wake`] and [`renew`]: the two threads. One hears of outcomes, the other keeps locks.
+//! - [`link`]: connections, and what is done while there is no Redis.
+
+#![forbid(unsafe_code)]
+
+pub mod crew;
+pub mod demo;
+pub mod link;
+pub mod lock;
+pub mod message;
+pub mod renew;
+pub mod tier;
+pub mod wake;
+pub mod worker;

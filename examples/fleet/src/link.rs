@@ -1,0 +1,101 @@
+//! Connections to Redis: each reply has a time limit, and while there is no Redis nobody tries.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{Client, Connection, RedisError, RedisResult};
+use tracing::{info, warn};
+
+/// More than this are not kept when they are not in use.
+const IDLE: usize = 16;
+
+/// There is no Redis, or it did what makes it as good as none. Already logged.
+#[derive(Clone, Copy, Debug)]
+pub struct NoRedis;
+
+pub struct Link {
+    client: Client,
+    idle: Mutex<Vec<Connection>>,
+    /// Set to `false` by whoever finds Redis wanting, and to `true` by the subscriber's thread
+    /// alone, which keeps trying. So no call ever waits for a server that was found to be away.
+    up: AtomicBool,
+    reply: Duration,
+}
+
+impl Link {
+    /// Does not connect yet, and is taken to be up until it is used. `reply` is how long a connection, and each reply, may take.
+    pub fn new(url: &str, reply: Duration) -> RedisResult<Self> {
+        Ok(Self {
+            client: Client::open(url)?,
+            idle: Mutex::default(),
+            up: AtomicBool::new(true),
+            reply,
+        })
+    }
+
+    /// Runs a command that may be repeated without harm.
+    pub fn run<T>(
+        &self,
+        command: impl Fn(&mut Connection) -> RedisResult<T>,
+    ) -> Result<T, NoRedis> {
+        if !self.is_up() {
+            return Err(NoRedis);
+        }
+        let idle = self.idle().pop();
+        let reused = idle.is_some();
+        let mut result = self.run_on(idle, &command);
+        if reused && matches!(&result, Err(error) if error.is_connection_dropped()) {
+            // Redis was restarted, or closes what is idle for long. That is no fault yet.
+            self.idle().clear();
+            result = self.run_on(None, &command);
+        }
+        result.map_err(|error| self.down(&error))
+    }
+
+    fn run_on<T>(
+        &self,
+        idle: Option<Connection>,
+        command: impl Fn(&mut Connection) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        let mut connection = idle.map_or_else(|| self.connect(), Ok)?;
+        // On an error the connection is dropped: a late reply to this command must not be taken
+        // for the next one's.
+        let value = command(&mut connection)?;
+        let mut idle = self.idle();
+        if idle.len() < IDLE {
+            idle.push(connection);
+        }
+        Ok(value)
+    }
+
+    pub fn connect(&self) -> RedisResult<Connection> {
+        let connection = self.client.get_connection_with_timeout(self.reply)?;
+        connection.set_read_timeout(Some(self.reply))?;
+        connection.set_write_timeout(Some(self.reply))?;
+        Ok(connection)
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::SeqCst)
+    }
+
+    pub fn up(&self) {
+        if !self.up.swap(true, Ordering::SeqCst) {
+            info!("Redis is back: calls are shared with other processes");
+        }
+    }
+
+    /// Said once, not for each call that would have used it.
+    fn down(&self, error: &RedisError) -> NoRedis {
+        if self.up.swap(false, Ordering::SeqCst) {
+            self.idle().clear();
+            warn!(%error, "no Redis: calls are shared within this process only");
+        }
+        NoRedis
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,403 @@
+//! The two tiers. First the local one, a [`FlightGroup`]: of all threads of a process that ask for
+//! a key at the same time, one goes on to Redis. There, of all processes, one takes the key's lock,
+//! runs its function and publishes the outcome.
+//!
+//! *Who waits for what.* Each holder has a token of its own, the name of its flight. A process that
+//! finds the lock taken learns the token, and waits for the outcome of exactly that flight. So it
+//! only ever gets the outcome of a flight that it has seen running, however long outcomes are kept;
+//! whoever comes after the publication finds the key free, and runs its function.
+//!
+//! *Why no wake-up is lost.* Whoever waits takes its place at the [`Bell`] first, and looks for the
+//! outcome and the lock afterwards, both in one command. What is published before that look is seen
+//! by it; what is published later rings. And if the message is lost, the next look sees it: there is
+//! one every [`Settings::poll`].
+//!
+//! *Why a late outcome is not published.* To publish is one script: it compares the token with the
+//! lock, and only then sets the outcome, deletes the lock and announces the token. A process that
+//! was paused for longer than the lock's time, so that another one took over, is told so. Its
+//! outcome then goes to its own threads only, who asked for it.
+//!
+//! *Why a dead process is not waited for.* Only its renewals keep a lock. Without them it is gone
+//! after [`Settings::lock`]; all who wait see that at their next look, and all try `SET NX`, which
+//! one of them wins. The others now see the winner's token, and wait for that.
+//!
+//! *Why an outcome is never older than the call that gets it.* Between processes, by the token, see
+//! above. Within one, callers join the local flight while its leader waits for another process, and
+//! one may have joined after the publication, before the leader heard of it. So the leader remembers
+//! when it sent the last look that found the flight still running, and who joined after that asks
+//! again. And when a holder's function has returned, its local flight is given up *before* the
+//! outcome is published: who comes then finds the lock, or a free key, as all the other processes do.
+//! Where a reply of Redis is lost, nobody can say whether others have the outcome already; then this
+//! does not hold for as long as a lock may last.
+//!
+//! *Whose deadline counts.* Each caller's own. A local leader that waits for another process leaves
+//! at its deadline, after a last look: an outcome that is there beats a deadline that has passed.
+//! Its followers are not failed by that: those with time left ask again, and one of them leads and
+//! waits on. A function that runs is not interrupted, as in the library.
+
+use std::fmt::Display;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{ErrorKind, RedisResult};
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+use shared_calls::{CallError, FlightGroup, Outcome, Role, SharedCalls};
+use uuid::Uuid;
+
+use crate::link::{Link, NoRedis};
+use crate::lock::{Locks, Seen};
+use crate::message::{self, Elsewhere};
+use crate::renew::Held;
+use crate::wake::{self, Bell};
+
+/// How long things take.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Begins all names in Redis. Programs that do not mean the same by a key want different ones.
+    pub prefix: String,
+    /// A process that dies holds the others up for so long. Renewed at each third of it, so it
+    /// should be longer than a process may be paused.
+    pub lock: Duration,
+    /// How long an outcome is kept for those who were waiting for it. Nobody else gets it.
+    pub outcome: Duration,
+    /// How often those who wait look for themselves. Also the longest time before a publication
+    /// for which a caller may have asked again.
+    pub poll: Duration,
+    /// How long Redis may take to answer before it is taken to be away.
+    pub reply: Duration,
+    /// After this a lock is no longer renewed: a function that hangs does not hold a fleet up.
+    pub max_run: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prefix: "fleet:".to_owned(),
+            lock: Duration::from_secs(3),
+            outcome: Duration::from_secs(10),
+            poll: Duration::from_millis(20),
+            reply: Duration::from_millis(250),
+            max_run: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Shares calls within this process, and through Redis with others.
+///
+/// An error of another process arrives as text, in an [`Elsewhere`]. Without Redis, calls are shared
+/// within the process. A call has [`Role::Led`] where its own function ran, so of all processes that
+/// share a flight one call has; its `followers` are those of its own process.
+pub struct RedisTier<V, E> {
+    local: FlightGroup<Landing<V>, E>,
+    shared: Arc<Shared>,
+}
+
+/// What the threads have, too.
+struct Shared {
+    link: Link,
+    locks: Locks,
+    bell: Bell,
+    held: Held,
+    settings: Settings,
+    counts: Counts,
+    open: AtomicBool,
+}
+
+/// How a local flight ends, if not by an error or a panic of its own function.
+#[derive(Clone)]
+enum Landing<V> {
+    /// The function ran here.
+    Ran(V),
+    /// It ran in another process, and was known to run at that time still.
+    Told(Result<V, Elsewhere>, Instant),
+    /// The leader's deadline has passed while it waited for another process.
+    LeaderLeft,
+}
+
+/// What has happened so far, and what is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether there is a Redis, as far as is known.
+    pub connected: bool,
+    /// Functions that run here now, with the lock.
+    pub holding: usize,
+    /// Functions that ran here with the lock, and without for want of Redis.
+    pub locked: u64,
+    pub alone: u64,
+    /// Outcomes that were not published: the lock was lost, or Redis was.
+    pub unpublished: u64,
+    /// Looks that found another process's function running.
+    pub looks: u64,
+    /// Calls that asked again: see the module's comment.
+    pub asked_again: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    locked: AtomicU64,
+    alone: AtomicU64,
+    unpublished: AtomicU64,
+    looks: AtomicU64,
+    asked_again: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::SeqCst);
+}
+
+impl<V, E> RedisTier<V, E> {
+    /// Tries to connect, and starts two threads, which end soon after this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the URL or the settings make no sense. When there is no Redis, that is no error.
+    pub fn new(url: &str, settings: Settings) -> RedisResult<Self> {
+        let Settings {
+            lock,
+            outcome,
+            poll,
+            reply,
+            ..
+        } = settings;
+        if [lock, outcome, poll, reply].iter().min() < Some(&Duration::from_millis(1)) {
+            return Err((
+                ErrorKind::InvalidClientConfig,
+                "a time is below a millisecond",
+            )
+                .into());
+        }
+        let shared = Arc::new(Shared {
+            link: Link::new(url, reply)?,
+            locks: Locks::new(&settings.prefix, lock, outcome),
+            bell: Bell::default(),
+            held: Held::default(),
+            settings,
+            counts: Counts::default(),
+            open: AtomicBool::new(true),
+        });
+        // If it fails, that was logged, and the subscriber tries again.
+        let _: Result<(), NoRedis> = shared.link.run(|c| shared.locks.probe(c));
+        let tier = Self {
+            local: FlightGroup::new(),
+            shared,
+        };
+        tier.shared.spawn("fleet-listen", |s| {
+            wake::listen(&s.link, &s.locks, &s.bell, || s.is_open());
+        })?;
+        tier.shared.spawn("fleet-renew", |s| {
+            while s.is_open() {
+                thread::park_timeout(s.settings.lock / 3);
+                s.held.renew_all(&s.link, &s.locks, s.settings.max_run);
+            }
+        })?;
+        Ok(tier)
+    }
+
+    pub fn stats(&self) -> Stats {
+        let Shared {
+            link, held, counts, ..
+        } = &*self.shared;
+        let get = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        Stats {
+            connected: link.is_up(),
+            holding: held.count(),
+            locked: get(&counts.locked),
+            alone: get(&counts.alone),
+            unpublished: get(&counts.unpublished),
+            looks: get(&counts.looks),
+            asked_again: get(&counts.asked_again),
+        }
+    }
+
+    /// Those of the local tier.
+    pub fn local_stats(&self) -> shared_calls::Stats {
+        self.local.stats()
+    }
+}
+
+impl<V, E> RedisTier<V, E>
+where
+    V: Clone + Serialize + DeserializeOwned,
+    E: From<Elsewhere> + Display,
+{
+    /// Like [`FlightGroup::call_ex`], until a deadline.
+    ///
+    /// Bounds how long this call waits for another thread or another process, and then gives
+    /// [`CallError::TimedOut`]; not how long its own function runs. When Redis hangs, it may be late
+    /// by [`Settings::reply`].
+    pub fn call_until(
+        &self,
+        key: &str,
+        deadline: Option<Instant>,
+        f: impl FnOnce() -> Result<V, E>,
+    ) -> Outcome<V, E> {
+        let began = Instant::now();
+        let mut f = Some(f);
+        loop {
+            let mut request = self.local.request(key);
+            if let Some(deadline) = deadline {
+                request = request.deadline(deadline);
+            }
+            let flight = request.call_ex(|| self.lead(key, deadline, &mut f));
+            let (result, role) = match flight.result {
+                Ok(Landing::Ran(value)) => (Ok(value), flight.role),
+                Ok(Landing::Told(told, running)) if began <= running => {
+                    let told = told.map_err(|e| CallError::Failed(Arc::new(E::from(e))));
+                    (told, Role::Followed)
+                }
+                Ok(_) if passed(deadline) => (Err(CallError::TimedOut), Role::Followed),
+                Ok(_) => {
+                    count(&self.shared.counts.asked_again);
+                    continue;
+                }
+                Err(error) => (Err(error), flight.role),
+            };
+            return Outcome {
+                result,
+                role,
+                followers: flight.followers,
+            };
+        }
+    }
+
+    /// What the leader of the local flight does. Runs `f` unless another process does so.
+    fn lead<F>(
+        &self,
+        key: &str,
+        deadline: Option<Instant>,
+        f: &mut Option<F>,
+    ) -> Result<Landing<V>, E>
+    where
+        F: FnOnce() -> Result<V, E>,
+    {
+        let Shared {
+            link,
+            locks,
+            counts,
+            ..
+        } = &*self.shared;
+        let mut run = || {
+            f.take()
+                .expect("whoever runs its function does not ask again")()
+        };
+        let told = loop {
+            let token = Uuid::new_v4().simple().to_string();
+            let asked = Instant::now();
+            match locks.acquire(link, key, &token) {
+                Ok(holder) if holder == token => {
+                    return self.run_locked(key, &token, run).map(Landing::Ran);
+                }
+                Ok(holder) => match self.wait(key, &holder, asked, deadline) {
+                    Ok(None) => {} // It is gone. One of those who waited for it takes over.
+                    told => break told,
+                },
+                Err(NoRedis) => break Err(NoRedis),
+            }
+        };
+        match told {
+            Ok(Some(landing)) => Ok(landing),
+            _ => {
+                count(&counts.alone);
+                run().map(Landing::Ran)
+            }
+        }
+    }
+
+    /// Waits for the flight of that token, which was running at that time. `None` if it went away
+    /// without an outcome.
+    fn wait(
+        &self,
+        key: &str,
+        token: &str,
+        mut running: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Landing<V>>, NoRedis> {
+        let Shared {
+            link,
+            locks,
+            bell,
+            settings,
+            counts,
+            ..
+        } = &*self.shared;
+        let place = bell.listen(token);
+        loop {
+            let sent = Instant::now();
+            match locks.look(link, key, token) {
+                Ok(Seen::Outcome(json)) => {
+                    return Ok(Some(Landing::Told(message::decode(&json), running)));
+                }
+                // Whatever it saw.
+                _ if deadline.is_some_and(|deadline| deadline <= sent) => {
+                    return Ok(Some(Landing::LeaderLeft));
+                }
+                Ok(Seen::Running) => running = sent,
+                Ok(Seen::Gone) => return Ok(None),
+                Err(NoRedis) => return Err(NoRedis),
+            }
+            count(&counts.looks);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(sent));
+            place.wait(settings.poll.min(left.unwrap_or(Duration::MAX)));
+        }
+    }
+
+    /// Runs the function with the lock, and publishes how it ended, be it by a panic.
+    fn run_locked(&self, key: &str, token: &str, f: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+        let Shared {
+            link,
+            locks,
+            held,
+            counts,
+            ..
+        } = &*self.shared;
+        count(&counts.locked);
+        let renewal = held.renew(key, token);
+        let result = catch_unwind(AssertUnwindSafe(f));
+        drop(renewal);
+        let json = message::encode(result.as_ref().map_err(|panic| &**panic));
+        // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
+        // processes are about to learn.
+        self.local.forget(key);
+        if !matches!(locks.publish(link, key, token, &json), Ok(true)) {
+            count(&counts.unpublished);
+        }
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+fn passed(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
+impl<V, E> SharedCalls<V, E> for RedisTier<V, E>
+where
+    V: Clone + Serialize + DeserializeOwned,
+    E: From<Elsewhere> + Display,
+{
+    fn call_dyn(&self, key: &str, f: &mut dyn FnMut() -> Result<V, E>) -> Outcome<V, E> {
+        self.call_until(key, None, f)
+    }
+}
+
+impl<V, E> Drop for RedisTier<V, E> {
+    fn drop(&mut self) {
+        self.shared.open.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, run: fn(&Self)) -> RedisResult<()> {
+        let shared = Arc::clone(self);
+        let thread = thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || run(&shared))?;
+        Ok(())
+    }
+}

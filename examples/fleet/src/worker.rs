@@ -1,0 +1,93 @@
+//! One process of the fleet: at each order, all its threads ask for one key.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+use shared_calls::{FlightGroup, SharedCalls, Unshared};
+
+use crate::crew::{query, until, Job, Order, Report, Said, Sharing};
+use crate::tier::{RedisTier, Settings};
+
+/// The program only knows the trait. Which of the three it is decides who else does its queries.
+type Calls = Arc<dyn SharedCalls<String, Error> + Send + Sync>;
+
+pub fn run(job: &Job) -> Result<()> {
+    let group = Arc::new(FlightGroup::<String, Error>::new());
+    let settings = Settings {
+        prefix: job.prefix.clone(),
+        lock: Duration::from_millis(job.lock_millis),
+        // A crowd on a small machine is not to be taken for a fault.
+        reply: Duration::from_secs(5),
+        ..Settings::default()
+    };
+    let tier = match job.sharing {
+        Sharing::Both => Some(Arc::new(RedisTier::<String, Error>::new(
+            &job.redis, settings,
+        )?)),
+        _ => None,
+    };
+    let calls: Calls = match (&tier, job.sharing) {
+        (Some(tier), _) => tier.clone(),
+        (None, Sharing::Unshared) => Arc::new(Unshared),
+        (None, _) => group.clone(),
+    };
+    let others = job.threads as u64 - 1;
+    let all_in = || match &tier {
+        Some(tier) => {
+            until("all threads in the call", || {
+                tier.local_stats().waiting == others
+            })?;
+            // A look that begins now tells the last of them, too, that they are in time. The next
+            // may have begun before, the one after it has not.
+            let looks = tier.stats().looks + 2;
+            until("a look", || {
+                let stats = tier.stats();
+                stats.looks >= looks || stats.holding > 0 || !stats.connected
+            })
+        }
+        None if job.sharing == Sharing::Local => until("all threads in the call", || {
+            group.stats().waiting == others
+        }),
+        None => Ok(()),
+    };
+
+    for line in std::io::stdin().lines() {
+        let Order { round, key } = serde_json::from_str(&line?)?;
+        let ask = || calls.call(&key, || query(job.database, job.name, &key));
+        let mut report = Report {
+            round,
+            answers: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            unlocked: 0,
+        };
+        thread::scope(|scope| -> Result<()> {
+            let threads: Vec<_> = (0..job.threads).map(|_| scope.spawn(ask)).collect();
+            all_in()?;
+            say(&Said::AllIn { round })?;
+            for thread in threads {
+                let (answers, answer) = match thread.join().expect("nothing panics here") {
+                    Ok(answer) => (&mut report.answers, answer),
+                    Err(error) => (&mut report.errors, error.to_string()),
+                };
+                *answers.entry(answer).or_default() += 1;
+            }
+            Ok(())
+        })?;
+        if let Some(tier) = &tier {
+            let stats = tier.stats();
+            report.unlocked = stats.alone + stats.unpublished;
+        }
+        say(&Said::Done(report))?;
+    }
+    Ok(())
+}
+
+fn say(said: &Said) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", serde_json::to_string(said)?)?;
+    Ok(out.flush()?)
+}
