@@ -205,26 +205,19 @@ pub fn query(database: SocketAddr, by: usize, key: &str) -> Result<String> {
     Ok(row.trim().to_owned())
 }
 
-/// How a worker is started, as arguments of a command.
-#[derive(Clone, Debug, clap::Args)]
+/// What a worker is to be. Its only argument, as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    #[arg(long)]
     pub name: usize,
-    #[arg(long)]
-    pub database: SocketAddr,
-    #[arg(long)]
-    pub sharing: Sharing,
-    #[arg(long)]
-    pub redis: String,
-    #[arg(long)]
-    pub prefix: String,
-    #[arg(long)]
-    pub lock_millis: u64,
-    #[arg(long)]
     pub threads: usize,
+    pub database: SocketAddr,
+    pub sharing: Sharing,
+    pub redis: String,
+    pub prefix: String,
+    pub lock: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sharing {
     Unshared,
     Local,
@@ -253,8 +246,8 @@ pub struct Report {
     /// How many threads got which answer.
     pub answers: BTreeMap<String, usize>,
     pub errors: BTreeMap<String, usize>,
-    /// Functions that ran without the lock, or lost it, since the worker began.
-    pub unlocked: u64,
+    /// Functions that ran without a lock, or lost it.
+    pub unlocked: usize,
 }
 
 /// A worker process. When it is dropped, it is gone.
@@ -266,28 +259,8 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(program: &Path, job: &Job) -> Result<Self> {
-        let sharing = clap::ValueEnum::to_possible_value(&job.sharing).context("a hidden value")?;
         let mut process = Command::new(program)
-            .args([
-                "worker",
-                "--sharing",
-                sharing.get_name(),
-                "--redis",
-                &job.redis,
-            ])
-            .args([
-                "--database",
-                &job.database.to_string(),
-                "--prefix",
-                &job.prefix,
-            ])
-            .args([
-                "--name",
-                &job.name.to_string(),
-                "--threads",
-                &job.threads.to_string(),
-            ])
-            .args(["--lock-millis", &job.lock_millis.to_string()])
+            .args(["worker", &serde_json::to_string(job)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,21 +1,30 @@
 //! Shared calls when one process is not enough. A `FlightGroup` shares within a process; ten
 //! processes still send ten queries. `RedisTier` puts a second tier behind it, in Redis.
 //!
-//! It is an example to copy, not a part of the crate. Read on in this order:
+//! It is an example to copy, not a part of the crate. What there is to copy, in the order to read
+//! it in:
 //!
 //! - [`tier`]: the algorithm, and why it is right. The heart.
 //! - [`lock`]: a key's lock and outcome in Redis, and the scripts that change them.
 //! - [`message`]: an outcome on its way to other processes.
 //! - [`wake`] and [`renew`]: the two threads. One hears of outcomes, the other keeps locks.
 //! - [`link`]: connections, and what is done while there is no Redis.
+//!
+//! And what shows it:
+//!
+//! - [`worker`]: a program that uses it, one process of a fleet.
+//! - [`crew`]: the fleet, with a Redis and a database that counts.
+//! - [`demo`], [`picture`] and [`chaos`]: what is done with them.
 
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod crew;
 pub mod demo;
 pub mod link;
 pub mod lock;
 pub mod message;
+pub mod picture;
 pub mod renew;
 pub mod tier;
 pub mod wake;

@@ -1,53 +1,73 @@
-//! The lock of a key, and the outcome of whoever held it, as Redis has them.
+//! The lock of a key, and the outcome of whoever held it last, as Redis has them.
 //!
-//! | state of a key | `{key}:lock` | left by |
+//! | state of a key | `KEY:lock` | who changes it |
 //! | --- | --- | --- |
-//! | free | absent | [`acquire`](Locks::acquire) |
-//! | run by the holder of token *t*, until its time is up | *t* | [`extend`](Locks::extend), [`publish`](Locks::publish), time |
-//! | the same, published | absent, and `{key}:outcome:t` for a while | as free |
+//! | free | absent | `ASK`, to held: of all who ask, one |
+//! | held by *token*, until its time is up | *token* | `EXTEND`, its holder; `PUBLISH`, its holder, to free; time, to free |
 //!
-//! Each change is one script, so it is atomic, and each but the first needs the token: whoever
-//! has lost the lock changes nothing any more. Each may be repeated without harm, in case its reply
-//! is lost.
+//! `KEY:outcome` is what was published last, with its token, for a while. A token is a number and a
+//! random name. The flights of a key are numbered in the order in which they have the lock, by one
+//! counter for all keys; the name makes a token unique even where the counter was lost.
+//!
+//! Each change is one script, and so atomic. All but `ASK` compare the token first: who has lost the
+//! lock changes nothing any more. Each may be repeated without harm, should its reply be lost.
 
 use std::time::Duration;
 
-use redis::{cmd, Script};
+use redis::Script;
 
 use crate::link::{Link, NoRedis};
 
-/// `SET NX PX` is the arbiter: of all who find the lock free, one gets it. Says who has it now.
-const ACQUIRE: &str = "
-    if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end
-    return redis.call('GET', KEYS[1])";
+/// Whoever has seen flight number ARGV[1] gets its outcome, or a later one; or else the lock, if
+/// it is free and wanted: `SET NX PX` is the arbiter. Or else learns who has it.
+const ASK: &str = "
+    local outcome = ARGV[1] ~= '' and redis.call('GET', KEYS[2])
+    if outcome and tonumber(string.match(outcome, '^%d+')) >= tonumber(ARGV[1]) then
+        return {outcome, false}
+    end
+    local holder = redis.call('GET', KEYS[1])
+    if not holder and ARGV[2] ~= '' then
+        holder = redis.call('INCR', KEYS[3]) .. ':' .. ARGV[2]
+        redis.call('SET', KEYS[1], holder, 'NX', 'PX', ARGV[3])
+    end
+    return {false, holder}";
 
-/// Compare, and extend.
 const EXTEND: &str = "
     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
     return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
-/// Compare, and then all at once: the outcome is there, the lock is not, and all are told. Nobody
-/// can see a lock that is gone and an outcome that is not there yet.
+/// All at once: the outcome is there, the lock is not, and those who wait are told. Nobody can see
+/// the key free and the outcome not there yet.
 const PUBLISH: &str = "
     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-    redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+    redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
     redis.call('DEL', KEYS[1])
-    redis.call('PUBLISH', ARGV[4], ARGV[1])
+    redis.call('PUBLISH', ARGV[4], ARGV[5])
     return 1";
 
-/// What there is to see of the flight that has a certain token.
-pub enum Seen {
-    Running,
+pub enum Answer {
+    /// Of the flight that was seen before, or of one that had the lock after it.
     Outcome(Vec<u8>),
-    /// Neither: its process died or lost the lock, or the outcome is not kept any more.
-    Gone,
+    /// Ours now.
+    Acquired(Token),
+    Held(Token),
+    Free,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Token(String);
+
+impl Token {
+    pub fn number(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
 }
 
 pub struct Locks {
     prefix: String,
     time: u64,
     outcome_time: u64,
-    acquire: Script,
+    ask: Script,
     extend: Script,
     publish: Script,
 }
@@ -59,76 +79,85 @@ impl Locks {
             prefix: prefix.to_owned(),
             time: millis(time),
             outcome_time: millis(outcome_time),
-            acquire: Script::new(ACQUIRE),
+            ask: Script::new(ASK),
             extend: Script::new(EXTEND),
             publish: Script::new(PUBLISH),
         }
     }
 
-    /// Takes the lock if it is free. The token of whoever has it now.
-    pub fn acquire(&self, link: &Link, key: &str, token: &str) -> Result<String, NoRedis> {
-        link.run(|connection| {
-            let mut acquire = self.acquire.key(self.lock(key));
-            acquire.arg(token).arg(self.time).invoke(connection)
+    /// What of the flight that was `seen`, if any? Without a `name` this only looks, and does not
+    /// take the lock.
+    pub fn ask(
+        &self,
+        link: &Link,
+        key: &str,
+        seen: Option<&Token>,
+        name: Option<&str>,
+    ) -> Result<Answer, NoRedis> {
+        let mut ask = self.ask.key(self.lock(key));
+        ask.key(self.outcome(key)).key(self.name("flights"));
+        ask.arg(seen.map_or("", Token::number));
+        ask.arg(name.unwrap_or_default()).arg(self.time);
+        type Reply = (Option<Vec<u8>>, Option<String>);
+        let (outcome, holder): Reply = link.run(|connection| ask.invoke(connection))?;
+        Ok(match (outcome, holder) {
+            (Some(mut outcome), _) => {
+                let json = outcome.iter().position(|byte| *byte == b' ');
+                Answer::Outcome(outcome.split_off(json.unwrap_or_default()))
+            }
+            // Also when this is the second time of asking.
+            (None, Some(holder)) => match name {
+                Some(name) if holder.ends_with(name) => Answer::Acquired(Token(holder)),
+                _ => Answer::Held(Token(holder)),
+            },
+            (None, None) => Answer::Free,
         })
     }
 
     /// `false` if the lock is no longer that token's.
-    pub fn extend(&self, link: &Link, key: &str, token: &str) -> Result<bool, NoRedis> {
-        link.run(|connection| {
-            let mut extend = self.extend.key(self.lock(key));
-            extend.arg(token).arg(self.time).invoke(connection)
-        })
+    pub fn extend(&self, link: &Link, key: &str, token: &Token) -> Result<bool, NoRedis> {
+        let mut extend = self.extend.key(self.lock(key));
+        extend.arg(&token.0).arg(self.time);
+        link.run(|connection| extend.invoke(connection))
     }
 
-    /// Publishes and releases. `false`, and nothing was published, if the lock is no longer that
+    /// Publishes and releases. `false`, and neither was done, if the lock is no longer that
     /// token's.
     pub fn publish(
         &self,
         link: &Link,
         key: &str,
-        token: &str,
+        token: &Token,
         json: &str,
     ) -> Result<bool, NoRedis> {
-        link.run(|connection| {
-            let mut publish = self.publish.key(self.lock(key));
-            publish.key(self.outcome(key, token)).arg(token).arg(json);
-            publish.arg(self.outcome_time).arg(self.channel());
-            publish.invoke(connection)
-        })
+        let mut publish = self.publish.key(self.lock(key));
+        publish.key(self.outcome(key)).arg(&token.0).arg(json);
+        publish.arg(self.outcome_time).arg(self.channel()).arg(key);
+        link.run(|connection| publish.invoke(connection))
     }
 
-    /// One command, and so one instant, for both.
-    pub fn look(&self, link: &Link, key: &str, token: &str) -> Result<Seen, NoRedis> {
-        let mut look = cmd("MGET");
-        look.arg(self.lock(key)).arg(self.outcome(key, token));
-        let (lock, outcome): (Option<String>, Option<Vec<u8>>) =
-            link.run(|connection| look.query(connection))?;
-        Ok(match (lock, outcome) {
-            (_, Some(json)) => Seen::Outcome(json),
-            (Some(holder), None) if holder == token => Seen::Running,
-            _ => Seen::Gone,
-        })
-    }
-
-    /// A write that disturbs nobody, to see whether Redis would do ours: a replica and one that is
-    /// full answer a `PING`, too.
+    /// A write that disturbs nobody, to see whether Redis would do ours: a replica, or a Redis that
+    /// is full, answers a `PING`, too.
     pub fn probe(&self, connection: &mut redis::Connection) -> redis::RedisResult<()> {
-        let mut probe = self.acquire.key(format!("{}probe", self.prefix));
-        probe.arg("probe").arg(1).invoke(connection)
+        let mut probe = redis::cmd("SET");
+        probe.arg(self.name("probe")).arg("").arg("PX").arg(1);
+        probe.query(connection)
     }
 
-    /// Where tokens are announced whose outcome is there.
+    /// Where keys are announced whose outcome is there.
     pub fn channel(&self) -> String {
-        format!("{}published", self.prefix)
+        self.name("published")
     }
 
-    // In braces, so that a Redis Cluster would keep both in one place.
     fn lock(&self, key: &str) -> String {
-        format!("{}{{{key}}}:lock", self.prefix)
+        format!("{}key:{key}:lock", self.prefix)
     }
 
-    fn outcome(&self, key: &str, token: &str) -> String {
-        format!("{}{{{key}}}:outcome:{token}", self.prefix)
+    fn outcome(&self, key: &str) -> String {
+        format!("{}key:{key}:outcome", self.prefix)
+    }
+
+    fn name(&self, what: &str) -> String {
+        format!("{}{what}", self.prefix)
     }
 }

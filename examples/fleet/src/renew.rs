@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::link::Link;
-use crate::lock::Locks;
+use crate::lock::{Locks, Token};
 
 /// The locks that this process holds, by token.
 #[derive(Default)]
-pub struct Held(Mutex<HashMap<String, Lock>>);
+pub struct Held(Mutex<HashMap<Token, Lock>>);
 
 #[derive(Clone)]
 struct Lock {
@@ -22,13 +22,13 @@ struct Lock {
 /// As long as this is there, the lock is renewed.
 pub struct Renewal<'h> {
     held: &'h Held,
-    token: &'h str,
+    token: &'h Token,
 }
 
 impl Held {
-    pub fn renew<'h>(&'h self, key: &str, token: &'h str) -> Renewal<'h> {
+    pub fn renew<'h>(&'h self, key: &str, token: &'h Token) -> Renewal<'h> {
         let (key, since) = (key.to_owned(), Instant::now());
-        self.lock().insert(token.to_owned(), Lock { key, since });
+        self.lock().insert(token.clone(), Lock { key, since });
         Renewal { held: self, token }
     }
 
@@ -57,7 +57,7 @@ impl Held {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Lock>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Token, Lock>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,38 +2,38 @@
 //! a key at the same time, one goes on to Redis. There, of all processes, one takes the key's lock,
 //! runs its function and publishes the outcome.
 //!
-//! *Who waits for what.* Each holder has a token of its own, the name of its flight. A process that
-//! finds the lock taken learns the token, and waits for the outcome of exactly that flight. So it
-//! only ever gets the outcome of a flight that it has seen running, however long outcomes are kept;
-//! whoever comes after the publication finds the key free, and runs its function.
+//! *Who waits for what.* The flights of a key are numbered, by Redis. A process that finds the lock
+//! taken learns the number of the flight that it has seen running, and takes the outcome of that
+//! one, or of a later one, which began later still; never that of an earlier one, however long
+//! outcomes are kept. Whoever comes after a publication finds the key free, and runs its function.
 //!
-//! *Why no wake-up is lost.* Whoever waits takes its place at the [`Bell`] first, and looks for the
-//! outcome and the lock afterwards, both in one command. What is published before that look is seen
-//! by it; what is published later rings. And if the message is lost, the next look sees it: there is
-//! one every [`Settings::poll`].
+//! *Why no wake-up is lost.* Whoever waits takes its place at the [`Bell`] first, and asks for the
+//! outcome afterwards. What is published before Redis answers that is the answer; what is published
+//! later rings. And if the message is lost, it is the next answer: all who wait ask again every
+//! [`Settings::poll`].
 //!
 //! *Why a late outcome is not published.* To publish is one script: it compares the token with the
-//! lock, and only then sets the outcome, deletes the lock and announces the token. A process that
-//! was paused for longer than the lock's time, so that another one took over, is told so. Its
-//! outcome then goes to its own threads only, who asked for it.
+//! lock, and only then sets the outcome, deletes the lock and tells the others. A process that was
+//! paused for longer than the lock's time, so that another took over, is refused. Its outcome then
+//! goes to its own threads only.
 //!
 //! *Why a dead process is not waited for.* Only its renewals keep a lock. Without them it is gone
-//! after [`Settings::lock`]; all who wait see that at their next look, and all try `SET NX`, which
-//! one of them wins. The others now see the winner's token, and wait for that.
+//! after [`Settings::lock`]. To ask is to take the lock if it is free: the first who asks then takes
+//! over, and the others see the new holder, or, if that was quick, its outcome.
 //!
-//! *Why an outcome is never older than the call that gets it.* Between processes, by the token, see
-//! above. Within one, callers join the local flight while its leader waits for another process, and
-//! one may have joined after the publication, before the leader heard of it. So the leader remembers
-//! when it sent the last look that found the flight still running, and who joined after that asks
-//! again. And when a holder's function has returned, its local flight is given up *before* the
-//! outcome is published: who comes then finds the lock, or a free key, as all the other processes do.
-//! Where a reply of Redis is lost, nobody can say whether others have the outcome already; then this
-//! does not hold for as long as a lock may last.
+//! *Why an outcome is never older than the call that gets it.* Between processes, by the numbers.
+//! Within one, callers join the local flight while its leader waits for another process, and some
+//! may join after the publication, before the leader has heard of it. So the leader remembers when
+//! it last asked in vain, and who joined after that asks again. And when a holder's function has
+//! returned, its local flight is given up *before* the outcome is published: who comes then finds
+//! the lock, or a free key, as all the other processes do. The exception: where Redis does not reply
+//! to the publication in time, the holder's threads return, and the others may have the outcome
+//! later.
 //!
 //! *Whose deadline counts.* Each caller's own. A local leader that waits for another process leaves
-//! at its deadline, after a last look: an outcome that is there beats a deadline that has passed.
-//! Its followers are not failed by that: those with time left ask again, and one of them leads and
-//! waits on. A function that runs is not interrupted, as in the library.
+//! at its deadline, after it has asked once more: an outcome that is there beats a deadline that has
+//! passed. Its followers are not failed by that: those with time left ask again, and one of them
+//! leads and waits on. A function that runs is not interrupted, as in the library.
 
 use std::fmt::Display;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -49,7 +49,7 @@ use shared_calls::{CallError, FlightGroup, Outcome, Role, SharedCalls};
 use uuid::Uuid;
 
 use crate::link::{Link, NoRedis};
-use crate::lock::{Locks, Seen};
+use crate::lock::{Answer, Locks, Token};
 use crate::message::{self, Elsewhere};
 use crate::renew::Held;
 use crate::wake::{self, Bell};
@@ -64,7 +64,7 @@ pub struct Settings {
     pub lock: Duration,
     /// How long an outcome is kept for those who were waiting for it. Nobody else gets it.
     pub outcome: Duration,
-    /// How often those who wait look for themselves. Also the longest time before a publication
+    /// How often those who wait ask for themselves. Also the longest time before a publication
     /// for which a caller may have asked again.
     pub poll: Duration,
     /// How long Redis may take to answer before it is taken to be away.
@@ -112,7 +112,7 @@ struct Shared {
 enum Landing<V> {
     /// The function ran here.
     Ran(V),
-    /// It ran in another process, and was known to run at that time still.
+    /// It ran in another process, and its outcome was not there yet at that time.
     Told(Result<V, Elsewhere>, Instant),
     /// The leader's deadline has passed while it waited for another process.
     LeaderLeft,
@@ -130,8 +130,8 @@ pub struct Stats {
     pub alone: u64,
     /// Outcomes that were not published: the lock was lost, or Redis was.
     pub unpublished: u64,
-    /// Looks that found another process's function running.
-    pub looks: u64,
+    /// Times Redis was asked in vain, because another process was still at it.
+    pub asked: u64,
     /// Calls that asked again: see the module's comment.
     pub asked_again: u64,
 }
@@ -141,7 +141,7 @@ struct Counts {
     locked: AtomicU64,
     alone: AtomicU64,
     unpublished: AtomicU64,
-    looks: AtomicU64,
+    asked: AtomicU64,
     asked_again: AtomicU64,
 }
 
@@ -208,7 +208,7 @@ impl<V, E> RedisTier<V, E> {
             locked: get(&counts.locked),
             alone: get(&counts.alone),
             unpublished: get(&counts.unpublished),
-            looks: get(&counts.looks),
+            asked: get(&counts.asked),
             asked_again: get(&counts.asked_again),
         }
     }
@@ -242,29 +242,32 @@ where
             if let Some(deadline) = deadline {
                 request = request.deadline(deadline);
             }
-            let flight = request.call_ex(|| self.lead(key, deadline, &mut f));
-            let (result, role) = match flight.result {
-                Ok(Landing::Ran(value)) => (Ok(value), flight.role),
-                Ok(Landing::Told(told, running)) if began <= running => {
-                    let told = told.map_err(|e| CallError::Failed(Arc::new(E::from(e))));
-                    (told, Role::Followed)
+            let mut outcome = request.call_ex(|| self.lead(key, deadline, &mut f));
+            let result = match outcome.result {
+                Ok(Landing::Ran(value)) => Ok(value),
+                Ok(Landing::Told(told, in_vain)) if began <= in_vain => {
+                    outcome.role = Role::Followed;
+                    told.map_err(|error| CallError::Failed(Arc::new(error.into())))
                 }
-                Ok(_) if passed(deadline) => (Err(CallError::TimedOut), Role::Followed),
+                Ok(_) if passed(deadline) => {
+                    (outcome.role, outcome.followers) = (Role::Followed, 0);
+                    Err(CallError::TimedOut)
+                }
                 Ok(_) => {
                     count(&self.shared.counts.asked_again);
                     continue;
                 }
-                Err(error) => (Err(error), flight.role),
+                Err(error) => Err(error),
             };
             return Outcome {
                 result,
-                role,
-                followers: flight.followers,
+                role: outcome.role,
+                followers: outcome.followers,
             };
         }
     }
 
-    /// What the leader of the local flight does. Runs `f` unless another process does so.
+    /// What the leader of the local flight does: runs `f`, unless another process does so.
     fn lead<F>(
         &self,
         key: &str,
@@ -277,76 +280,52 @@ where
         let Shared {
             link,
             locks,
-            counts,
-            ..
-        } = &*self.shared;
-        let mut run = || {
-            f.take()
-                .expect("whoever runs its function does not ask again")()
-        };
-        let told = loop {
-            let token = Uuid::new_v4().simple().to_string();
-            let asked = Instant::now();
-            match locks.acquire(link, key, &token) {
-                Ok(holder) if holder == token => {
-                    return self.run_locked(key, &token, run).map(Landing::Ran);
-                }
-                Ok(holder) => match self.wait(key, &holder, asked, deadline) {
-                    Ok(None) => {} // It is gone. One of those who waited for it takes over.
-                    told => break told,
-                },
-                Err(NoRedis) => break Err(NoRedis),
-            }
-        };
-        match told {
-            Ok(Some(landing)) => Ok(landing),
-            _ => {
-                count(&counts.alone);
-                run().map(Landing::Ran)
-            }
-        }
-    }
-
-    /// Waits for the flight of that token, which was running at that time. `None` if it went away
-    /// without an outcome.
-    fn wait(
-        &self,
-        key: &str,
-        token: &str,
-        mut running: Instant,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Landing<V>>, NoRedis> {
-        let Shared {
-            link,
-            locks,
             bell,
             settings,
             counts,
             ..
         } = &*self.shared;
-        let place = bell.listen(token);
+        let mut f = || f.take().expect("who has run it does not ask again")();
+        let name = Uuid::new_v4().simple().to_string();
+        let place = bell.take_place(key);
+        let mut seen = None;
+        // When we last knew that what we wait for was not published yet.
+        let mut in_vain = Instant::now();
         loop {
-            let sent = Instant::now();
-            match locks.look(link, key, token) {
-                Ok(Seen::Outcome(json)) => {
-                    return Ok(Some(Landing::Told(message::decode(&json), running)));
+            let asked = Instant::now();
+            let late = seen.is_some() && deadline.is_some_and(|deadline| deadline <= asked);
+            let name = if late { None } else { Some(&*name) };
+            match locks.ask(link, key, seen.as_ref(), name) {
+                Ok(Answer::Outcome(json)) => {
+                    return Ok(Landing::Told(message::decode(&json), in_vain));
                 }
-                // Whatever it saw.
-                _ if deadline.is_some_and(|deadline| deadline <= sent) => {
-                    return Ok(Some(Landing::LeaderLeft));
+                Ok(Answer::Acquired(token)) => {
+                    drop(place);
+                    return self.run_locked(key, &token, f).map(Landing::Ran);
                 }
-                Ok(Seen::Running) => running = sent,
-                Ok(Seen::Gone) => return Ok(None),
-                Err(NoRedis) => return Err(NoRedis),
+                _ if late => return Ok(Landing::LeaderLeft),
+                Ok(Answer::Held(token)) => seen = seen.or(Some(token)),
+                Ok(Answer::Free) => unreachable!("we would have acquired it"),
+                Err(NoRedis) => {
+                    drop(place);
+                    count(&counts.alone);
+                    return f().map(Landing::Ran);
+                }
             }
-            count(&counts.looks);
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(sent));
-            place.wait(settings.poll.min(left.unwrap_or(Duration::MAX)));
+            count(&counts.asked);
+            in_vain = asked;
+            let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(asked));
+            place.wait(settings.poll.min(left));
         }
     }
 
     /// Runs the function with the lock, and publishes how it ended, be it by a panic.
-    fn run_locked(&self, key: &str, token: &str, f: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+    fn run_locked(
+        &self,
+        key: &str,
+        token: &Token,
+        f: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, E> {
         let Shared {
             link,
             locks,

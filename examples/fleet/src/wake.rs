@@ -1,8 +1,8 @@
 //! Wakes those who wait for another process, when Redis says that it has published.
 //!
-//! One subscription for the whole process, to one channel on which tokens are announced. A message
-//! is no more than a hint to look now: it may be lost, when the connection is, and then whoever
-//! waits looks a little later all the same.
+//! One subscription for the whole process, to one channel on which keys are announced. A message
+//! is no more than a hint to ask now: it may be lost, when the connection is, and then whoever waits
+//! asks a little later all the same.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,50 +20,57 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long it rests before it connects again: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// For each token that somebody here waits for: whether it has been announced.
+/// For each key for which this process waits: whether it has been announced.
 #[derive(Default)]
 pub struct Bell {
-    tokens: Mutex<HashMap<String, bool>>,
+    keys: Mutex<HashMap<String, bool>>,
     rung: Condvar,
 }
 
-/// A place at the bell. Taken before the first look: what is published after that look rings.
+/// A place at the bell. There is one for each key, for the leader of the key's local flight.
 pub struct Place<'b> {
     bell: &'b Bell,
-    token: &'b str,
+    key: &'b str,
 }
 
 impl Bell {
-    pub fn listen<'b>(&'b self, token: &'b str) -> Place<'b> {
-        self.tokens().insert(token.to_owned(), false);
-        Place { bell: self, token }
+    /// To be done before one asks: what is published after the answer rings.
+    pub fn take_place<'b>(&'b self, key: &'b str) -> Place<'b> {
+        self.keys().insert(key.to_owned(), false);
+        Place { bell: self, key }
     }
 
-    fn ring(&self, token: &str) {
-        if let Some(rung) = self.tokens().get_mut(token) {
+    fn ring(&self, key: &str) {
+        if let Some(rung) = self.keys().get_mut(key) {
             *rung = true;
-            // There are few: one for each key that this process waits for.
+            // There are few who wait: one for each key.
             self.rung.notify_all();
         }
     }
 
-    fn tokens(&self) -> MutexGuard<'_, HashMap<String, bool>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    fn keys(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place<'_> {
-    /// Until the token is announced, but no longer than this.
+    /// Until the key is announced, but no longer than this.
     pub fn wait(&self, at_most: Duration) {
-        let tokens = self.bell.tokens();
-        let silent = |tokens: &mut HashMap<String, bool>| tokens.get(self.token) == Some(&false);
-        drop(self.bell.rung.wait_timeout_while(tokens, at_most, silent));
+        let silent = |keys: &mut HashMap<String, bool>| keys.get(self.key) == Some(&false);
+        let waited = self
+            .bell
+            .rung
+            .wait_timeout_while(self.bell.keys(), at_most, silent);
+        let (mut keys, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(rung) = keys.get_mut(self.key) {
+            *rung = false;
+        }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.bell.tokens().remove(self.token);
+        self.bell.keys().remove(self.key);
     }
 }
 

@@ -19,7 +19,7 @@ pub fn run(job: &Job) -> Result<()> {
     let group = Arc::new(FlightGroup::<String, Error>::new());
     let settings = Settings {
         prefix: job.prefix.clone(),
-        lock: Duration::from_millis(job.lock_millis),
+        lock: job.lock,
         // A crowd on a small machine is not to be taken for a fault.
         reply: Duration::from_secs(5),
         ..Settings::default()
@@ -41,12 +41,12 @@ pub fn run(job: &Job) -> Result<()> {
             until("all threads in the call", || {
                 tier.local_stats().waiting == others
             })?;
-            // A look that begins now tells the last of them, too, that they are in time. The next
-            // may have begun before, the one after it has not.
-            let looks = tier.stats().looks + 2;
-            until("a look", || {
+            // If Redis is asked in vain from now on, the last of them is in time, too. It may be
+            // being asked already; the time after that is from now on.
+            let asked = tier.stats().asked + 2;
+            until("in time", || {
                 let stats = tier.stats();
-                stats.looks >= looks || stats.holding > 0 || !stats.connected
+                stats.asked >= asked || stats.holding > 0 || !stats.connected
             })
         }
         None if job.sharing == Sharing::Local => until("all threads in the call", || {
@@ -64,6 +64,12 @@ pub fn run(job: &Job) -> Result<()> {
             errors: BTreeMap::new(),
             unlocked: 0,
         };
+        let unlocked = || {
+            tier.as_ref().map_or(0, |tier| {
+                (tier.stats().alone + tier.stats().unpublished) as usize
+            })
+        };
+        let unlocked_before = unlocked();
         thread::scope(|scope| -> Result<()> {
             let threads: Vec<_> = (0..job.threads).map(|_| scope.spawn(ask)).collect();
             all_in()?;
@@ -77,10 +83,7 @@ pub fn run(job: &Job) -> Result<()> {
             }
             Ok(())
         })?;
-        if let Some(tier) = &tier {
-            let stats = tier.stats();
-            report.unlocked = stats.alone + stats.unpublished;
-        }
+        report.unlocked = unlocked() - unlocked_before;
         say(&Said::Done(report))?;
     }
     Ok(())
