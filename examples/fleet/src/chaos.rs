@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 
 use crate::crew::{row, until, Database, Job, Sharing, Worker};
-use crate::demo::{prefix, PROCESSES, THREADS};
+use crate::demo::{cold_key, PROCESSES, THREADS};
 
 /// Short, because each process that dies with a lock holds its round up for so long; and long for
 /// a process that is alive, even on a machine that is busy.
@@ -29,7 +29,6 @@ pub struct Survey {
 
 pub fn run(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<Survey> {
     let database = Database::start()?;
-    let prefix = prefix();
     let start = |name| {
         let job = Job {
             name,
@@ -37,7 +36,6 @@ pub fn run(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<Survey
             database: database.address,
             sharing: Sharing::Both,
             redis: redis.to_owned(),
-            prefix: prefix.clone(),
             lock: LOCK,
         };
         Worker::start(program, &job)
@@ -48,6 +46,7 @@ pub fn run(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<Survey
         database: &database,
         workers,
         random,
+        key: cold_key(),
         survey: Survey::default(),
     };
     for number in 1..=rounds {
@@ -65,6 +64,7 @@ struct Chaos<'d> {
     database: &'d Database,
     workers: Vec<Worker>,
     random: fastrand::Rng,
+    key: String,
     survey: Survey,
 }
 
@@ -73,7 +73,7 @@ impl Chaos<'_> {
     fn round(&mut self, number: u64) -> Result<Vec<usize>> {
         self.database.begin_round(number);
         // Of three, so that a key has an outcome from before, and the others have other ones.
-        let key = format!("hot:{}", number % 3);
+        let key = format!("{}:{}", self.key, number % 3);
         for worker in &mut self.workers {
             worker.order(number, &key)?;
         }

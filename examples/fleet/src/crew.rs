@@ -213,7 +213,6 @@ pub struct Job {
     pub database: SocketAddr,
     pub sharing: Sharing,
     pub redis: String,
-    pub prefix: String,
     pub lock: Duration,
 }
 

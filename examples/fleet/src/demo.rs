@@ -13,7 +13,7 @@ use crate::crew::{row, until, Database, Job, Sharing, Worker};
 
 pub const PROCESSES: usize = 4;
 pub const THREADS: usize = 50;
-const KEY: &str = "hot";
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What one process did, in time since all were asked.
 pub struct Row {
@@ -25,94 +25,96 @@ pub struct Row {
 
 /// How many queries the database got from all of them. Everybody got its answer.
 pub fn stampede(program: &Path, redis: &str, sharing: Sharing) -> Result<usize> {
-    let (database, mut workers) = begin(program, redis, sharing, Duration::from_secs(3))?;
-    order(&mut workers)?;
-    for worker in &workers {
-        worker.all_in(1)?;
+    let crowd = Crowd::ask(program, redis, sharing, Duration::from_secs(3))?;
+    crowd.database.answer();
+    for name in 0..PROCESSES {
+        crowd.answered(name)?;
     }
-    until("a query", || !database.queries().is_empty())?;
-    database.answer();
-    for worker in &workers {
-        done(worker)?;
-    }
-    Ok(database.queries().len())
+    Ok(crowd.database.queries().len())
 }
 
 /// The process that runs the query is killed in the middle of it. Only the picture needs the
 /// pauses: a query that takes its time.
 pub fn takeover(program: &Path, redis: &str, lock: Duration) -> Result<Vec<Row>> {
-    let (database, mut workers) = begin(program, redis, Sharing::Both, lock)?;
-    let began = Instant::now();
-    order(&mut workers)?;
-    for worker in &workers {
-        worker.all_in(1)?;
-    }
-    until("a query", || !database.queries().is_empty())?;
-    sleep(Duration::from_millis(200));
-    let victim = database.queries()[0].by;
-    workers[victim].kill();
-    let killed = began.elapsed();
-    until("another query", || database.queries().len() > 1)?;
-    sleep(Duration::from_millis(200));
-    database.answer();
+    let mut crowd = Crowd::ask(program, redis, Sharing::Both, lock)?;
+    sleep(PAUSE);
+    let victim = crowd.database.queries()[0].by;
+    crowd.workers[victim].kill();
+    let killed = crowd.began.elapsed();
+    until("another query", || crowd.database.queries().len() > 1)?;
+    sleep(PAUSE);
+    crowd.database.answer();
 
     let mut rows = Vec::new();
-    for (name, worker) in workers.iter().enumerate() {
+    for name in 0..PROCESSES {
         let dead = name == victim;
         if !dead {
-            done(worker)?;
+            crowd.answered(name)?;
         }
-        let queries = database.queries();
+        let queries = crowd.database.queries();
         let query = queries.iter().find(|query| query.by == name);
         rows.push(Row {
-            query: query.map(|query| query.at - began),
-            end: if dead { killed } else { began.elapsed() },
+            query: query.map(|query| query.at - crowd.began),
+            end: if dead { killed } else { crowd.began.elapsed() },
             killed: dead,
         });
     }
-    ensure!(database.queries().len() == 2, "more than one took over");
+    let queries = crowd.database.queries().len();
+    ensure!(queries == 2, "{} took over, and not one", queries - 1);
     Ok(rows)
 }
 
-/// A name of one's own, in a Redis that others may use.
-pub fn prefix() -> String {
-    format!("fleet-{}:", Uuid::new_v4())
+/// A key that nobody has asked for yet, also in a Redis that others use.
+pub fn cold_key() -> String {
+    format!("hot-{}", Uuid::new_v4().simple())
 }
 
-fn begin(
-    program: &Path,
-    redis: &str,
-    sharing: Sharing,
-    lock: Duration,
-) -> Result<(Database, Vec<Worker>)> {
-    let database = Database::start()?;
-    database.begin_round(1);
-    let mut job = Job {
-        name: 0,
-        threads: THREADS,
-        database: database.address,
-        sharing,
-        redis: redis.to_owned(),
-        prefix: prefix(),
-        lock,
-    };
-    let mut workers = Vec::new();
-    for name in 0..PROCESSES {
-        job.name = name;
-        workers.push(Worker::start(program, &job)?);
+/// The workers, all of whose threads ask for one cold key. None of them has an answer yet.
+struct Crowd {
+    began: Instant,
+    database: Database,
+    workers: Vec<Worker>,
+    key: String,
+}
+
+impl Crowd {
+    fn ask(program: &Path, redis: &str, sharing: Sharing, lock: Duration) -> Result<Self> {
+        let database = Database::start()?;
+        database.begin_round(1);
+        let mut job = Job {
+            name: 0,
+            threads: THREADS,
+            database: database.address,
+            sharing,
+            redis: redis.to_owned(),
+            lock,
+        };
+        let mut workers = Vec::new();
+        for name in 0..PROCESSES {
+            job.name = name;
+            workers.push(Worker::start(program, &job)?);
+        }
+        let key = cold_key();
+        let began = Instant::now();
+        for worker in &mut workers {
+            worker.order(1, &key)?;
+        }
+        for worker in &workers {
+            worker.all_in(1)?;
+        }
+        until("a query", || !database.queries().is_empty())?;
+        Ok(Self {
+            began,
+            database,
+            workers,
+            key,
+        })
     }
-    Ok((database, workers))
-}
 
-fn order(workers: &mut [Worker]) -> Result<()> {
-    workers
-        .iter_mut()
-        .try_for_each(|worker| worker.order(1, KEY))
-}
-
-fn done(worker: &Worker) -> Result<()> {
-    let report = worker.done(1)?;
-    let right = BTreeMap::from([(row(KEY, 1), THREADS)]);
-    ensure!(report.answers == right, "wrong answers: {report:?}");
-    Ok(())
+    fn answered(&self, name: usize) -> Result<()> {
+        let report = self.workers[name].done(1)?;
+        let right = BTreeMap::from([(row(&self.key, 1), THREADS)]);
+        ensure!(report.answers == right, "wrong answers: {report:?}");
+        Ok(())
+    }
 }

@@ -67,19 +67,25 @@ fn run(command: Command) -> Result<()> {
         return worker::run(&serde_json::from_str(&job)?);
     }
     let program = std::env::current_exe()?;
-    let url = std::env::var("REDIS_URL")
-        .ok()
-        .filter(|url| !url.is_empty());
-    let own =
-        match url {
-            Some(_) => None,
-            None => Some(RedisServer::start()?.context(
-                "redis-server is not installed; install it, or name a Redis in REDIS_URL",
-            )?),
-        };
-    let redis = url
-        .or(own.as_ref().map(RedisServer::url))
-        .unwrap_or_default();
+    // Lives as long as it is needed.
+    let own;
+    let redis = match std::env::var("REDIS_URL") {
+        Ok(url) if !url.is_empty() => {
+            // The tier would do without. That is not what is to be seen here.
+            let answers = redis::Client::open(&*url).and_then(|client| {
+                client
+                    .get_connection_with_timeout(Duration::from_secs(2))
+                    .map(drop)
+            });
+            answers.context("REDIS_URL")?;
+            url
+        }
+        _ => {
+            let started = RedisServer::start()?;
+            own = started.context("no redis-server: install it, or name a Redis in REDIS_URL")?;
+            own.url()
+        }
+    };
     match command {
         Command::Chaos { rounds, seed } => run_chaos(&program, &redis, rounds, seed),
         Command::Demo { picture } => run_demo(&program, &redis, picture.as_deref()),

@@ -60,6 +60,9 @@ pub fn draw(bars: &[(&str, usize)], rows: &[Row], lock: Duration) -> String {
         svg.bar(LEFT, y, x(row.end) - LEFT, WAITS);
         if let Some(query) = row.query {
             svg.bar(x(query), y, x(row.end) - x(query), RUNS);
+            if !row.killed {
+                svg.text(x(query) + 6.0, y + 15.0, 12, "#FFFFFF", "takes over");
+            }
         }
         if row.killed {
             svg.text(x(row.end) + 6.0, y + 15.0, 12, DEAD, "✕ killed");

@@ -336,11 +336,11 @@ where
         count(&counts.locked);
         let renewal = held.renew(key, token);
         let result = catch_unwind(AssertUnwindSafe(f));
-        drop(renewal);
-        let json = message::encode(result.as_ref().map_err(|panic| &**panic));
         // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
         // processes are about to learn.
         self.local.forget(key);
+        let json = message::encode(result.as_ref().map_err(|panic| &**panic));
+        drop(renewal);
         if !matches!(locks.publish(link, key, token, &json), Ok(true)) {
             count(&counts.unpublished);
         }

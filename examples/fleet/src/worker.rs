@@ -18,7 +18,6 @@ type Calls = Arc<dyn SharedCalls<String, Error> + Send + Sync>;
 pub fn run(job: &Job) -> Result<()> {
     let group = Arc::new(FlightGroup::<String, Error>::new());
     let settings = Settings {
-        prefix: job.prefix.clone(),
         lock: job.lock,
         // A crowd on a small machine is not to be taken for a fault.
         reply: Duration::from_secs(5),

@@ -1,0 +1,787 @@
+//! Two tiers on one Redis, as two processes have them, and a Redis that fails.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use common::{limit, redis};
+use fleet::crew::{until, RedisServer};
+use fleet::message::Elsewhere;
+use fleet::tier::{RedisTier, Settings};
+use redis::Commands;
+use serde::{Serialize, Serializer};
+use shared_calls::{CallError, Outcome, Role, SharedCalls};
+use thiserror::Error;
+
+/// As a program of one's own would have it.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("no route to {0}")]
+    NoRoute(&'static str),
+    #[error(transparent)]
+    Elsewhere(#[from] Elsewhere),
+}
+
+type Tier = RedisTier<String, Failure>;
+
+/// So long that nothing in a test is due to it.
+const NEVER: Duration = Duration::from_secs(600);
+
+/// Nothing is in a hurry, so that a busy machine is not taken for a fault.
+fn settings() -> Settings {
+    Settings {
+        lock: Duration::from_secs(20),
+        outcome: Duration::from_secs(60),
+        reply: Duration::from_secs(5),
+        ..Settings::default()
+    }
+}
+
+fn tier(redis: &RedisServer, settings: Settings) -> Tier {
+    RedisTier::new(&redis.url(), settings).unwrap()
+}
+
+fn wait(what: &str, happened: impl FnMut() -> bool) {
+    until(what, happened).unwrap();
+}
+
+/// A function that says when it runs, and ends when it is told how.
+struct Held<T> {
+    runs: Receiver<()>,
+    end: Sender<T>,
+}
+
+fn held<T: Send>() -> (Held<T>, impl FnOnce() -> T + Send) {
+    let (running, runs) = mpsc::channel();
+    let (end, ends) = mpsc::channel();
+    let f = move || {
+        running.send(()).unwrap();
+        ends.recv().unwrap()
+    };
+    (Held { runs, end }, f)
+}
+
+type Answer = Outcome<String, Failure>;
+
+fn value(value: &str) -> Result<String, Failure> {
+    Ok(value.to_owned())
+}
+
+fn never() -> Result<String, Failure> {
+    panic!("another's function is running")
+}
+
+/// One tier runs a function with the lock, and the other waits for it. Then the function ends so.
+fn shared(a: &Tier, b: &Tier, end: Result<String, Failure>) -> (Answer, Answer) {
+    thread::scope(|scope| {
+        let (function, f) = held();
+        let holder = scope.spawn(|| a.call_ex("k", f));
+        function.runs.recv().unwrap();
+        let waits = waits_for_another(scope.spawn(|| b.call_ex("k", never)), b);
+        function.end.send(end).unwrap();
+        (holder.join().unwrap(), waits.join().unwrap())
+    })
+}
+
+/// Once it does.
+fn waits_for_another<T>(call: T, tier: &Tier) -> T {
+    let asked = tier.stats().asked;
+    wait("asks in vain", || tier.stats().asked > asked);
+    call
+}
+
+fn elsewhere(outcome: &Answer) -> &Elsewhere {
+    match &outcome.result {
+        Err(CallError::Failed(error)) => match &**error {
+            Failure::Elsewhere(elsewhere) => elsewhere,
+            other => panic!("unexpected: {other}"),
+        },
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+#[test]
+fn one_runs_and_the_other_is_told() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (ran, told) = shared(&a, &b, value("v"));
+    assert_eq!((ran.result.unwrap(), ran.role), ("v".to_owned(), Role::Led));
+    assert_eq!(
+        (told.result.unwrap(), told.role),
+        ("v".to_owned(), Role::Followed)
+    );
+    let keys: Vec<String> = redis.connect().unwrap().keys("*lock").unwrap();
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+#[test]
+fn an_error_is_told_as_text() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (ran, told) = shared(&a, &b, Err(Failure::NoRoute("db")));
+    let error = ran.result.unwrap_err().into_failed().unwrap();
+    assert!(matches!(error, Failure::NoRoute("db")));
+    assert_eq!(
+        *elsewhere(&told),
+        Elsewhere::Failed("no route to db".to_owned())
+    );
+}
+
+#[test]
+fn a_panic_is_told_as_text_and_leaves_no_lock() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (function, f) = held::<()>();
+    thread::scope(|scope| {
+        let panics = || {
+            f();
+            panic!("disk on fire")
+        };
+        let leader = scope.spawn(|| catch_unwind(AssertUnwindSafe(|| a.call_ex("k", panics))));
+        function.runs.recv().unwrap();
+        let follower = scope.spawn(|| a.call_ex("k", never));
+        wait("a follower", || a.local_stats().waiting == 1);
+        let waits = waits_for_another(scope.spawn(|| b.call_ex("k", never)), &b);
+        function.end.send(()).unwrap();
+
+        let payload = leader.join().unwrap().unwrap_err();
+        assert_eq!(*payload.downcast::<&str>().unwrap(), "disk on fire");
+        let followed = follower.join().unwrap().result;
+        assert!(
+            matches!(followed, Err(CallError::Panicked(_))),
+            "{followed:?}"
+        );
+        let panicked = Elsewhere::Panicked("disk on fire".to_owned());
+        assert_eq!(*elsewhere(&waits.join().unwrap()), panicked);
+    });
+    assert_eq!(b.call("k", || value("next")).unwrap(), "next");
+}
+
+#[test]
+fn a_value_that_is_not_understood_is_an_error() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = tier(&redis, settings());
+    let b = RedisTier::<u32, Failure>::new(&redis.url(), settings()).unwrap();
+    let (function, f) = held();
+    thread::scope(|scope| {
+        scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let waits = scope.spawn(|| b.call("k", || unreachable!()).unwrap_err());
+        wait("asks in vain", || b.stats().asked > 0);
+        function.end.send(value("no number")).unwrap();
+        let error = waits.join().unwrap().into_failed().unwrap();
+        assert!(
+            matches!(error, Failure::Elsewhere(Elsewhere::Unreadable(_))),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_value_that_cannot_be_sent_is_an_error_for_the_others() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    // JSON wants keys that are text.
+    type Value = BTreeMap<Vec<u8>, u8>;
+    let tier = || RedisTier::<Value, Failure>::new(&redis.url(), settings()).unwrap();
+    let (a, b) = (tier(), tier());
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let ran = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let waits = scope.spawn(|| b.call("k", || unreachable!()).unwrap_err());
+        wait("asks in vain", || b.stats().asked > 0);
+        let value = Value::from([(vec![1], 2)]);
+        function.end.send(Ok(value.clone())).unwrap();
+        assert_eq!(ran.join().unwrap(), value);
+        let error = waits.join().unwrap().into_failed().unwrap();
+        assert!(
+            matches!(error, Failure::Elsewhere(Elsewhere::Unreadable(_))),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn keys_do_not_wait_for_each_other() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let waits = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        // Names that look like those of the lock and the outcome are keys like any other.
+        for key in [
+            "",
+            "k2",
+            "k:lock",
+            "k:outcome",
+            "flights",
+            "key:k",
+            "k}",
+            "ü\n\0",
+        ] {
+            assert_eq!(a.call(key, || value(key)).unwrap(), key);
+            assert_eq!(b.call(key, || value(key)).unwrap(), key);
+        }
+        function.end.send(value("v")).unwrap();
+        assert_eq!(
+            (holder.join().unwrap(), waits.join().unwrap()),
+            ("v".into(), "v".into())
+        );
+    });
+}
+
+#[test]
+fn a_lost_lock_publishes_nothing_and_is_not_released() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = tier(&redis, settings());
+    let mut connection = redis.connect().unwrap();
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let () = connection.set("fleet:key:k:lock", "99:another").unwrap();
+        function.end.send(value("late")).unwrap();
+        assert_eq!(holder.join().unwrap(), "late");
+    });
+    assert_eq!(a.stats().unpublished, 1);
+    let lock: String = connection.get("fleet:key:k:lock").unwrap();
+    assert_eq!(lock, "99:another");
+    assert!(!connection.exists::<_, bool>("fleet:key:k:outcome").unwrap());
+}
+
+#[test]
+fn who_takes_over_keeps_its_own_outcome_when_the_late_one_comes() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let c = tier(&redis, settings());
+    let mut connection = redis.connect().unwrap();
+    let (slow, f) = held();
+    let (quick, g) = held();
+    thread::scope(|scope| {
+        let late = scope.spawn(|| a.call("k", f).unwrap());
+        slow.runs.recv().unwrap();
+        let takes_over = waits_for_another(scope.spawn(|| b.call("k", g).unwrap()), &b);
+        // As if its time was up.
+        let () = connection.del("fleet:key:k:lock").unwrap();
+        quick.runs.recv().unwrap();
+        let waits = waits_for_another(scope.spawn(|| c.call("k", never).unwrap()), &c);
+        slow.end.send(value("late")).unwrap();
+        assert_eq!(late.join().unwrap(), "late");
+        waits_for_another((), &c);
+        quick.end.send(value("in time")).unwrap();
+        assert_eq!(takes_over.join().unwrap(), "in time");
+        assert_eq!(waits.join().unwrap(), "in time");
+    });
+    assert_eq!((a.stats().unpublished, b.stats().unpublished), (1, 0));
+}
+
+#[test]
+fn a_later_call_gets_a_later_run() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    for i in 0..100 {
+        let (first, second) = if i % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        assert_eq!(first.call("k", || value("old")).unwrap(), "old");
+        assert_eq!(second.call("k", || value("new")).unwrap(), "new");
+    }
+}
+
+/// Another process, played by the test: it runs flight 7, and publishes without telling anybody.
+struct Silent(redis::Connection);
+
+impl Silent {
+    fn begin(redis: &RedisServer) -> Self {
+        let mut connection = redis.connect().unwrap();
+        let () = connection.set("fleet:flights", 7).unwrap();
+        let () = connection.set("fleet:key:k:lock", "7:silent").unwrap();
+        Self(connection)
+    }
+
+    fn publish(&mut self, value: &str) {
+        let mut both = redis::pipe();
+        both.atomic();
+        both.set(
+            "fleet:key:k:outcome",
+            format!(r#"7:silent {{"Ok":"{value}"}}"#),
+        );
+        both.del("fleet:key:k:lock").ignore();
+        let _: redis::Value = both.query(&mut self.0).unwrap();
+    }
+}
+
+#[test]
+fn who_joins_after_the_publication_asks_again() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(
+        &redis,
+        Settings {
+            poll: Duration::from_secs(2),
+            ..settings()
+        },
+    );
+    thread::scope(|scope| {
+        let in_time = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        another.publish("old");
+        // Whoever asked there may have returned by now.
+        let later = scope.spawn(|| b.call_ex("k", || value("new")));
+        assert_eq!(in_time.join().unwrap(), "old");
+        let later = later.join().unwrap();
+        assert_eq!(
+            (later.result.unwrap(), later.role),
+            ("new".to_owned(), Role::Led)
+        );
+    });
+}
+
+#[test]
+fn who_was_there_before_is_told_what_the_leader_is_told() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(&redis, settings());
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| b.call("k", never).unwrap()))
+            .collect();
+        wait("followers", || b.local_stats().waiting == 19);
+        waits_for_another((), &b);
+        waits_for_another((), &b);
+        another.publish("v");
+        assert!(calls.into_iter().all(|call| call.join().unwrap() == "v"));
+    });
+    assert_eq!(b.stats().asked_again, 0);
+}
+
+/// A value that takes as long to be sent as a test wants.
+#[derive(Clone, Debug, serde::Deserialize)]
+struct Slow(u8);
+static SLOW: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
+
+impl Serialize for Slow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let slow = SLOW.lock().unwrap().take();
+        if let Some((sending, go_on)) = slow {
+            sending.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        serializer.serialize_newtype_struct("Slow", &self.0)
+    }
+}
+
+#[test]
+fn who_comes_while_an_outcome_is_published_asks_redis() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = RedisTier::<Slow, Failure>::new(&redis.url(), settings()).unwrap();
+    let (sending, sends) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    *SLOW.lock().unwrap() = Some((sending, goes_on));
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| a.call_ex("k", || Ok(Slow(1))));
+        sends.recv().unwrap();
+        // It does not join a flight whose outcome others may have before it has landed.
+        let later = scope.spawn(|| a.call_ex("k", || Ok(Slow(2))));
+        wait("asks in vain", || a.stats().asked > 0);
+        go_on.send(()).unwrap();
+        assert_eq!(holder.join().unwrap().followers, 0);
+        // This time it was in time.
+        assert_eq!(later.join().unwrap().result.unwrap().0, 1);
+    });
+}
+
+#[test]
+fn messages_wake() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let patient = || Settings {
+        poll: NEVER,
+        ..settings()
+    };
+    let (a, b) = (tier(&redis, patient()), tier(&redis, patient()));
+    subscribed(&redis, 2);
+    for _ in 0..200 {
+        let (_, told) = shared(&a, &b, value("v"));
+        assert_eq!(told.result.unwrap(), "v");
+    }
+}
+
+/// Waits until so many listen.
+fn subscribed(redis: &RedisServer, tiers: usize) {
+    let mut connection = redis.connect().unwrap();
+    let mut ask = redis::cmd("PUBSUB");
+    ask.arg("NUMSUB").arg("fleet:published");
+    wait("subscribers", || {
+        let (_, listen): (String, usize) = ask.query(&mut connection).unwrap();
+        listen == tiers
+    });
+}
+
+#[test]
+fn polling_is_the_net_where_messages_are_lost() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(&redis, settings());
+    thread::scope(|scope| {
+        let waits = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        another.publish("v");
+        assert_eq!(waits.join().unwrap(), "v");
+    });
+}
+
+#[test]
+fn a_lost_subscription_comes_back() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let patient = || Settings {
+        poll: NEVER,
+        ..settings()
+    };
+    let (a, b) = (tier(&redis, patient()), tier(&redis, patient()));
+    subscribed(&redis, 2);
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg(&["KILL", "TYPE", "pubsub"]);
+    let killed: usize = kill.query(&mut redis.connect().unwrap()).unwrap();
+    assert_eq!(killed, 2);
+    subscribed(&redis, 2);
+    assert_eq!(shared(&a, &b, value("v")).1.result.unwrap(), "v");
+    // It was no reason to go on without Redis.
+    assert_eq!((a.stats().alone, b.stats().alone), (0, 0));
+}
+
+#[test]
+fn a_lock_is_renewed_while_the_function_runs() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let lock = Duration::from_millis(1500);
+    let settings = || Settings { lock, ..settings() };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let began = Instant::now();
+        let waits = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        wait("it has run for longer than a lock lasts", || {
+            began.elapsed() > lock * 2
+        });
+        function.end.send(value("v")).unwrap();
+        assert_eq!(
+            (holder.join().unwrap(), waits.join().unwrap()),
+            ("v".into(), "v".into())
+        );
+    });
+    assert_eq!(a.stats().unpublished, 0);
+}
+
+#[test]
+fn a_function_that_hangs_does_not_hold_the_others_up_for_ever() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let settings = || Settings {
+        lock: Duration::from_millis(600),
+        max_run: Duration::ZERO,
+        ..settings()
+    };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let hung = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        assert_eq!(b.call("k", || value("b")).unwrap(), "b");
+        function.end.send(value("late")).unwrap();
+        assert_eq!(hung.join().unwrap(), "late");
+    });
+    assert_eq!((a.stats().unpublished, b.stats().unpublished), (1, 0));
+}
+
+#[test]
+fn a_function_that_asks_for_its_own_key_is_refused() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = tier(&redis, settings());
+    let outer = a.call("k", || {
+        let inner = a.call("k", never);
+        assert!(matches!(inner, Err(CallError::Deadlock(_))), "{inner:?}");
+        value("v")
+    });
+    assert_eq!(outer.unwrap(), "v");
+}
+
+fn after(time: Duration) -> Option<Instant> {
+    Some(Instant::now() + time)
+}
+
+#[test]
+fn a_deadline_ends_the_wait_for_another_process() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let _another = Silent::begin(&redis);
+    let b = tier(
+        &redis,
+        Settings {
+            poll: NEVER,
+            ..settings()
+        },
+    );
+    for time in [Duration::from_millis(100), Duration::ZERO] {
+        let late = b.call_until("k", after(time), never);
+        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+        assert_eq!((late.role, late.followers), (Role::Followed, 0));
+    }
+    // Whoever waits for nobody is never late.
+    let leads = b.call_until("free", after(Duration::ZERO), || value("v"));
+    assert_eq!(leads.result.unwrap(), "v");
+}
+
+#[test]
+fn a_deadline_that_passes_as_the_lock_comes_free_runs_nothing() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(
+        &redis,
+        Settings {
+            poll: NEVER,
+            ..settings()
+        },
+    );
+    thread::scope(|scope| {
+        let call = || b.call_until("k", after(Duration::from_secs(2)), never);
+        let waits = waits_for_another(scope.spawn(call), &b);
+        let () = another.0.del("fleet:key:k:lock").unwrap();
+        let late = waits.join().unwrap();
+        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+    });
+}
+
+#[test]
+fn the_deadline_of_a_local_leader_is_not_that_of_its_followers() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(&redis, settings());
+    thread::scope(|scope| {
+        let hasty = || b.call_until("k", after(Duration::from_secs(1)), never);
+        let hasty = waits_for_another(scope.spawn(hasty), &b);
+        let patient = |until| b.call_until("k", until, never).result.unwrap();
+        let patient: Vec<ScopedJoinHandle<_>> = [None, after(NEVER), None]
+            .map(|until| scope.spawn(move || patient(until)))
+            .into();
+        wait("followers", || b.local_stats().waiting == 3);
+        let hasty = hasty.join().unwrap();
+        assert!(
+            matches!(hasty.result, Err(CallError::TimedOut)),
+            "{hasty:?}"
+        );
+        // One of them leads now, and waits on.
+        wait("followers", || b.local_stats().waiting == 2);
+        waits_for_another((), &b);
+        waits_for_another((), &b);
+        another.publish("v");
+        assert!(patient.into_iter().all(|call| call.join().unwrap() == "v"));
+    });
+}
+
+#[test]
+fn a_local_follower_leaves_at_its_deadline() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(&redis, settings());
+    thread::scope(|scope| {
+        let leader = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        let late = b.call_until("k", after(Duration::from_millis(50)), never);
+        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+        another.publish("v");
+        assert_eq!(leader.join().unwrap(), "v");
+    });
+}
+
+#[test]
+fn an_outcome_that_is_there_beats_a_deadline_that_has_passed() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(
+        &redis,
+        Settings {
+            poll: NEVER,
+            ..settings()
+        },
+    );
+    thread::scope(|scope| {
+        let call = || b.call_until("k", after(Duration::from_secs(2)), never);
+        let waits = waits_for_another(scope.spawn(call), &b);
+        another.publish("v");
+        assert_eq!(waits.join().unwrap().result.unwrap(), "v");
+    });
+}
+
+/// Twenty threads, of which one runs.
+fn shares_locally(tier: &Tier) {
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| tier.call("local", f).unwrap());
+        function.runs.recv().unwrap();
+        let call = || scope.spawn(|| tier.call("local", never).unwrap());
+        let followers: Vec<_> = (0..19).map(|_| call()).collect();
+        wait("followers", || tier.local_stats().waiting == 19);
+        function.end.send(value("v")).unwrap();
+        assert_eq!(leader.join().unwrap(), "v");
+        assert!(followers
+            .into_iter()
+            .all(|call| call.join().unwrap() == "v"));
+    });
+}
+
+fn connected(tiers: [&Tier; 2], are: bool) {
+    wait("connected or not", || {
+        tiers.iter().all(|tier| tier.stats().connected == are)
+    });
+}
+
+#[test]
+fn without_redis_it_shares_locally_until_there_is_one() {
+    let _limit = limit(60);
+    let Some(mut redis) = redis() else { return };
+    redis.kill();
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    assert!(!a.stats().connected);
+    shares_locally(&a);
+    assert_eq!((a.stats().alone, a.stats().locked), (1, 0));
+
+    redis.restart().unwrap();
+    connected([&a, &b], true);
+    assert_eq!(shared(&a, &b, value("v")).1.result.unwrap(), "v");
+}
+
+/// One holds the lock and one waits for it, when Redis goes away.
+fn redis_goes_away(a: &Tier, b: &Tier, go: impl FnOnce()) {
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let waits = waits_for_another(scope.spawn(|| b.call("k", || value("b")).unwrap()), b);
+        go();
+        assert_eq!(waits.join().unwrap(), "b");
+        function.end.send(value("a")).unwrap();
+        assert_eq!(holder.join().unwrap(), "a");
+    });
+    assert_eq!((a.stats().unpublished, b.stats().alone), (1, 1));
+    connected([a, b], false);
+}
+
+#[test]
+fn redis_killed_while_they_hold_and_wait() {
+    let _limit = limit(60);
+    let Some(mut redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    subscribed(&redis, 2);
+    redis_goes_away(&a, &b, || redis.kill());
+    shares_locally(&a);
+    redis.restart().unwrap();
+    connected([&a, &b], true);
+    assert_eq!(shared(&a, &b, value("v")).1.result.unwrap(), "v");
+}
+
+#[test]
+fn redis_hung_while_they_hold_and_wait() {
+    let _limit = limit(120);
+    let Some(redis) = redis() else { return };
+    let reply = Duration::from_millis(500);
+    let settings = || Settings {
+        reply,
+        // What it could not release is in the way for so long.
+        lock: Duration::from_secs(2),
+        ..settings()
+    };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    subscribed(&redis, 2);
+    redis_goes_away(&a, &b, || redis.signal("STOP").unwrap());
+    shares_locally(&a);
+    // Not each of them finds out for itself.
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    }
+    assert!(began.elapsed() < reply * 20, "{:?}", began.elapsed());
+    redis.signal("CONT").unwrap();
+    connected([&a, &b], true);
+    assert_eq!(shared(&a, &b, value("v")).1.result.unwrap(), "v");
+}
+
+#[test]
+fn connections_that_redis_closed_are_no_fault() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = tier(&redis, settings());
+    subscribed(&redis, 1);
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let killed: usize = kill.query(&mut redis.connect().unwrap()).unwrap();
+    assert!(killed > 0);
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    let stats = a.stats();
+    assert_eq!((stats.locked, stats.alone), (2, 0));
+}
+
+#[test]
+fn a_redis_that_refuses_to_write_is_none() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = tier(&redis, settings());
+    let mut connection = redis.connect().unwrap();
+    let mut config = |limit: &str| -> () {
+        let mut set = redis::cmd("CONFIG");
+        set.arg(&["SET", "maxmemory", limit])
+            .query(&mut connection)
+            .unwrap()
+    };
+    config("1");
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    assert_eq!((a.stats().alone, a.stats().connected), (1, false));
+    config("0");
+    wait("connected", || a.stats().connected);
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    assert_eq!(a.stats().locked, 1);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let nothing = Settings {
+        lock: Duration::ZERO,
+        ..Settings::default()
+    };
+    assert!(Tier::new("redis://127.0.0.1:1", nothing).is_err());
+    assert!(Tier::new("http://127.0.0.1:1", Settings::default()).is_err());
+}
+
+#[test]
+fn its_subscription_ends_with_it() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = Arc::new(tier(&redis, settings()));
+    subscribed(&redis, 1);
+    drop(a);
+    subscribed(&redis, 0);
+}
