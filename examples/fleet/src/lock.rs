@@ -6,8 +6,8 @@
 //! | held by *token*, until its time is up | *token* | `EXTEND`, its holder; `PUBLISH`, its holder, to free; time, to free |
 //!
 //! `KEY:outcome` is what was published last, with its token, for a while. A token is a number and a
-//! random name. The flights of a key are numbered in the order in which they have the lock, by one
-//! counter for all keys; the name makes a token unique even where the counter was lost.
+//! random name. Who gets the lock gets a higher number than whoever had it before, and so than the
+//! outcome that is there, if any. The name makes a token unique even where Redis forgot its numbers.
 //!
 //! Each change is one script, and so atomic. All but `ASK` compare the token first: who has lost the
 //! lock changes nothing any more. Each may be repeated without harm, should its reply be lost.
@@ -20,18 +20,21 @@ use crate::link::{Link, NoRedis};
 
 /// Whoever has seen flight number ARGV[1] gets its outcome, or a later one; or else the lock, if
 /// it is free and wanted: `SET NX PX` is the arbiter. Or else learns who has it.
+///
+/// The numbers come from one counter for all keys, which never expires. Should it be lost all the
+/// same, evicted for want of memory, they still go up from an outcome that is there.
 const ASK: &str = "
-    local outcome = ARGV[1] ~= '' and redis.call('GET', KEYS[2])
-    if outcome and tonumber(string.match(outcome, '^%d+')) >= tonumber(ARGV[1]) then
-        return {outcome, false}
-    end
+    local outcome = redis.call('GET', KEYS[2])
+    local last = outcome and tonumber(string.match(outcome, '^%d+')) or 0
+    if ARGV[1] ~= '' and last >= tonumber(ARGV[1]) then return {outcome, false} end
     local holder = redis.call('GET', KEYS[1])
     if not holder and ARGV[2] ~= '' then
-        holder = redis.call('INCR', KEYS[3]) .. ':' .. ARGV[2]
+        holder = math.max(redis.call('INCR', KEYS[3]), last + 1) .. ':' .. ARGV[2]
         redis.call('SET', KEYS[1], holder, 'NX', 'PX', ARGV[3])
     end
     return {false, holder}";
 
+/// Renews a lock.
 const EXTEND: &str = "
     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
     return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
@@ -50,18 +53,13 @@ pub enum Answer {
     Outcome(Vec<u8>),
     /// Ours now.
     Acquired(Token),
-    Held(Token),
+    /// By the flight of that number.
+    Held(u64),
     Free,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Token(String);
-
-impl Token {
-    pub fn number(&self) -> &str {
-        self.0.split(':').next().unwrap_or_default()
-    }
-}
 
 pub struct Locks {
     prefix: String,
@@ -86,17 +84,17 @@ impl Locks {
     }
 
     /// What of the flight that was `seen`, if any? Without a `name` this only looks, and does not
-    /// take the lock.
+    /// take the lock. The name has to be a new one for each call that wants the lock.
     pub fn ask(
         &self,
         link: &Link,
         key: &str,
-        seen: Option<&Token>,
+        seen: Option<u64>,
         name: Option<&str>,
     ) -> Result<Answer, NoRedis> {
         let mut ask = self.ask.key(self.lock(key));
         ask.key(self.outcome(key)).key(self.name("flights"));
-        ask.arg(seen.map_or("", Token::number));
+        ask.arg(seen.map(|number| number.to_string()).unwrap_or_default());
         ask.arg(name.unwrap_or_default()).arg(self.time);
         type Reply = (Option<Vec<u8>>, Option<String>);
         let (outcome, holder): Reply = link.run(|connection| ask.invoke(connection))?;
@@ -108,7 +106,7 @@ impl Locks {
             // Also when this is the second time of asking.
             (None, Some(holder)) => match name {
                 Some(name) if holder.ends_with(name) => Answer::Acquired(Token(holder)),
-                _ => Answer::Held(Token(holder)),
+                _ => Answer::Held(number(&holder)),
             },
             (None, None) => Answer::Free,
         })
@@ -136,9 +134,11 @@ impl Locks {
         link.run(|connection| publish.invoke(connection))
     }
 
-    /// A write that disturbs nobody, to see whether Redis would do ours: a replica, or a Redis that
-    /// is full, answers a `PING`, too.
+    /// A script and a write that disturb nobody, to see whether Redis would do ours: a replica, or
+    /// a Redis that is full, answers a `PING`, too.
     pub fn probe(&self, connection: &mut redis::Connection) -> redis::RedisResult<()> {
+        let mut probe = self.extend.key(self.name("probe"));
+        let _: bool = probe.arg("").arg(0).invoke(connection)?;
         let mut probe = redis::cmd("SET");
         probe.arg(self.name("probe")).arg("").arg("PX").arg(1);
         probe.query(connection)
@@ -160,4 +160,10 @@ impl Locks {
     fn name(&self, what: &str) -> String {
         format!("{}{what}", self.prefix)
     }
+}
+
+/// One that is not ours is later than all.
+fn number(token: &str) -> u64 {
+    let number = token.split(':').next().unwrap_or_default();
+    number.parse().unwrap_or(u64::MAX)
 }

@@ -288,14 +288,14 @@ where
         let mut f = || f.take().expect("who has run it does not ask again")();
         let name = Uuid::new_v4().simple().to_string();
         let place = bell.take_place(key);
-        let mut seen = None;
+        let mut seen: Option<u64> = None;
         // When we last knew that what we wait for was not published yet.
         let mut in_vain = Instant::now();
         loop {
             let asked = Instant::now();
             let late = seen.is_some() && deadline.is_some_and(|deadline| deadline <= asked);
             let name = if late { None } else { Some(&*name) };
-            match locks.ask(link, key, seen.as_ref(), name) {
+            match locks.ask(link, key, seen, name) {
                 Ok(Answer::Outcome(json)) => {
                     return Ok(Landing::Told(message::decode(&json), in_vain));
                 }
@@ -304,7 +304,8 @@ where
                     return self.run_locked(key, &token, f).map(Landing::Ran);
                 }
                 _ if late => return Ok(Landing::LeaderLeft),
-                Ok(Answer::Held(token)) => seen = seen.or(Some(token)),
+                // The lowest. It is the first, unless Redis has forgotten its numbers meanwhile.
+                Ok(Answer::Held(number)) => seen = Some(seen.unwrap_or(number).min(number)),
                 Ok(Answer::Free) => unreachable!("we would have acquired it"),
                 Err(NoRedis) => {
                     drop(place);

@@ -82,17 +82,22 @@ fn shared(a: &Tier, b: &Tier, end: Result<String, Failure>) -> (Answer, Answer) 
         let (function, f) = held();
         let holder = scope.spawn(|| a.call_ex("k", f));
         function.runs.recv().unwrap();
-        let waits = waits_for_another(scope.spawn(|| b.call_ex("k", never)), b);
+        let waits = waits_for_another(b, || scope.spawn(|| b.call_ex("k", never)));
         function.end.send(end).unwrap();
         (holder.join().unwrap(), waits.join().unwrap())
     })
 }
 
-/// Once it does.
-fn waits_for_another<T>(call: T, tier: &Tier) -> T {
+/// A call that waits for another process, once it does.
+fn waits_for_another<T>(tier: &Tier, call: impl FnOnce() -> T) -> T {
     let asked = tier.stats().asked;
+    let call = call();
     wait("asks in vain", || tier.stats().asked > asked);
     call
+}
+
+fn asks_again(tier: &Tier) {
+    waits_for_another(tier, || ());
 }
 
 fn elsewhere(outcome: &Answer) -> &Elsewhere {
@@ -149,7 +154,7 @@ fn a_panic_is_told_as_text_and_leaves_no_lock() {
         function.runs.recv().unwrap();
         let follower = scope.spawn(|| a.call_ex("k", never));
         wait("a follower", || a.local_stats().waiting == 1);
-        let waits = waits_for_another(scope.spawn(|| b.call_ex("k", never)), &b);
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call_ex("k", never)));
         function.end.send(()).unwrap();
 
         let payload = leader.join().unwrap().unwrap_err();
@@ -220,7 +225,7 @@ fn keys_do_not_wait_for_each_other() {
     thread::scope(|scope| {
         let holder = scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
-        let waits = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         // Names that look like those of the lock and the outcome are keys like any other.
         for key in [
             "",
@@ -247,19 +252,24 @@ fn keys_do_not_wait_for_each_other() {
 fn a_lost_lock_publishes_nothing_and_is_not_released() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let a = tier(&redis, settings());
+    // Each third of this it is to be renewed.
+    let lock = Duration::from_millis(600);
+    let a = tier(&redis, Settings { lock, ..settings() });
     let mut connection = redis.connect().unwrap();
     let (function, f) = held();
     thread::scope(|scope| {
         let holder = scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
         let () = connection.set("fleet:key:k:lock", "99:another").unwrap();
+        wait("it is noticed", || a.stats().holding == 0);
         function.end.send(value("late")).unwrap();
         assert_eq!(holder.join().unwrap(), "late");
     });
     assert_eq!(a.stats().unpublished, 1);
     let lock: String = connection.get("fleet:key:k:lock").unwrap();
     assert_eq!(lock, "99:another");
+    // Nor was it given a time.
+    assert_eq!(connection.pttl::<_, i64>("fleet:key:k:lock").unwrap(), -1);
     assert!(!connection.exists::<_, bool>("fleet:key:k:outcome").unwrap());
 }
 
@@ -275,19 +285,32 @@ fn who_takes_over_keeps_its_own_outcome_when_the_late_one_comes() {
     thread::scope(|scope| {
         let late = scope.spawn(|| a.call("k", f).unwrap());
         slow.runs.recv().unwrap();
-        let takes_over = waits_for_another(scope.spawn(|| b.call("k", g).unwrap()), &b);
+        let takes_over = waits_for_another(&b, || scope.spawn(|| b.call("k", g).unwrap()));
         // As if its time was up.
         let () = connection.del("fleet:key:k:lock").unwrap();
         quick.runs.recv().unwrap();
-        let waits = waits_for_another(scope.spawn(|| c.call("k", never).unwrap()), &c);
+        let waits = waits_for_another(&c, || scope.spawn(|| c.call("k", never).unwrap()));
         slow.end.send(value("late")).unwrap();
         assert_eq!(late.join().unwrap(), "late");
-        waits_for_another((), &c);
+        asks_again(&c);
         quick.end.send(value("in time")).unwrap();
         assert_eq!(takes_over.join().unwrap(), "in time");
         assert_eq!(waits.join().unwrap(), "in time");
     });
     assert_eq!((a.stats().unpublished, b.stats().unpublished), (1, 0));
+}
+
+#[test]
+fn who_waited_for_a_dead_one_is_told_by_its_successor_however_quick_that_was() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(&redis, settings());
+    thread::scope(|scope| {
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
+        another.publish_as("8:successor", "v");
+        assert_eq!(waits.join().unwrap(), "v");
+    });
 }
 
 #[test]
@@ -314,15 +337,44 @@ impl Silent {
     }
 
     fn publish(&mut self, value: &str) {
-        let mut both = redis::pipe();
-        both.atomic();
-        both.set(
-            "fleet:key:k:outcome",
-            format!(r#"7:silent {{"Ok":"{value}"}}"#),
-        );
-        both.del("fleet:key:k:lock").ignore();
-        let _: redis::Value = both.query(&mut self.0).unwrap();
+        self.publish_as("7:silent", value);
     }
+
+    fn publish_as(&mut self, token: &str, value: &str) {
+        let outcome = format!(r#"{token} {{"Ok":"{value}"}}"#);
+        let mut both = redis::pipe();
+        both.atomic().set("fleet:key:k:outcome", outcome);
+        let _: redis::Value = both.del("fleet:key:k:lock").query(&mut self.0).unwrap();
+    }
+}
+
+#[test]
+fn numbers_that_redis_forgot_make_nothing_stale() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    for _ in 0..3 {
+        assert_eq!(a.call("k", || value("old")).unwrap(), "old");
+    }
+    let () = redis.connect().unwrap().del("fleet:flights").unwrap();
+    assert_eq!(shared(&a, &b, value("new")).1.result.unwrap(), "new");
+}
+
+#[test]
+fn numbers_that_redis_forgot_keep_nobody_waiting() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let mut another = Silent::begin(&redis);
+    let b = tier(&redis, settings());
+    thread::scope(|scope| {
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
+        let () = another.0.set("fleet:key:k:lock", "2:silent").unwrap();
+        // It may be asking while that is done, but not the second time.
+        asks_again(&b);
+        asks_again(&b);
+        another.publish_as("2:silent", "v");
+        assert_eq!(waits.join().unwrap(), "v");
+    });
 }
 
 #[test]
@@ -338,7 +390,7 @@ fn who_joins_after_the_publication_asks_again() {
         },
     );
     thread::scope(|scope| {
-        let in_time = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        let in_time = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         another.publish("old");
         // Whoever asked there may have returned by now.
         let later = scope.spawn(|| b.call_ex("k", || value("new")));
@@ -362,8 +414,8 @@ fn who_was_there_before_is_told_what_the_leader_is_told() {
             .map(|_| scope.spawn(|| b.call("k", never).unwrap()))
             .collect();
         wait("followers", || b.local_stats().waiting == 19);
-        waits_for_another((), &b);
-        waits_for_another((), &b);
+        asks_again(&b);
+        asks_again(&b);
         another.publish("v");
         assert!(calls.into_iter().all(|call| call.join().unwrap() == "v"));
     });
@@ -441,7 +493,7 @@ fn polling_is_the_net_where_messages_are_lost() {
     let mut another = Silent::begin(&redis);
     let b = tier(&redis, settings());
     thread::scope(|scope| {
-        let waits = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         another.publish("v");
         assert_eq!(waits.join().unwrap(), "v");
     });
@@ -479,7 +531,7 @@ fn a_lock_is_renewed_while_the_function_runs() {
         let holder = scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
         let began = Instant::now();
-        let waits = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         wait("it has run for longer than a lock lasts", || {
             began.elapsed() > lock * 2
         });
@@ -566,7 +618,7 @@ fn a_deadline_that_passes_as_the_lock_comes_free_runs_nothing() {
     );
     thread::scope(|scope| {
         let call = || b.call_until("k", after(Duration::from_secs(2)), never);
-        let waits = waits_for_another(scope.spawn(call), &b);
+        let waits = waits_for_another(&b, || scope.spawn(call));
         let () = another.0.del("fleet:key:k:lock").unwrap();
         let late = waits.join().unwrap();
         assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
@@ -581,7 +633,7 @@ fn the_deadline_of_a_local_leader_is_not_that_of_its_followers() {
     let b = tier(&redis, settings());
     thread::scope(|scope| {
         let hasty = || b.call_until("k", after(Duration::from_secs(1)), never);
-        let hasty = waits_for_another(scope.spawn(hasty), &b);
+        let hasty = waits_for_another(&b, || scope.spawn(hasty));
         let patient = |until| b.call_until("k", until, never).result.unwrap();
         let patient: Vec<ScopedJoinHandle<_>> = [None, after(NEVER), None]
             .map(|until| scope.spawn(move || patient(until)))
@@ -594,8 +646,8 @@ fn the_deadline_of_a_local_leader_is_not_that_of_its_followers() {
         );
         // One of them leads now, and waits on.
         wait("followers", || b.local_stats().waiting == 2);
-        waits_for_another((), &b);
-        waits_for_another((), &b);
+        asks_again(&b);
+        asks_again(&b);
         another.publish("v");
         assert!(patient.into_iter().all(|call| call.join().unwrap() == "v"));
     });
@@ -608,7 +660,7 @@ fn a_local_follower_leaves_at_its_deadline() {
     let mut another = Silent::begin(&redis);
     let b = tier(&redis, settings());
     thread::scope(|scope| {
-        let leader = waits_for_another(scope.spawn(|| b.call("k", never).unwrap()), &b);
+        let leader = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         let late = b.call_until("k", after(Duration::from_millis(50)), never);
         assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
         another.publish("v");
@@ -630,7 +682,7 @@ fn an_outcome_that_is_there_beats_a_deadline_that_has_passed() {
     );
     thread::scope(|scope| {
         let call = || b.call_until("k", after(Duration::from_secs(2)), never);
-        let waits = waits_for_another(scope.spawn(call), &b);
+        let waits = waits_for_another(&b, || scope.spawn(call));
         another.publish("v");
         assert_eq!(waits.join().unwrap().result.unwrap(), "v");
     });
@@ -680,7 +732,7 @@ fn redis_goes_away(a: &Tier, b: &Tier, go: impl FnOnce()) {
     thread::scope(|scope| {
         let holder = scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
-        let waits = waits_for_another(scope.spawn(|| b.call("k", || value("b")).unwrap()), b);
+        let waits = waits_for_another(b, || scope.spawn(|| b.call("k", || value("b")).unwrap()));
         go();
         assert_eq!(waits.join().unwrap(), "b");
         function.end.send(value("a")).unwrap();
