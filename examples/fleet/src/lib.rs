@@ -29,3 +29,8 @@ pub mod renew;
 pub mod tier;
 pub mod wake;
 pub mod worker;
+
+/// So that what the README says compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -349,15 +349,29 @@ impl Silent {
 }
 
 #[test]
-fn numbers_that_redis_forgot_make_nothing_stale() {
+fn an_outcome_from_before_is_not_for_those_who_wait_now() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
-    for _ in 0..3 {
-        assert_eq!(a.call("k", || value("old")).unwrap(), "old");
+    for forgets_its_numbers in [false, true] {
+        for _ in 0..3 {
+            assert_eq!(a.call("k", || value("old")).unwrap(), "old");
+        }
+        if forgets_its_numbers {
+            let () = redis.connect().unwrap().del("fleet:flights").unwrap();
+        }
+        let (function, f) = held();
+        thread::scope(|scope| {
+            let holder = scope.spawn(|| a.call("k", f).unwrap());
+            function.runs.recv().unwrap();
+            let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
+            asks_again(&b);
+            asks_again(&b);
+            function.end.send(value("new")).unwrap();
+            assert_eq!(holder.join().unwrap(), "new");
+            assert_eq!(waits.join().unwrap(), "new");
+        });
     }
-    let () = redis.connect().unwrap().del("fleet:flights").unwrap();
-    assert_eq!(shared(&a, &b, value("new")).1.result.unwrap(), "new");
 }
 
 #[test]
@@ -473,6 +487,33 @@ fn messages_wake() {
         let (_, told) = shared(&a, &b, value("v"));
         assert_eq!(told.result.unwrap(), "v");
     }
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let patient = || Settings {
+        poll: NEVER,
+        ..settings()
+    };
+    let (a, b) = (tier(&redis, patient()), tier(&redis, patient()));
+    subscribed(&redis, 2);
+    let round = Barrier::new(2);
+    let call = |tier: &Tier, later: fn(u64) -> u64| {
+        for i in 0..4000 {
+            round.wait();
+            // So that each moment of the one meets each of the other.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_micros(later(i)) {}
+            tier.call("k", || value("v")).unwrap();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| call(&a, |_| 0));
+        scope.spawn(|| call(&b, |i| i % 400));
+    });
+    assert!(b.stats().asked > 100, "they did not meet: {:?}", b.stats());
 }
 
 /// Waits until so many listen.
@@ -724,6 +765,31 @@ fn without_redis_it_shares_locally_until_there_is_one() {
     redis.restart().unwrap();
     connected([&a, &b], true);
     assert_eq!(shared(&a, &b, value("v")).1.result.unwrap(), "v");
+}
+
+#[test]
+fn that_there_is_no_redis_is_said_once() {
+    let _limit = limit(60);
+    let Some(mut redis) = redis() else { return };
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(Mutex::new(log.reopen().unwrap()));
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        let a = tier(&redis, settings());
+        assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+        redis.kill();
+        for _ in 0..10 {
+            assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+        }
+        assert_eq!(a.stats().alone, 10);
+    });
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(
+        log.contains("no Redis: calls are shared within this process only"),
+        "{log}"
+    );
 }
 
 /// One holds the lock and one waits for it, when Redis goes away.
