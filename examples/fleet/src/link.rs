@@ -24,7 +24,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Does not connect yet, and is taken to be up until it is used. `reply` is how long a connection, and each reply, may take.
+    /// Does not connect yet, and is taken to be up until it is used. `reply` is how long a
+    /// connection, and each reply, may take.
     pub fn new(url: &str, reply: Duration) -> RedisResult<Self> {
         Ok(Self {
             client: Client::open(url)?,

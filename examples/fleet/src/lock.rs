@@ -1,16 +1,19 @@
 //! The lock of a key, and the outcome of whoever held it last, as Redis has them.
 //!
-//! | state of a key | `KEY:lock` | who changes it |
+//! | a key is | `KEY:lock` is | until |
 //! | --- | --- | --- |
-//! | free | absent | `ASK`, to held: of all who ask, one |
-//! | held by *token*, until its time is up | *token* | `EXTEND`, its holder; `PUBLISH`, its holder, to free; time, to free |
+//! | free | absent | somebody asks for it: `ASK`, and of all who do, one gets it |
+//! | held | the holder's token | the holder publishes: `PUBLISH`; or its time is up |
 //!
-//! `KEY:outcome` is what was published last, with its token, for a while. A token is a number and a
-//! random name. Who gets the lock gets a higher number than whoever had it before, and so than the
-//! outcome that is there, if any. The name makes a token unique even where Redis forgot its numbers.
+//! The holder puts the end of that time off, by `EXTEND`. `KEY:outcome` is what was published last,
+//! with its token, for a while.
 //!
-//! Each change is one script, and so atomic. All but `ASK` compare the token first: who has lost the
-//! lock changes nothing any more. Each may be repeated without harm, should its reply be lost.
+//! A token is a number and a random name. Who gets the lock gets a higher number than whoever had
+//! it before, and so than the outcome that is there, if any. The name makes a token unique even
+//! where Redis forgot its numbers.
+//!
+//! Each change is one script, and so atomic. All but `ASK` compare the token first: who has lost
+//! the lock changes nothing any more. Each may be repeated without harm, should its reply be lost.
 
 use std::time::Duration;
 

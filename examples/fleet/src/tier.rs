@@ -18,22 +18,22 @@
 //! goes to its own threads only.
 //!
 //! *Why a dead process is not waited for.* Only its renewals keep a lock. Without them it is gone
-//! after [`Settings::lock`]. To ask is to take the lock if it is free: the first who asks then takes
-//! over, and the others see the new holder, or, if that was quick, its outcome.
+//! after [`Settings::lock`]. To ask is to take the lock if it is free: the first who asks then
+//! takes over, and the others see the new holder, or, if that was quick, its outcome.
 //!
 //! *Why an outcome is never older than the call that gets it.* Between processes, by the numbers.
 //! Within one, callers join the local flight while its leader waits for another process, and some
 //! may join after the publication, before the leader has heard of it. So the leader remembers when
 //! it last asked in vain, and who joined after that asks again. And when a holder's function has
 //! returned, its local flight is given up *before* the outcome is published: who comes then finds
-//! the lock, or a free key, as all the other processes do. The exception: where Redis does not reply
-//! to the publication in time, the holder's threads return, and the others may have the outcome
-//! later.
+//! the lock, or a free key, as all the other processes do. The exception: where Redis does not
+//! reply to the publication in time, the holder's threads return, and the others may have the
+//! outcome later.
 //!
 //! *Whose deadline counts.* Each caller's own. A local leader that waits for another process leaves
-//! at its deadline, after it has asked once more: an outcome that is there beats a deadline that has
-//! passed. Its followers are not failed by that: those with time left ask again, and one of them
-//! leads and waits on. A function that runs is not interrupted, as in the library.
+//! at its deadline, after it has asked once more: an outcome that is there beats a deadline that
+//! has passed. Its followers are not failed by that: those with time left ask again, and one of
+//! them leads and waits on. A function that runs is not interrupted, as in the library.
 
 use std::fmt::Display;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -64,8 +64,8 @@ pub struct Settings {
     pub lock: Duration,
     /// How long an outcome is kept for those who were waiting for it. Nobody else gets it.
     pub outcome: Duration,
-    /// How often those who wait ask for themselves. Also the longest time before a publication
-    /// for which a caller may have asked again.
+    /// How often those who wait ask for themselves. Who joins them after their last time is told to
+    /// ask again, too.
     pub poll: Duration,
     /// How long Redis may take to answer before it is taken to be away.
     pub reply: Duration,
@@ -88,9 +88,9 @@ impl Default for Settings {
 
 /// Shares calls within this process, and through Redis with others.
 ///
-/// An error of another process arrives as text, in an [`Elsewhere`]. Without Redis, calls are shared
-/// within the process. A call has [`Role::Led`] where its own function ran, so of all processes that
-/// share a flight one call has; its `followers` are those of its own process.
+/// An error of another process arrives as text, in an [`Elsewhere`]. Without Redis, calls are
+/// shared within the process. A call has [`Role::Led`] where its own function ran, so of all
+/// processes that share a flight one call has; its `followers` are those of its own process.
 pub struct RedisTier<V, E> {
     local: FlightGroup<Landing<V>, E>,
     shared: Arc<Shared>,
@@ -227,8 +227,8 @@ where
     /// Like [`FlightGroup::call_ex`], until a deadline.
     ///
     /// Bounds how long this call waits for another thread or another process, and then gives
-    /// [`CallError::TimedOut`]; not how long its own function runs. When Redis hangs, it may be late
-    /// by [`Settings::reply`].
+    /// [`CallError::TimedOut`]; not how long its own function runs. When Redis hangs, it may be
+    /// late by [`Settings::reply`].
     pub fn call_until(
         &self,
         key: &str,

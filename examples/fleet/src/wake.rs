@@ -1,8 +1,8 @@
 //! Wakes those who wait for another process, when Redis says that it has published.
 //!
 //! One subscription for the whole process, to one channel on which keys are announced. A message
-//! is no more than a hint to ask now: it may be lost, when the connection is, and then whoever waits
-//! asks a little later all the same.
+//! is no more than a hint to ask now: it may be lost, when the connection is, and then whoever
+//! waits asks a little later all the same.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -10,7 +10,7 @@ use anyhow::{Error, Result};
 use shared_calls::{FlightGroup, SharedCalls, Unshared};
 
 use crate::crew::{query, until, Job, Order, Report, Said, Sharing};
-use crate::tier::{RedisTier, Settings};
+use crate::tier::{RedisTier, Settings, Stats};
 
 /// The program only knows the trait. Which of the three it is decides who else does its queries.
 type Calls = Arc<dyn SharedCalls<String, Error> + Send + Sync>;
@@ -35,17 +35,18 @@ pub fn run(job: &Job) -> Result<()> {
         (None, _) => group.clone(),
     };
     let others = job.threads as u64 - 1;
-    let all_in = || match &tier {
+    let stats = || tier.as_ref().map(|tier| tier.stats()).unwrap_or_default();
+    let all_in = |before: Stats| match &tier {
         Some(tier) => {
             until("all threads in the call", || {
                 tier.local_stats().waiting == others
             })?;
             // If Redis is asked in vain from now on, the last of them is in time, too. It may be
             // being asked already; the time after that is from now on.
-            let asked = tier.stats().asked + 2;
+            let asked = stats().asked + 2;
+            let ran = |stats: Stats| stats.locked + stats.alone;
             until("in time", || {
-                let stats = tier.stats();
-                stats.asked >= asked || stats.holding > 0 || !stats.connected
+                stats().asked >= asked || ran(stats()) > ran(before)
             })
         }
         None if job.sharing == Sharing::Local => until("all threads in the call", || {
@@ -63,15 +64,10 @@ pub fn run(job: &Job) -> Result<()> {
             errors: BTreeMap::new(),
             unlocked: 0,
         };
-        let unlocked = || {
-            tier.as_ref().map_or(0, |tier| {
-                (tier.stats().alone + tier.stats().unpublished) as usize
-            })
-        };
-        let unlocked_before = unlocked();
+        let before = stats();
         thread::scope(|scope| -> Result<()> {
             let threads: Vec<_> = (0..job.threads).map(|_| scope.spawn(ask)).collect();
-            all_in()?;
+            all_in(before)?;
             say(&Said::AllIn { round })?;
             for thread in threads {
                 let (answers, answer) = match thread.join().expect("nothing panics here") {
@@ -82,7 +78,8 @@ pub fn run(job: &Job) -> Result<()> {
             }
             Ok(())
         })?;
-        report.unlocked = unlocked() - unlocked_before;
+        let unlocked = |stats: Stats| (stats.alone + stats.unpublished) as usize;
+        report.unlocked = unlocked(stats()) - unlocked(before);
         say(&Said::Done(report))?;
     }
     Ok(())

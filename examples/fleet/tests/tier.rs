@@ -877,6 +877,13 @@ fn a_redis_that_refuses_to_write_is_none() {
     };
     config("1");
     assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    let mut connection = redis.connect().unwrap();
+    wait("it has been tried again", || {
+        let mut info = redis::cmd("INFO");
+        let info: String = info.arg("commandstats").query(&mut connection).unwrap();
+        let set = info.lines().find(|line| line.starts_with("cmdstat_set:"));
+        set.is_some_and(|set| !set.contains("rejected_calls=0"))
+    });
     assert_eq!((a.stats().alone, a.stats().connected), (1, false));
     config("0");
     wait("connected", || a.stats().connected);
