@@ -14,6 +14,9 @@ use crate::sync::Arc;
 /// and `Arc`s of either. (On a plain `calls: &dyn SharedCalls<..>` write `(&calls).call(..)`, since
 /// a trait object itself has no generic methods.)
 ///
+/// It has no options, such as a deadline: see
+/// [the recipe](crate::recipes#options-behind-a-trait-object).
+///
 /// ```
 /// use shared_calls::{FlightGroup, SharedCalls, Unshared};
 /// use std::sync::Arc;
