@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, Context, Result};
 use clap::{Parser, Subcommand};
 use fleet::crew::{RedisServer, Sharing};
 use fleet::demo::{stampede, takeover, PROCESSES, THREADS};
@@ -72,12 +72,10 @@ fn run(command: Command) -> Result<()> {
     let redis = match std::env::var("REDIS_URL") {
         Ok(url) if !url.is_empty() => {
             // The tier would do without. That is not what is to be seen here.
-            let answers = redis::Client::open(&*url).and_then(|client| {
-                client
-                    .get_connection_with_timeout(Duration::from_secs(2))
-                    .map(drop)
-            });
-            answers.context("REDIS_URL")?;
+            let client = redis::Client::open(&*url);
+            let limit = Duration::from_secs(2);
+            let answers = client.and_then(|client| client.get_connection_with_timeout(limit));
+            answers.map_err(|error| anyhow!("REDIS_URL: {error}"))?;
             url
         }
         _ => {
