@@ -317,7 +317,7 @@ impl Drop for Landing<'_> {
         board.done.insert(self.name.to_owned(), outcome);
         board.go_on();
         drop(board);
-        self.run.screen.done();
+        self.run.screen.done(self.name, &self.outcome);
         self.run.changed.notify_all();
     }
 }

@@ -11,6 +11,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::lock;
+use crate::outcome::{Broken, Ended};
 
 pub const RED: Style = AnsiColor::Red.on_default().bold();
 pub const GREEN: Style = AnsiColor::Green.on_default().bold();
@@ -64,9 +65,12 @@ impl Screen {
         self.bar.set_message(running.join(" "));
     }
 
-    /// A target is built, or will not be.
-    pub fn done(&self) {
+    /// A target is built, or will not be. (All that there is to say of a failure is said last.)
+    pub fn done(&self, target: &str, outcome: &Ended) {
         self.bar.inc(1);
+        if matches!(outcome, Err(Broken::Failed(failure)) if failure.target.text == target) {
+            self.print(&format!("{RED}{target} failed{RED:#}"));
+        }
     }
 
     /// What a command had to say that succeeded.

@@ -41,7 +41,8 @@ fn twenty_ask_at_once_and_one_builds() {
 fn a_failure_is_shared_and_told_once() {
     let shared = "[targets.shared]\noutputs = ['shared']\n\
         command = 'echo run >> count; seq 100 150; echo half > {out}; exit 7'\n\
-        [targets.zz-independent]\ncommand = 'echo run >> independent'\n";
+        [targets.zz-independent]\n\
+        command = 'echo run >> independent; printf \"\\033[31mred\\033[0m\\n\"'\n";
     for threads in ["-j1", "-j4", "-j30"] {
         let project = Project::new(&format!("{shared}{}", twenty()));
         let ended = project.run(&[threads, "-k"]);
@@ -89,6 +90,31 @@ fn after_a_failure_nothing_more_begins_without_k() {
     assert!(ended
         .stdout
         .contains("0 built, 0 up to date, 1 failed, 1 not built"));
+}
+
+#[test]
+fn nor_does_what_a_thread_was_about_to_build() {
+    // One thread is inside `gen`, which needs `last`, which needs `first`, when `bad` fails.
+    let bad = "[targets.bad]\ncommand = 'read go < begun; exit 1'\n";
+    let project = Project::new(&format!("{}{bad}", generator("gen", "")));
+    project.fifos(&["begun", "gate"]);
+    project.write(
+        "gen.in",
+        "needs = ['last']\n\
+         [targets.first]\ncommand = 'echo > begun; read go < gate'\n\
+         [targets.last]\nneeds = ['first']\ncommand = 'echo run >> trace'\n",
+    );
+    let running = project.start(&["-j2"]);
+    until("it has failed", || {
+        running.stderr().contains("bad failed\n")
+    });
+    open_gate(&project.path("gate"));
+    let ended = running.end();
+    assert_eq!(ended.code, Some(1));
+    assert!(!project.exists("trace"));
+    assert!(ended
+        .stdout
+        .contains("2 built, 0 up to date, 1 failed, 2 not built"));
 }
 
 #[test]
@@ -167,15 +193,25 @@ fn a_long_generated_chain_is_no_trouble() {
 #[test]
 fn a_wrong_generated_file_adds_nothing() {
     // `b` names a target of `a`'s file, which needs something that there is not.
-    let (a, b) = (generator("a", ""), generator("b", ""));
-    let project = Project::new(&format!("{a}{b}"));
+    let project = Project::new(
+        &["a", "b", "c", "d"]
+            .map(|name| generator(name, ""))
+            .concat(),
+    );
     project.write("a.in", "[targets.half]\nneeds = ['none']\n");
     project.write("b.in", "needs = ['half']\n");
+    project.write(
+        "c.in",
+        "[targets.more]\noutputs = ['a.toml']\ncommand = 'echo > {out}'\n",
+    );
+    project.write("d.in", "[targets.a]\n");
     let ended = project.run(&["-j1", "-k"]);
     assert_eq!(ended.code, Some(2));
     for told in [
         "a.toml:2:10: there is no target `none`",
         "b.toml:1:10: there is no target `half`",
+        "c.toml:2:12: `a.toml` is made twice: by `more`, and by `a` at pbuild.toml:1:10",
+        "d.toml:1:10: there is a target `a` already, at pbuild.toml:1:10",
     ] {
         assert!(ended.stderr.contains(told), "{}", ended.stderr);
     }
@@ -212,8 +248,9 @@ fn a_generated_cycle_over_two_threads_is_refused() {
     let b = generator("b", "read go < one; echo > two;");
     let project = Project::new(&format!("{a}{b}"));
     project.fifos(&["one", "two"]);
-    project.write("a.in", "needs = ['b']\n");
-    project.write("b.in", "needs = ['a']\n");
+    // And for something harmless afterwards.
+    project.write("a.in", "needs = ['b', 'free-a']\n[targets.free-a]\n");
+    project.write("b.in", "needs = ['a', 'free-b']\n[targets.free-b]\n");
     let ended = project.run(&["-j2"]);
     assert_eq!(ended.code, Some(2));
     let stderr = &ended.stderr;
