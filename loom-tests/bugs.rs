@@ -244,9 +244,9 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "tells nobody of a panic",
         edits: &[(
             "group.rs",
-            r#"            self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
+            r#"            self.land(group, || Err(CallError::Panicked(Panicked::of(&*payload))));
 "#,
-            r#"            std::mem::forget((self.flight.take(), Panicked::new(&*payload)));
+            r#"            std::mem::forget((self.flight.take(), Panicked::of(&*payload)));
 "#,
         )],
         caught_by: &[
@@ -259,10 +259,10 @@ pub(crate) const BUGS: &[Bug] = &[
         name: "lets a panic pass for a dropped leader",
         edits: &[(
             "group.rs",
-            r#"            self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
+            r#"            self.land(group, || Err(CallError::Panicked(Panicked::of(&*payload))));
 "#,
             r#"            self.abandon(group);
-            drop(Panicked::new(&*payload));
+            drop(Panicked::of(&*payload));
 "#,
         )],
         caught_by: &["model_endings::a_panic_reaches_a_follower"],

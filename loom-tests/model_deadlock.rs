@@ -96,7 +96,7 @@ fn a_ring_of_two() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "one refused"],
-        executions: &[4_375, 6_949, 10_381],
+        executions: &[5_818, 8_873, 12_786],
     }
     .explore(|reached| ring(2, &[Arc::new(Group::new())], reached));
 }
@@ -106,7 +106,7 @@ fn a_ring_over_two_groups() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "one refused"],
-        executions: &[5_945, 9_656, 14_604],
+        executions: &[8_486, 13_044, 18_839],
     }
     .explore(|reached| {
         let groups = [Arc::new(Group::new()), Arc::new(Group::new())];
@@ -119,7 +119,7 @@ fn a_ring_of_three_bounded() {
     Model {
         preemptions: Some(3),
         must_reach: &["nobody refused", "one refused"],
-        executions: &[13_720, 15_005, 16_332],
+        executions: &[14_720, 16_035, 17_392],
     }
     .explore(|reached| ring(3, &[Arc::new(Group::new())], reached));
 }
@@ -130,7 +130,7 @@ fn a_ring_through_an_outer_key() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "one refused"],
-        executions: &[11_958, 18_738, 27_778],
+        executions: &[15_738, 23_778, 34_078],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -159,7 +159,7 @@ fn a_landed_flight_holds_nobody_up() {
     Model {
         preemptions: Some(5),
         must_reach: &["followed b", "led b", "followed a", "led a"],
-        executions: &[10_840, 13_840, 17_213],
+        executions: &[13_665, 17_052, 20_828],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -197,7 +197,7 @@ fn a_wait_with_a_deadline_is_part_of_no_circle() {
     Model {
         preemptions: None,
         must_reach: &["nobody waited long", "timed out"],
-        executions: &[10_065, 16_157, 24_703],
+        executions: &[16_090, 24_847, 36_620],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -232,7 +232,7 @@ fn a_ring_through_the_queue() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "the leader", "the one in the queue"],
-        executions: &[7_385, 11_464, 16_702],
+        executions: &[12_440, 18_806, 26_632],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -266,7 +266,7 @@ fn a_forgotten_flight_holds_no_queue_up() {
     Model {
         preemptions: None,
         must_reach: &["followed", "led"],
-        executions: &[81_033],
+        executions: &[221_791],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -15,6 +15,10 @@ use crate::sync::Arc;
 /// themselves: take them out with [`into_failed`](Self::into_failed), which works while nobody else
 /// holds the same error, or print [`failed`](Self::failed).)
 ///
+/// Through two flights, the function of one calling the other, an error is wrapped twice: the outer
+/// function gets the `Arc` of the inner flight, and cannot give up what others hold. Where that
+/// happens let `E` be cheap to clone, an enum of `Arc`s say, and return a clone.
+///
 /// More ways to fail will be added; match with a wildcard arm.
 ///
 /// `Display` includes the function's error, so that `{error}` in a log line is enough;
@@ -87,6 +91,29 @@ impl<E> CallError<E> {
         match self {
             Self::Failed(error) => Arc::try_unwrap(error).map_err(Self::Failed),
             other => Err(other),
+        }
+    }
+
+    /// Puts another error in the place of the function's own, and leaves every other way to fail as
+    /// it is: for whoever calls on behalf of somebody with errors of another type.
+    ///
+    /// What `f` gets is shared by all callers of the flight; what it makes of that is this caller's.
+    ///
+    /// ```
+    /// use shared_calls::CallError;
+    ///
+    /// let group = shared_calls::FlightGroup::<(), String>::new();
+    /// let error = group.call("k", || Err("no route".to_owned())).unwrap_err();
+    /// let error: CallError<usize> = error.map_failed(|error| error.len());
+    /// assert_eq!(error.failed(), Some(&8));
+    /// ```
+    pub fn map_failed<F>(self, f: impl FnOnce(Arc<E>) -> F) -> CallError<F> {
+        match self {
+            Self::Failed(error) => CallError::Failed(Arc::new(f(error))),
+            Self::Panicked(panicked) => CallError::Panicked(panicked),
+            Self::Abandoned => CallError::Abandoned,
+            Self::TimedOut => CallError::TimedOut,
+            Self::Deadlock(deadlock) => CallError::Deadlock(deadlock),
         }
     }
 }
@@ -183,7 +210,22 @@ pub struct Panicked {
 }
 
 impl Panicked {
-    pub(crate) fn new(payload: &(dyn Any + Send)) -> Self {
+    /// For another implementation of [`SharedCalls`](crate::SharedCalls) that knows of a panic, in
+    /// another process say.
+    ///
+    /// ```
+    /// use shared_calls::{CallError, Panicked};
+    ///
+    /// let error = CallError::<std::io::Error>::Panicked(Panicked::new("disk on fire"));
+    /// assert_eq!(error.to_string(), "the leader of the shared call panicked: disk on fire");
+    /// ```
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: Some(message.into().into()),
+        }
+    }
+
+    pub(crate) fn of(payload: &(dyn Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&'static str>()
             .copied()

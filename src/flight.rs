@@ -29,7 +29,7 @@ use crate::latch::Latch;
 use crate::observer::Reports;
 use crate::outcome::{Outcome, Role};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Deadline, Figure, Ordering};
-use crate::threads::{FlightId, Leading};
+use crate::threads::{self, FlightId, Leading};
 
 pub(crate) struct Flight<V, E> {
     /// Set by the leader, without a lock, the instant its function has returned. Read by arriving
@@ -254,14 +254,21 @@ impl<V, E> Flight<V, E> {
         &self,
         awaited: impl FnOnce() -> Awaited,
         deadline: Deadline,
-        look: impl FnMut(&mut Phase<V, E>) -> Option<R>,
+        mut look: impl FnMut(&mut Phase<V, E>) -> Option<R>,
     ) -> Result<R, Missed> {
-        let wait = || self.phase.wait(deadline, look).ok_or(Missed::TimedOut);
+        let mut wait = |deadline| self.phase.wait(deadline, &mut look).ok_or(Missed::TimedOut);
         if deadline.is_over() {
-            return wait();
+            return wait(deadline);
+        }
+        if threads::is_leading() {
+            // What is there already need not be written down first, which takes whoever leads many
+            // flights the longer.
+            if let Ok(found) = wait(Deadline::Passed) {
+                return Ok(found);
+            }
         }
         let _waiting = Waiting::begin(awaited, deadline.is_finite()).map_err(Missed::Deadlock)?;
-        self.reports.while_waiting(wait)
+        self.reports.while_waiting(|| wait(deadline))
     }
 }
 

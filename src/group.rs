@@ -341,6 +341,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// running for the key, which includes one that has returned and one that is about to begin.
     /// Does not block.
     ///
+    /// A function may give up its own flight, before it tells its result to somebody else, another
+    /// process say: so that whoever learns it there, and then calls here, gets a newer one.
+    ///
     /// # Panics
     ///
     /// If `Hash`, `Eq` or `Drop` of the key panics, or `Drop` of the flight's value, where this
@@ -641,8 +644,32 @@ impl<V, E, K, S> Leader<'_, V, E, K, S> {
         }
     }
 
-    /// Runs the leader's function. A panic lands as [`CallError::Panicked`] before it goes on.
-    pub(crate) fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
+    /// Runs the function, and ends the flight with its result: what [`FlightGroup::call_ex`] does
+    /// for a caller that leads.
+    ///
+    /// For whoever joins first and sees then what there is to do. Unlike with a function that is
+    /// run by hand before [`complete`](Self::complete), it is known which thread runs it, so a wait
+    /// inside it that would never end is [refused](crate#deadlocks); and its panic reaches the
+    /// followers as [`CallError::Panicked`], not as [`Abandoned`](CallError::Abandoned).
+    ///
+    /// # Panics
+    ///
+    /// If `f` panics, with the same payload, once the flight has ended. And as
+    /// [`complete`](Self::complete) does.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined};
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// // Leads what nobody is at, and only then waits for what somebody is.
+    /// let joined = ["a", "b"].map(|key| match group.join(key) {
+    ///     Joined::Leader(leader) => Ok(leader.run(|| Ok(1))),
+    ///     Joined::Follower(follower) => Err(follower),
+    /// });
+    /// let outcomes = joined.map(|joined| joined.unwrap_or_else(|follower| follower.wait()));
+    /// assert!(outcomes.iter().all(|outcome| outcome.fresh()));
+    /// ```
+    pub fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
     where
         V: Clone,
     {
@@ -678,7 +705,7 @@ impl<V, E> Duty<V, E> {
         let result = catch_unwind(AssertUnwindSafe(f));
         drop(leading);
         result.map_err(|payload| {
-            self.land(group, || Err(CallError::Panicked(Panicked::new(&*payload))));
+            self.land(group, || Err(CallError::Panicked(Panicked::of(&*payload))));
             payload
         })
     }

@@ -100,9 +100,9 @@
 //! the value itself.
 //!
 //! *What is detected*: every circle of threads each of which runs the function of a flight (of
-//! [`call`](FlightGroup::call), of a [`Request`], or as a [`Job`]) and waits without a limit for
-//! another flight, by `call`, a [`Follower`], a [`Ticket`] or queued for the next flight; over
-//! all groups of the process, whatever their types.
+//! [`call`](FlightGroup::call), of a [`Request`], by [`Leader::run`] or as a [`Job`]) and waits
+//! without a limit for another flight, by `call`, a [`Follower`], a [`Ticket`] or queued for the
+//! next flight; over all groups of the process, whatever their types.
 //!
 //! *What is never refused*: a wait that can end by what the threads of the circle themselves do. A
 //! wait with a deadline ends by itself, and is part of no circle. A flight that has landed holds
@@ -124,8 +124,9 @@
 //!
 //! *What it costs*: a lone call notes in a thread-local which flight it runs. A thread that waits
 //! without leading anything is in nobody's way and pays nothing. Only one that waits inside a
-//! function takes the lock of the graph, which is one for all groups, before and after: for a time
-//! in proportion to how many functions are nested around it. So do those who look with
+//! function, for what is not there yet, takes the lock of the graph, which is one for all groups,
+//! before and after: for a time in proportion to how many functions are nested around it. So do
+//! those who look with
 //! [`in_flight`](FlightGroup::in_flight). A thread's first call that leads takes a lock and
 //! allocates, to write the thread's name down.
 //!

@@ -125,12 +125,17 @@ impl Me {
     }
 }
 
+/// Whether this thread is running any flight's function.
+pub(crate) fn is_leading() -> bool {
+    ME.with(|me| me.innermost.get() != 0)
+}
+
 /// The flights whose functions this thread is running.
 pub(crate) fn leads() -> Vec<FlightId> {
+    if !is_leading() {
+        return Vec::new();
+    }
     ME.with(|me| {
-        if me.innermost.get() == 0 {
-            return Vec::new();
-        }
         let outer = OUTER.try_with(|outer| outer.borrow().clone());
         let mut leads = outer.unwrap_or_default();
         leads.push(me.innermost.get());

@@ -520,6 +520,22 @@ fn a_function_that_waits_for_its_own_ticket_is_refused() {
 
 /// It ends by itself, so it is none of those that never would.
 #[test]
+fn a_leader_that_runs_its_function_is_known_to_lead() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let Joined::Leader(leader) = group.join("k") else {
+        unreachable!("nobody is there")
+    };
+    let outcome = leader.run(|| {
+        let refused = refusal(group.call("k", no_second_run));
+        assert_eq!(refused.threads().len(), 1);
+        Ok(7)
+    });
+    assert_eq!((outcome.role, outcome.result.unwrap()), (Role::Led, 7));
+    assert_over(&group, [1, 0, 0, 1]);
+}
+
+#[test]
 fn re_entry_with_a_deadline_times_out() {
     let _watchdog = watchdog();
     let group = Arc::new(Group::new());

@@ -17,7 +17,7 @@ use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::thread;
 
 use common::{assert_quiet, follow, gate, lead, panic_text, until, watchdog};
-use shared_calls::{CallError, FlightGroup, Outcome, Panicked, Role};
+use shared_calls::{CallError, FlightGroup, Joined, Outcome, Panicked, Role};
 
 type Group = FlightGroup<u32, ()>;
 
@@ -58,6 +58,25 @@ fn panicked(outcome: Outcome<u32, ()>) -> Panicked {
         Err(CallError::Panicked(panicked)) => panicked,
         other => panic!("unexpected: {other:?}"),
     }
+}
+
+#[test]
+fn a_joined_leader_that_runs_its_function_panics_like_a_call() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let Joined::Leader(leader) = group.join("k") else {
+        unreachable!("nobody is there")
+    };
+    let Joined::Follower(follower) = group.join("k") else {
+        unreachable!("it is led, above")
+    };
+    let unwound = panic_text(|| drop(leader.run(|| panic!("disk on fire"))));
+    assert_eq!(unwound, "disk on fire");
+    match follower.wait().result {
+        Err(CallError::Panicked(panicked)) => assert_eq!(panicked.message(), Some("disk on fire")),
+        other => panic!("unexpected: {other:?}"),
+    }
+    assert_quiet(&group);
 }
 
 #[test]
