@@ -16,7 +16,9 @@ use thiserror::Error;
 pub enum Elsewhere {
     #[error("{0} (in another process)")]
     Failed(String),
-    #[error("panicked: {0} (in another process)")]
+    /// To callers this is a [`CallError::Panicked`](shared_calls::CallError::Panicked), as in one
+    /// process.
+    #[error("panicked: {0}")]
     Panicked(String),
     /// The value was not understood, or could not be sent. Processes of different versions that
     /// disagree about `V` want different prefixes.
@@ -48,5 +50,5 @@ pub fn decode<V: DeserializeOwned>(json: &[u8]) -> Result<V, Elsewhere> {
 fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&'static str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
+    format!("{} (in another process)", text.unwrap_or("no message"))
 }

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use redis::{ErrorKind, RedisResult};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
-use shared_calls::{CallError, FlightGroup, Outcome, Role, SharedCalls};
+use shared_calls::{CallError, FlightGroup, Outcome, Panicked, Role, SharedCalls};
 use uuid::Uuid;
 
 use crate::link::{Link, NoRedis};
@@ -247,7 +247,10 @@ where
                 Ok(Landing::Ran(value)) => Ok(value),
                 Ok(Landing::Told(told, in_vain)) if began <= in_vain => {
                     outcome.role = Role::Followed;
-                    told.map_err(|error| CallError::Failed(Arc::new(error.into())))
+                    told.map_err(|error| match error {
+                        Elsewhere::Panicked(text) => CallError::Panicked(Panicked::new(text)),
+                        error => CallError::Failed(Arc::new(error.into())),
+                    })
                 }
                 Ok(_) if passed(deadline) => {
                     (outcome.role, outcome.followers) = (Role::Followed, 0);
