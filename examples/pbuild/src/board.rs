@@ -48,8 +48,11 @@ impl Board {
         if let Some(ready) = todo.position(|target| target.needs.iter().all(done)) {
             return Some(self.take(ready, Phase::Given));
         }
-        let busy = self.at_work.values().filter(|p| **p != Phase::Waits);
-        if busy.count() == 1 {
+        // One that generates may add targets before it lands.
+        let generates = |name: &str| self.graph.get(name).is_some_and(|t| t.generates.is_some());
+        let mut busy = self.at_work.iter().filter(|(_, p)| **p != Phase::Waits);
+        let only = busy.next().filter(|_| busy.next().is_none());
+        if only.is_some_and(|(name, _)| !generates(name)) {
             let mut todo = self.todo.iter();
             let next = todo.position(|t| t.needs.iter().all(|n| done(n) || runs(n)))?;
             return Some(self.take(next, Phase::Waits));

@@ -114,7 +114,8 @@ fn build(args: &Args) -> Result<ExitCode> {
         keep_going: args.keep_going,
         check: if args.hash { Check::Hash } else { Check::Time },
     };
-    let run = Arc::new(Run::new(graph, order, options, Screen::new(args.explain)));
+    let run = Run::new(graph, order, options, Screen::new(args.explain)).context("cannot build")?;
+    let run = Arc::new(run);
     end_on_signal(Arc::clone(&run))?;
     let report = run.build();
     run.screen.finish();

@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
@@ -32,10 +33,16 @@ impl Scratch {
         let outputs: Vec<_> = target
             .outputs
             .iter()
-            .map(|output| (beside(&output.text, ""), output.text.clone()))
+            .map(|output| (beside(&output.text, "new"), output.text.clone()))
             .collect();
-        let first = outputs.first().map(|(_, output)| output);
-        let depfile = beside(first.unwrap_or(&target.name.text.replace('/', "-")), ".d");
+        let depfile = match outputs.first() {
+            Some((_, output)) => beside(output, "d"),
+            // A name may be anything, and `a/b` is not `a-b`.
+            None => format!(
+                ".pbuild.t.{}",
+                blake3::hash(target.name.text.as_bytes()).to_hex()
+            ),
+        };
         Self { outputs, depfile }
     }
 
@@ -89,11 +96,16 @@ impl Scratch {
         }
     }
 
-    /// The first output that the command has not made.
-    pub fn missing(&self) -> Option<&str> {
-        let mut outputs = self.outputs.iter();
-        let missing = outputs.find(|(new, _)| !Path::new(new).exists());
-        missing.map(|(_, output)| &**output)
+    /// The first output that the command has not made, or not as a file, which could not be put
+    /// in the place of an older one.
+    pub fn missing(&self) -> Option<String> {
+        self.outputs.iter().find_map(|(new, output)| {
+            let new = Path::new(new);
+            if new.is_dir() {
+                return Some(format!("made a directory, not a file: {output}"));
+            }
+            (!new.exists()).then(|| format!("not made {output}"))
+        })
     }
 
     /// The outputs are whole: they get their names.
@@ -106,7 +118,11 @@ impl Scratch {
         let new = self.outputs.iter().map(|(new, _)| new);
         for file in new.chain([&self.depfile]) {
             // It is most often not there.
-            let _ = fs::remove_file(file);
+            if Path::new(file).is_dir() && !Path::new(file).is_symlink() {
+                let _ = fs::remove_dir_all(file);
+            } else {
+                let _ = fs::remove_file(file);
+            }
         }
     }
 }
@@ -118,11 +134,11 @@ impl Drop for Scratch {
 }
 
 /// In the same directory, or it could not be renamed; with the same extension, for compilers that
-/// look at it.
-fn beside(file: &str, suffix: &str) -> String {
+/// look at it. `kind` keeps them apart from each other, and from `.pbuild.state` and `.pbuild.lock`.
+fn beside(file: &str, kind: &str) -> String {
     let path = Path::new(file);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".pbuild.{suffix}{name}"));
+    let temporary = path.with_file_name(format!(".pbuild.{kind}.{name}"));
     temporary.display().to_string()
 }
 
@@ -132,17 +148,38 @@ fn quote(words: &[&str]) -> String {
 }
 
 /// The commands that run now.
-#[derive(Default)]
 pub struct Commands {
-    groups: Mutex<HashSet<Pid>>,
-    interrupted: AtomicBool,
+    now: Mutex<Now>,
+    /// Comes to its end when nobody's output is awaited any more.
+    killed: PipeReader,
+}
+
+struct Now {
+    groups: HashSet<Pid>,
+    interrupted: bool,
+    /// Dropped at SIGKILL.
+    until_killed: Option<PipeWriter>,
 }
 
 impl Commands {
+    pub fn new() -> io::Result<Self> {
+        let (killed, until_killed) = io::pipe()?;
+        let now = Mutex::new(Now {
+            groups: HashSet::new(),
+            interrupted: false,
+            until_killed: Some(until_killed),
+        });
+        Ok(Self { now, killed })
+    }
+
     /// Runs a command to its end and gives its output, stdout and stderr as they came. It has ended
-    /// when its shell has, and all who may write to its output.
+    /// when its shell has, and all who may write to its output; after SIGKILL, when its shell has.
     pub fn run(&self, command: &str) -> io::Result<(ExitStatus, String)> {
         let (mut reader, writer) = io::pipe()?;
+        let mut now = lock(&self.now);
+        if now.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let mut child = Command::new("sh")
             .args(["-c", command])
             .stdin(Stdio::null())
@@ -152,44 +189,62 @@ impl Commands {
             .spawn()?;
         // (The `Command` is gone, and with it our ends for writing.)
         let group = Pid::from_raw(child.id().cast_signed());
-        lock(&self.groups).insert(group);
-        if self.interrupted() {
-            // The interrupt may have come just before the line above.
-            let _ = killpg(group, Signal::SIGTERM);
-        }
-        let output = read_end(&mut reader);
+        // Under the lock since it was looked for an interrupt, which so misses none.
+        now.groups.insert(group);
+        drop(now);
+        let output = self.read_end(&mut reader);
         // Until it is waited for, nobody else gets its number: so it leaves the list before that.
         let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
         while waitid(Id::Pid(group), ended) == Err(nix::errno::Errno::EINTR) {}
-        lock(&self.groups).remove(&group);
+        let mut now = lock(&self.now);
+        now.groups.remove(&group);
+        if now.interrupted {
+            // Children that have let go of the output, and may not mind SIGTERM.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        drop(now);
         let status = child.wait()?;
         Ok((status, String::from_utf8_lossy(&output?).into_owned()))
     }
 
-    /// Sends a signal to all commands and their children, and to those that are just beginning.
+    /// Sends a signal to all commands and their children. No other begins.
     pub fn interrupt(&self, signal: Signal) {
-        self.interrupted.store(true, Ordering::SeqCst);
-        for group in lock(&self.groups).iter() {
+        let mut now = lock(&self.now);
+        now.interrupted = true;
+        if signal == Signal::SIGKILL {
+            now.until_killed = None;
+        }
+        for group in &now.groups {
             // Fails if all of it has ended by itself.
             let _ = killpg(*group, signal);
         }
     }
 
     pub fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
+        lock(&self.now).interrupted
     }
-}
 
-fn read_end(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut output = Vec::new();
-    let mut part = [0; 8192];
-    loop {
-        match reader.read(&mut part)? {
-            0 => return Ok(output),
-            n => output.extend(&part[..n]),
-        }
-        if output.len() > 2 * OUTPUT {
-            output.drain(..output.len() - OUTPUT);
+    fn read_end(&self, reader: &mut PipeReader) -> io::Result<Vec<u8>> {
+        let mut output = Vec::new();
+        let mut part = [0; 8192];
+        loop {
+            // Who has left its group may hold the output open for ever.
+            let mut either =
+                [&*reader, &self.killed].map(|r| PollFd::new(r.as_fd(), PollFlags::POLLIN));
+            match poll(&mut either, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                other => other?,
+            };
+            if either[1].any() == Some(true) {
+                return Ok(output);
+            }
+            match reader.read(&mut part)? {
+                0 => return Ok(output),
+                n => output.extend(&part[..n]),
+            }
+            if output.len() > 2 * OUTPUT {
+                output.drain(..output.len() - OUTPUT);
+            }
         }
     }
 }

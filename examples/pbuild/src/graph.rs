@@ -19,6 +19,13 @@ impl Graph {
     /// adds nothing.
     pub fn add(&mut self, file: BuildFile) -> Result<Vec<Word>, Complaint> {
         let mut new = Self::default();
+        // Files that are read and that no target is known to make. If one did, those who read it
+        // would have had to wait for it.
+        let read = self.targets.values().flat_map(|target| &target.inputs);
+        let sources: HashMap<_, _> = read
+            .filter(|input| !self.makers.contains_key(&input.text))
+            .map(|input| (&input.text, &input.at))
+            .collect();
         for target in &file.targets {
             let Word { text: name, at } = &target.name;
             if let Some(other) = self.targets.get(name) {
@@ -26,6 +33,12 @@ impl Graph {
                 return Err(at.complain(format!("there is a target `{name}` already, at {other}")));
             }
             for Word { text: output, at } in &target.outputs {
+                if let Some(there) = sources.get(output) {
+                    return Err(at.complain(format!(
+                        "`{output}` is made by `{name}`, but was taken for a source at {there}, \
+                         which was read before this"
+                    )));
+                }
                 let maker = target.name.clone();
                 let other = new.makers.insert(output.clone(), maker);
                 if let Some(other) = other.as_ref().or(self.makers.get(output)) {
@@ -46,6 +59,8 @@ impl Graph {
                     target.needs.push(Word { text, at });
                 } else if !Path::new(input).exists() {
                     return Err(at.complain(format!("no file `{input}`, and no target makes it")));
+                } else if Path::new(input).is_dir() {
+                    return Err(at.complain(format!("`{input}` is a directory, not a file")));
                 }
             }
             let name = target.name.text.clone();

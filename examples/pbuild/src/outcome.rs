@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::file::{Complaint, Word};
 
-/// What a target gives to those that need it: the files that it made. One without outputs passes
-/// on what it needs itself.
+/// What a target gives to those that need it: the files that it made, and those that its generated
+/// file asked for. One without outputs passes on its inputs and what it needs itself.
 pub struct Built {
     pub files: Vec<String>,
 }

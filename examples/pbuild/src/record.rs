@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,8 +98,7 @@ impl Check {
         match self {
             Self::Time => {
                 let metadata = fs::metadata(file).ok()?;
-                let time = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-                let (seconds, nanos) = (time.as_secs(), time.subsec_nanos());
+                let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
                 Some(format!(
                     "time {seconds}.{nanos:09}, {} bytes",
                     metadata.len()
@@ -117,7 +117,13 @@ impl Check {
     /// nothing has, and so is built again.
     pub fn stamp_found(self, files: Vec<String>, began: SystemTime) -> Stamps {
         let stamp = |file: &String| {
-            let changed = fs::metadata(file).and_then(|m| m.modified()).ok()?;
+            // Not the time of modification, which can be set, and moves with the file.
+            let metadata = fs::metadata(file).ok()?;
+            let since = Duration::new(
+                metadata.ctime().try_into().ok()?,
+                metadata.ctime_nsec() as u32,
+            );
+            let changed = UNIX_EPOCH + since;
             // (The times of files lag behind the clock, by some milliseconds. But what changes so
             // soon after a command began, it has not read yet.)
             if changed > began {

@@ -10,9 +10,10 @@
 //!
 //! **No thread idles while something could be built.** [`Board::next`] gives out targets whose
 //! needs are all built. A thread that finds none sleeps until a target lands. Only when a single
-//! target is being built, nothing else can become ready before it lands; then a thread may just as
-//! well ask for a target that needs it and wait inside the call. (What a generated file asks for is
-//! needed inside its generator's call. While a thread waits there, it takes up nothing else.)
+//! target is being built, and it generates none, nothing else can become ready before it lands;
+//! then a thread may just as well ask for a target that needs it and wait inside the call. (What a
+//! generated file asks for is needed inside its generator's call. While a thread waits there, it
+//! takes up nothing else.)
 //!
 //! **There is always progress.** A thread that waits for a ticket waits for one that leads a
 //! flight. Follow that chain: it ends at a thread that waits for no flight, because a circle is
@@ -66,25 +67,30 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(graph: Graph, todo: Vec<Arc<Target>>, options: Options, screen: Screen) -> Self {
+    pub fn new(
+        graph: Graph,
+        todo: Vec<Arc<Target>>,
+        options: Options,
+        screen: Screen,
+    ) -> io::Result<Self> {
         screen.expect(todo.len());
-        Self {
+        Ok(Self {
             options,
             flights: Arc::default(),
             board: Mutex::new(Board::new(graph, todo)),
             changed: Condvar::new(),
             records: Mutex::new(Records::load()),
-            commands: Commands::default(),
+            commands: Commands::new()?,
             log: Log::default(),
             screen,
             ran: AtomicUsize::new(0),
             up_to_date: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// Builds everything, on as many threads as the options say.
     pub fn build(self: &Arc<Self>) -> io::Result<Report> {
-        thread::scope(|scope| {
+        let begun = thread::scope(|scope| {
             for number in 1..=self.options.threads {
                 let run = Arc::clone(self);
                 let worker = Worker { run, number };
@@ -96,8 +102,10 @@ impl Run {
                 begun.inspect_err(|_| self.stop())?;
             }
             io::Result::Ok(())
-        })?;
+        });
+        // What was built is built, even if not all threads could begin.
         lock(&self.records).save()?;
+        begun?;
         Ok(self.report())
     }
 
@@ -184,11 +192,9 @@ impl Worker {
     }
 
     fn wait(&self, target: &str, need: &Word, ticket: Ticket<Arc<Built>, Broken>) -> Ended {
-        let result = if ticket.is_done() {
+        let result = if ticket.is_done() || !self.has_to_wait(target, need) {
             ticket.wait().result
         } else {
-            self.asks(target, need);
-            self.phase(target, Phase::Waits);
             self.run.screen.waits(target, &need.text);
             let began = Instant::now();
             let result = ticket.wait().result;
@@ -203,6 +209,22 @@ impl Worker {
             // A panic. It is on the board, and has stopped the build.
             _ => Broken::Stopped,
         })
+    }
+
+    /// Writes down that a target waits for another one, unless that is on the board already, and
+    /// has only to be told by its thread. Under one lock with the look, so that what lands just
+    /// then finds it, see [`Board::go_on`].
+    fn has_to_wait(&self, target: &str, need: &Word) -> bool {
+        let mut board = lock(&self.run.board);
+        if board.done.contains_key(&need.text) {
+            return false;
+        }
+        board.asks.insert(target.to_owned(), need.clone());
+        board.at_work.insert(target.to_owned(), Phase::Waits);
+        drop(board);
+        // Those who sleep may wait as well, if that leaves a single one that runs.
+        self.run.changed.notify_all();
+        true
     }
 
     /// The library has refused a wait, because the circle is closed. Every target on it asks for
@@ -225,7 +247,6 @@ impl Worker {
         let mut board = lock(&self.run.board);
         board.at_work.insert(target.to_owned(), phase);
         drop(board);
-        // Those who sleep may wait as well, if that leaves a single one that runs.
         self.run.changed.notify_all();
     }
 
@@ -263,19 +284,22 @@ impl Worker {
         if lock(&self.run.board).stopped {
             return Err(Broken::Stopped);
         }
-        let mut files = files(&needed[..target.named]);
-        self.run.update(self.number, target, &files)?;
+        let named = files(&needed[..target.named]);
+        self.run.update(self.number, target, &named)?;
+        let own = |files: &[Word]| files.iter().map(|file| file.text.clone()).collect();
+        let mut made: Vec<_> = own(&target.outputs);
+        if made.is_empty() {
+            made = own(&target.inputs);
+            made.extend(files(&needed));
+        }
         if let Some(generated) = &target.generates {
-            self.load(name, &generated.text)?;
+            made.extend(files(&self.load(name, &generated.text)?));
         }
-        if !target.outputs.is_empty() {
-            files = target.outputs.iter().map(|o| o.text.clone()).collect();
-        }
-        Ok(Arc::new(Built { files }))
+        Ok(Arc::new(Built { files: made }))
     }
 
     /// Reads the build file that a target has made, and builds what that is for.
-    fn load(&self, name: &str, path: &str) -> Result<(), Broken> {
+    fn load(&self, name: &str, path: &str) -> Result<Vec<Arc<Built>>, Broken> {
         let complain = |complaint| Broken::Input(Arc::new(complaint));
         let file = file::read(path).map_err(complain)?;
         let needs = {
@@ -294,7 +318,7 @@ impl Worker {
             needs
         };
         self.run.changed.notify_all();
-        self.need(name, &needs).map(drop)
+        self.need(name, &needs)
     }
 }
 

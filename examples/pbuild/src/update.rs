@@ -66,7 +66,7 @@ impl Run {
             return Err(fail(describe(status), &output));
         }
         if let Some(missing) = scratch.missing() {
-            return Err(fail(format!("it has not made {missing}"), &output));
+            return Err(fail(format!("it has {missing}"), &output));
         }
         let found = match scratch.depfile(target) {
             Ok(text) => text.map_or_else(Vec::new, |text| depfile::parse(&text)),

@@ -45,6 +45,10 @@ fn every_mistake_has_its_place() {
         ),
         ("[targets.a]\ninputs = ['']\n", "2:11: this names no file"),
         (
+            "[targets.a]\ninputs = ['..']\n",
+            "2:11: `..` is a directory",
+        ),
+        (
             "[targets.a]\noutputs = ['x']\n",
             "2:12: `a` has an output, but no command",
         ),

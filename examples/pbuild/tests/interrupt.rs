@@ -77,6 +77,34 @@ fn a_second_interrupt_is_not_polite() {
 }
 
 #[test]
+fn nor_do_those_live_on_that_have_let_go_of_the_output() {
+    let project = Project::new(
+        "[targets.a]\ncommand = '''exec 3> life
+            sh -c 'trap \"\" TERM; echo > begun; sleep 1000; :' > log 2>&1 & wait'''\n",
+    );
+    project.fifos(&["life"]);
+    let end = end_of_life(&project);
+    let running = project.start(&[]);
+    until("it has begun", || project.exists("begun"));
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.end().code, Some(130));
+    end.recv_timeout(LIMIT).expect("a child lives on");
+}
+
+#[test]
+fn one_that_has_left_its_group_does_not_hold_up_the_end() {
+    let project = Project::new(
+        "[targets.a]\ncommand = '''setsid sh -c 'echo > begun; read go < gate' & wait'''\n",
+    );
+    project.fifos(&["gate"]);
+    let running = project.start(&[]);
+    until("it has begun", || project.exists("begun"));
+    running.signal(Signal::SIGINT); // And SIGKILL follows.
+    assert_eq!(running.end().code, Some(130));
+    common::open_gate(&project.path("gate"));
+}
+
+#[test]
 fn what_a_killed_build_leaves_is_cleared_away() {
     let project = Project::new(
         "[targets.a]\noutputs = ['a']\n\
@@ -91,7 +119,7 @@ fn what_a_killed_build_leaves_is_cleared_away() {
     common::open_gate(&project.path("gate"));
     assert_eq!(
         project.files(),
-        [".pbuild.a", "begun", "gate", "pbuild.toml"]
+        [".pbuild.new.a", "begun", "gate", "pbuild.toml"]
     );
     project.build(&[]);
     assert_eq!(project.read("a"), "line\n");

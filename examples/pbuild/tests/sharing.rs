@@ -191,6 +191,54 @@ fn a_long_generated_chain_is_no_trouble() {
 }
 
 #[test]
+fn what_a_generated_file_asks_for_is_an_input_too() {
+    let end = "[targets.end]\nneeds = ['gen']\noutputs = ['end']\ncommand = 'cat one > {out}'\n";
+    let project = Project::new(&format!("{}{end}", generator("gen", "")));
+    project.write("source", "first");
+    project.write(
+        "gen.in",
+        "[targets.one]\ninputs = ['source']\noutputs = ['one']\ncommand = 'cp {in} {out}'\n",
+    );
+    project.build(&[]);
+    assert_eq!(project.read("end"), "first");
+    project.write("source", "the second");
+    project.build(&[]);
+    assert_eq!(project.read("end"), "the second");
+}
+
+#[test]
+fn no_thread_waits_for_a_generator_while_its_targets_are_ready() {
+    // `left` and `right` each need the other to run, while `end` needs `gen`. (The sleep only gives
+    // a thread the time to wait for `gen`.)
+    let end = "[targets.end]\nneeds = ['gen']\n";
+    let project = Project::new(&format!("{}{end}", generator("gen", "sleep 0.3;")));
+    project.fifos(&["one", "two"]);
+    project.write(
+        "gen.in",
+        "[targets.left]\ncommand = 'echo > one; read go < two'\n\
+         [targets.right]\ncommand = 'read go < one; echo > two'\n",
+    );
+    project.build(&["-j2"]);
+}
+
+#[test]
+fn what_was_taken_for_a_source_can_not_be_made_later() {
+    let early = "[targets.early]\ninputs = ['made']\noutputs = ['x']\ncommand = 'cp {in} {out}'\n";
+    let project = Project::new(&format!("{early}{}", generator("gen", "")));
+    project.write("made", "old");
+    project.write(
+        "gen.in",
+        "[targets.late]\noutputs = ['made']\ncommand = 'echo new > {out}'\n",
+    );
+    let ended = project.run(&["-j1"]);
+    assert_eq!(ended.code, Some(2));
+    let told =
+        "gen.toml:2:12: `made` is made by `late`, but was taken for a source at pbuild.toml:2:11";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    assert_eq!(project.read("made"), "old");
+}
+
+#[test]
 fn a_wrong_generated_file_adds_nothing() {
     // `b` names a target of `a`'s file, which needs something that there is not.
     let project = Project::new(

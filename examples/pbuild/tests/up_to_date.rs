@@ -194,6 +194,74 @@ fn a_header_that_changes_meanwhile_is_read_again() {
 }
 
 #[test]
+fn a_header_that_is_moved_there_meanwhile_is_read_again() {
+    // As above, but the new one is older.
+    let project = Project::new(
+        "[targets.a]\noutputs = ['a']\n\
+         command = '''cat h > {out}; echo 'a: h' > {depfile}; sleep 0.1; mv -f next h || :'''\n",
+    );
+    let hour = Duration::from_secs(3600);
+    project.write("h", "old");
+    project.write("next", "new");
+    touch(&project, "next", SystemTime::now() - hour);
+    project.build(&[]);
+    assert_eq!(project.read("a"), "old");
+    project.build(&[]);
+    assert_eq!(project.read("a"), "new");
+    // And one from the future is not always new.
+    touch(&project, "h", SystemTime::now() + hour);
+    project.build(&[]);
+    let ended = project.build(&[]);
+    assert!(ended.stdout.contains("0 built, 1"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_target_without_outputs_passes_on_what_it_has() {
+    let project = Project::new(
+        "[targets.made]\ninputs = ['source']\noutputs = ['made']\ncommand = 'cp {in} {out}'\n\
+         [targets.both]\ninputs = ['made', 'other']\n\
+         [targets.end]\nneeds = ['both']\noutputs = ['end']\n\
+         command = 'cat made other > {out}'\n",
+    );
+    project.write("source", "a");
+    project.write("other", "b");
+    project.build(&[]);
+    project.write("source", "aa");
+    project.build(&[]);
+    assert_eq!(project.read("end"), "aab");
+    project.write("other", "bb");
+    project.build(&[]);
+    assert_eq!(project.read("end"), "aabb");
+}
+
+#[test]
+fn temporary_names_are_no_others() {
+    // pbuild itself has a `.pbuild.state` and a `.pbuild.lock`.
+    let one = |name: &str| {
+        format!(
+            "[targets.{name}]\noutputs = ['{name}']\n\
+             command = 'test -e .pbuild.lock && echo > {{out}}'\n"
+        )
+    };
+    let project = Project::new(&["lock", "state", "z"].map(one).concat());
+    project.build(&["-j1"]);
+    let ended = project.build(&["-j1"]);
+    assert!(ended.stdout.contains("0 built, 3"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_directory_is_no_file() {
+    let project = Project::new("[targets.a]\noutputs = ['x']\ncommand = 'mkdir {out}'\n");
+    for _ in 0..2 {
+        let ended = project.run(&[]);
+        assert_eq!(ended.code, Some(1));
+        let told = "failed, it has made a directory, not a file: x:";
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+        assert_eq!(project.files(), ["pbuild.toml"]);
+    }
+}
+
+#[test]
 fn names_may_be_awkward() {
     let project = Project::new(
         "[targets.a]\ninputs = ['an $input.txt']\noutputs = [\"o'ut (1)\"]\n\
