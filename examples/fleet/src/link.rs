@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Client, Connection, RedisError, RedisResult};
+use redis::{Client, Connection, IntoConnectionInfo, RedisError, RedisResult};
 use tracing::{info, warn};
 
 /// More than this are not kept when they are not in use.
@@ -27,8 +27,11 @@ impl Link {
     /// Does not connect yet, and is taken to be up until it is used. `reply` is how long a
     /// connection, and each reply, may take.
     pub fn new(url: &str, reply: Duration) -> RedisResult<Self> {
+        let info = url.into_connection_info()?;
+        // The client would tell its own name first, and wait for two replies to that.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
         Ok(Self {
-            client: Client::open(url)?,
+            client: Client::open(info.set_redis_settings(settings))?,
             idle: Mutex::default(),
             up: AtomicBool::new(true),
             reply,

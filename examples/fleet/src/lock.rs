@@ -43,9 +43,12 @@ const EXTEND: &str = "
     return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
 /// All at once: the outcome is there, the lock is not, and those who wait are told. Nobody can see
-/// the key free and the outcome not there yet.
+/// the key free and the outcome not there yet. (If it is there, this is the second time of asking.)
 const PUBLISH: &str = "
-    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+        local there = string.match(redis.call('GET', KEYS[2]) or '', '^%S+')
+        return there == ARGV[1] and 1 or 0
+    end
     redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
     redis.call('DEL', KEYS[1])
     redis.call('PUBLISH', ARGV[4], ARGV[5])

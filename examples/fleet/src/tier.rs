@@ -39,7 +39,7 @@ use std::fmt::Display;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisResult};
@@ -94,6 +94,7 @@ impl Default for Settings {
 pub struct RedisTier<V, E> {
     local: FlightGroup<Landing<V>, E>,
     shared: Arc<Shared>,
+    renews: Option<Thread>,
 }
 
 /// What the threads have, too.
@@ -181,19 +182,20 @@ impl<V, E> RedisTier<V, E> {
         });
         // If it fails, that was logged, and the subscriber tries again.
         let _: Result<(), NoRedis> = shared.link.run(|c| shared.locks.probe(c));
-        let tier = Self {
+        let mut tier = Self {
             local: FlightGroup::new(),
             shared,
+            renews: None,
         };
         tier.shared.spawn("fleet-listen", |s| {
             wake::listen(&s.link, &s.locks, &s.bell, || s.is_open());
         })?;
-        tier.shared.spawn("fleet-renew", |s| {
+        tier.renews = Some(tier.shared.spawn("fleet-renew", |s| {
             while s.is_open() {
                 thread::park_timeout(s.settings.lock / 3);
                 s.held.renew_all(&s.link, &s.locks, s.settings.max_run);
             }
-        })?;
+        })?);
         Ok(tier)
     }
 
@@ -228,7 +230,8 @@ where
     ///
     /// Bounds how long this call waits for another thread or another process, and then gives
     /// [`CallError::TimedOut`]; not how long its own function runs. When Redis hangs, it may be
-    /// late by [`Settings::reply`].
+    /// late by [`Settings::reply`], or by twice that on a new connection, if the URL has a password
+    /// and a database number.
     pub fn call_until(
         &self,
         key: &str,
@@ -307,6 +310,10 @@ where
                     return self.run_locked(key, &token, f).map(Landing::Ran);
                 }
                 _ if late => return Ok(Landing::LeaderLeft),
+                // It has waited, and learns only now that this was in vain.
+                Err(NoRedis) if seen.is_some() && passed(deadline) => {
+                    return Ok(Landing::LeaderLeft);
+                }
                 // The lowest. It is the first, unless Redis has forgotten its numbers meanwhile.
                 Ok(Answer::Held(number)) => seen = Some(seen.unwrap_or(number).min(number)),
                 Ok(Answer::Free) => unreachable!("we would have acquired it"),
@@ -343,8 +350,15 @@ where
         // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
         // processes are about to learn.
         self.local.forget(key);
-        let json = message::encode(result.as_ref().map_err(|panic| &**panic));
+        // To send it is the value's own code, or the error's, and may panic, too.
+        let json = catch_unwind(AssertUnwindSafe(|| {
+            message::encode(result.as_ref().map_err(|panic| &**panic))
+        }));
         drop(renewal);
+        let (json, result) = match json {
+            Ok(json) => (json, result),
+            Err(panic) => (message::encode::<V, E>(Err(&*panic)), Err(panic)),
+        };
         if !matches!(locks.publish(link, key, token, &json), Ok(true)) {
             count(&counts.unpublished);
         }
@@ -369,6 +383,10 @@ where
 impl<V, E> Drop for RedisTier<V, E> {
     fn drop(&mut self) {
         self.shared.open.store(false, Ordering::SeqCst);
+        // It may be parked for long.
+        if let Some(thread) = &self.renews {
+            thread.unpark();
+        }
     }
 }
 
@@ -377,10 +395,9 @@ impl Shared {
         self.open.load(Ordering::SeqCst)
     }
 
-    fn spawn(self: &Arc<Self>, name: &str, run: fn(&Self)) -> RedisResult<()> {
+    fn spawn(self: &Arc<Self>, name: &str, run: fn(&Self)) -> RedisResult<Thread> {
         let shared = Arc::clone(self);
         let thread = thread::Builder::new().name(name.to_owned());
-        thread.spawn(move || run(&shared))?;
-        Ok(())
+        Ok(thread.spawn(move || run(&shared))?.thread().clone())
     }
 }

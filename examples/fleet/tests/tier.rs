@@ -3,7 +3,10 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, ScopedJoinHandle};
@@ -11,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{limit, redis};
 use fleet::crew::{until, RedisServer};
-use fleet::message::Elsewhere;
+use fleet::message::{self, Elsewhere};
 use fleet::tier::{RedisTier, Settings};
 use redis::Commands;
 use serde::{Serialize, Serializer};
@@ -219,6 +222,48 @@ fn a_value_that_cannot_be_sent_is_an_error_for_the_others() {
             "{error}"
         );
     });
+}
+
+#[derive(Clone, Debug, serde::Deserialize)]
+struct Unsendable;
+
+impl Serialize for Unsendable {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("cannot be sent")
+    }
+}
+
+#[test]
+fn a_panic_while_the_value_is_sent_is_told_and_leaves_no_lock() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let tier = || RedisTier::<Unsendable, Failure>::new(&redis.url(), settings()).unwrap();
+    let (a, b) = (tier(), tier());
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let panics = scope.spawn(|| catch_unwind(AssertUnwindSafe(|| a.call("k", f))));
+        function.runs.recv().unwrap();
+        let waits = scope.spawn(|| b.call("k", || unreachable!()).unwrap_err());
+        wait("asks in vain", || b.stats().asked > 0);
+        function.end.send(Ok(Unsendable)).unwrap();
+        assert!(panics.join().unwrap().is_err());
+        let error = waits.join().unwrap();
+        assert!(matches!(error, CallError::Panicked(_)), "{error}");
+    });
+    let keys: Vec<String> = redis.connect().unwrap().keys("*lock").unwrap();
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+#[test]
+fn floats_arrive_as_they_were() {
+    for _ in 0..10_000 {
+        let value = f64::from_bits(fastrand::u64(..));
+        if value.is_finite() {
+            let json = message::encode::<_, Failure>(Ok(&Ok(value)));
+            let arrived: f64 = message::decode(json.as_bytes()).unwrap();
+            assert_eq!(arrived.to_bits(), value.to_bits(), "{value:e}");
+        }
+    }
 }
 
 #[test]
@@ -853,6 +898,27 @@ fn redis_hung_while_they_hold_and_wait() {
 }
 
 #[test]
+fn redis_that_hangs_past_a_deadline_runs_nothing() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let _another = Silent::begin(&redis);
+    let settings = Settings {
+        reply: Duration::from_secs(2),
+        ..settings()
+    };
+    let b = tier(&redis, settings);
+    thread::scope(|scope| {
+        let call = || b.call_until("k", after(Duration::from_secs(1)), never);
+        let waits = waits_for_another(&b, || scope.spawn(call));
+        redis.signal("STOP").unwrap();
+        // It is asking, or will ask, when the deadline passes.
+        let late = waits.join().unwrap();
+        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+    });
+    redis.signal("CONT").unwrap();
+}
+
+#[test]
 fn connections_that_redis_closed_are_no_fault() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
@@ -866,6 +932,78 @@ fn connections_that_redis_closed_are_no_fault() {
     assert_eq!(a.call("k", || value("v")).unwrap(), "v");
     let stats = a.stats();
     assert_eq!((stats.locked, stats.alone), (2, 0));
+}
+
+/// Between a tier and its Redis. When it is told to, it loses a reply, and the connection with it.
+fn proxy(redis: &RedisServer) -> (String, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let server = redis.url().replace("redis://", "");
+    let lose = Arc::new(AtomicBool::new(false));
+    let loses = Arc::clone(&lose);
+    // Its threads end with the process, or with the connection.
+    thread::spawn(move || {
+        for client in listener.incoming().map(Result::unwrap) {
+            let server = TcpStream::connect(&server).unwrap();
+            let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut &from, &mut &to));
+            let loses = Arc::clone(&loses);
+            thread::spawn(move || {
+                let mut reply = [0; 4096];
+                while let Ok(n @ 1..) = (&server).read(&mut reply) {
+                    let reply = &reply[..n];
+                    // What is announced is no reply.
+                    let announced = reply.windows(9).any(|name| name == b"published");
+                    let lost = !announced && loses.swap(false, SeqCst);
+                    if lost || (&client).write_all(reply).is_err() {
+                        break;
+                    }
+                }
+                let _ = (
+                    client.shutdown(Shutdown::Both),
+                    server.shutdown(Shutdown::Both),
+                );
+            });
+        }
+    });
+    (url, lose)
+}
+
+#[test]
+fn a_reply_that_is_lost_does_no_harm() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let (url, lose) = proxy(&redis);
+    let a = Tier::new(&url, settings()).unwrap();
+    subscribed(&redis, 1);
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    // To the question: the lock that it has is its own.
+    lose.store(true, SeqCst);
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
+    assert!(!lose.load(SeqCst));
+    // To the publication: it was done.
+    let loses = || {
+        lose.store(true, SeqCst);
+        value("v")
+    };
+    assert_eq!(a.call("k", loses).unwrap(), "v");
+    assert!(!lose.load(SeqCst));
+    let stats = a.stats();
+    assert_eq!((stats.locked, stats.alone), (3, 0));
+    assert_eq!((stats.asked, stats.unpublished), (0, 0));
+}
+
+#[test]
+fn what_it_leaves_expires() {
+    let _limit = limit(60);
+    let Some(redis) = redis() else { return };
+    let a = tier(&redis, settings());
+    a.call("k", || value("v")).unwrap();
+    let mut connection = redis.connect().unwrap();
+    let left: Vec<String> = connection.keys("*key:*").unwrap();
+    assert_eq!(left, ["fleet:key:k:outcome"]);
+    let time: i64 = connection.pttl("fleet:key:k:outcome").unwrap();
+    assert!((1..=60_000).contains(&time), "{time}");
 }
 
 #[test]
@@ -907,11 +1045,21 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn its_subscription_ends_with_it() {
+fn its_threads_and_connections_end_with_it() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let a = Arc::new(tier(&redis, settings()));
+    let lock = NEVER;
+    let a = tier(&redis, Settings { lock, ..settings() });
     subscribed(&redis, 1);
+    assert_eq!(a.call("k", || value("v")).unwrap(), "v");
     drop(a);
     subscribed(&redis, 0);
+    let mut connection = redis.connect().unwrap();
+    wait("no connection but this", || {
+        let clients: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query(&mut connection)
+            .unwrap();
+        clients.lines().count() == 1
+    });
 }

@@ -125,7 +125,9 @@ struct Session {
 impl Session {
     fn user(&mut self, id: i64) -> Result<Option<User>, postgres::Error> {
         let query = prepared(&mut self.query, &mut self.client, QUERY)?;
-        let row = self.client.query_opt(query, &[&id])?;
+        let row = self.client.query_opt(query, &[&id]);
+        // It may be that the table has been altered, and what was prepared is no good any more.
+        let row = row.inspect_err(|_| self.query = None)?;
         row.map(|row| {
             Ok(User {
                 id: row.try_get(0)?,
@@ -140,8 +142,8 @@ impl Session {
         let update = prepared(&mut self.update, &mut self.client, UPDATE)?;
         let rows = self
             .client
-            .execute(update, &[&user.id, &user.name, &user.email])?;
-        Ok(rows > 0)
+            .execute(update, &[&user.id, &user.name, &user.email]);
+        Ok(rows.inspect_err(|_| self.update = None)? > 0)
     }
 
     /// All of it or nothing; and of processes that start at once, one does it and the others wait.

@@ -264,6 +264,22 @@ fn a_statement_that_takes_too_long_is_given_up() {
     assert_eq!(connections(&mut looker), before);
 }
 
+/// What a connection has prepared is no good any more then.
+#[test]
+fn a_table_that_is_altered_fails_each_connection_once_at_most() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let database = Database::new(engine(&postgres, PATIENCE), Box::new(|_| ()));
+    let mut looker = postgres.connect();
+    until(|| connections(&mut looker).len() == 8);
+    assert!((0..100).all(|_| database.user(1).is_ok()));
+    let alter = "ALTER TABLE users ALTER COLUMN name TYPE VARCHAR(200)";
+    looker.batch_execute(alter).unwrap();
+    let failed = (0..100).filter(|_| database.user(1).is_err()).count();
+    assert!(failed <= 8, "{failed}");
+}
+
 #[test]
 fn many_processes_may_make_the_same_table() {
     let Some(postgres) = Postgres::start() else {
