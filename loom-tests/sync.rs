@@ -22,6 +22,9 @@ pub(crate) use loom::thread_local;
 mod shipped;
 pub(crate) use shipped::{Figure, Plain};
 
+/// Whoever else may run has its turn in some execution all the same.
+pub(crate) fn yield_now() {}
+
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 // loom's own `Arc` would multiply the executions and find nothing: no ordering hangs on a count.
 pub(crate) use std::sync::Arc;

@@ -5,13 +5,13 @@
 //! notifies afterwards. So a change comes either before the look, which then sees it, or after the
 //! sleep has begun, and then its notification wakes the sleeper. No wake-up can fall between.
 //!
-//! To wake a crowd takes long, some microseconds each, and who has changed the state has better
-//! things to do. So it wakes one, and leaves word under the lock that the others are asleep still.
-//! Whoever is the next to wake, for whatever reason and whatever it waits for, finds that word,
-//! removes it and wakes all. One does: if anybody slept when the state changed, the notification
-//! has woken one of those.
+//! To wake a crowd takes long, some microseconds each, and then it takes every processor; who has
+//! changed the state has better things to do. So it wakes one, and leaves word under the lock that
+//! the others are asleep still. Whoever is the next to wake, for whatever reason and whatever it
+//! waits for, finds that word, removes it and wakes all. One does: if anybody slept when the state
+//! changed, the notification has woken one of those.
 
-use crate::sync::{Condvar, Deadline, Mutex, CROWD};
+use crate::sync::{yield_now, Condvar, Deadline, Mutex, CROWD};
 
 pub(crate) struct Latch<T> {
     inner: Mutex<Inner<T>>,
@@ -74,6 +74,9 @@ impl<T> Latch<T> {
             if inner.others_sleep {
                 inner.others_sleep = false;
                 drop(inner);
+                // Who has changed the state may be waiting for the processor that we have got. It
+                // comes before the crowd.
+                yield_now();
                 self.changed.notify_all();
                 inner = self.inner.lock();
             }

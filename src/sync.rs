@@ -4,6 +4,7 @@
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, MutexGuard};
 use std::sync::{PoisonError, TryLockError};
+pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
 use std::time::{Duration, Instant};
 
