@@ -146,9 +146,10 @@
 //! ([unless](Builder::without_ages) told not to). A follower takes the map's lock once, or twice if
 //! it came at the same instant as its leader, and the flight's latch before and after it sleeps.
 //!
-//! A leader wakes its followers, or, of 16 and more, one of them, who wakes the others before it
-//! goes on; so of a crowd one follower is held up, by some microseconds for each of the others,
-//! also past a deadline of its own.
+//! A leader wakes its followers, or, of 16 and more, one of them, who lets the leader go on if that
+//! wants the same processor, and wakes the others before it goes on itself; so of a crowd one
+//! follower is held up, by some microseconds for each of the others, also past a deadline of its
+//! own.
 //!
 //! One lock guards the whole map, so very many threads on distinct keys queue up for it (or have a
 //! [`ShardedGroup`]): for well under a microsecond each, except when the map grows or shrinks, as
