@@ -219,13 +219,23 @@ impl Panicked {
     /// let error = CallError::<std::io::Error>::Panicked(Panicked::new("disk on fire"));
     /// assert_eq!(error.to_string(), "the leader of the shared call panicked: disk on fire");
     /// ```
+    #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: Some(message.into().into()),
         }
     }
 
-    pub(crate) fn of(payload: &(dyn Any + Send)) -> Self {
+    /// What there is to say of the payload that [`catch_unwind`](std::panic::catch_unwind) gives.
+    ///
+    /// ```
+    /// use shared_calls::Panicked;
+    ///
+    /// let payload = std::panic::catch_unwind(|| panic!("disk on fire")).unwrap_err();
+    /// assert_eq!(Panicked::of(&*payload).message(), Some("disk on fire"));
+    /// ```
+    #[must_use]
+    pub fn of(payload: &(dyn Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&'static str>()
             .copied()

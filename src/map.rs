@@ -1,6 +1,7 @@
 //! What a group's lock guards: which flight is in progress for which key.
 //!
-//! Nothing in here locks, blocks, or runs code of the user's but `Eq` and `Borrow` of keys.
+//! Nothing in here waits for more than the latch of a queued flight, which is held for moments, or
+//! runs code of the user's but `Eq` and `Borrow` of keys.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use shared_calls::Panicked;
 use thiserror::Error;
 
 /// Another process ran the function, and there is no value. Its error is shared as text: the error
@@ -34,7 +35,11 @@ pub fn encode<V: Serialize, E: Display>(
         Ok(Ok(value)) => Ok(value),
         // With the whole chain, if the error is one that shows it when asked like this.
         Ok(Err(error)) => Err(Elsewhere::Failed(format!("{error:#}"))),
-        Err(panic) => Err(Elsewhere::Panicked(panic_text(panic))),
+        Err(panic) => {
+            let panicked = Panicked::of(panic);
+            let text = panicked.message().unwrap_or("no message");
+            Err(Elsewhere::Panicked(format!("{text} (in another process)")))
+        }
     };
     serde_json::to_string(&result).unwrap_or_else(|error| {
         let unreadable: Result<(), _> = Err(Elsewhere::Unreadable(error.to_string()));
@@ -45,10 +50,4 @@ pub fn encode<V: Serialize, E: Display>(
 pub fn decode<V: DeserializeOwned>(json: &[u8]) -> Result<V, Elsewhere> {
     let result: serde_json::Result<Result<V, Elsewhere>> = serde_json::from_slice(json);
     result.unwrap_or_else(|error| Err(Elsewhere::Unreadable(error.to_string())))
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&'static str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    format!("{} (in another process)", text.unwrap_or("no message"))
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use peers::guard::{self, Guarded};
 use peers::{all, Peer, Value, SHARED_CALLS};
+use shared_calls::Panicked;
 
 type Probe = (&'static str, fn(&dyn Peer));
 
@@ -214,7 +215,7 @@ impl Asker {
         match called {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => self.says(&format!("fails: {error}")),
-            Err(payload) => self.says(&format!("panics: {}", text(&*payload))),
+            Err(payload) => self.says(&panics(&*payload)),
         }
         self.says(OVER);
     }
@@ -232,7 +233,7 @@ impl Asker {
             Ok(_) if twice => "runs twice".to_owned(),
             Ok(Ok(_)) => GOES_ON.to_owned(),
             Ok(Err(error)) => format!("refused: {error}"),
-            Err(payload) => format!("panics: {}", text(&*payload)),
+            Err(payload) => panics(&*payload),
         });
     }
 
@@ -253,8 +254,7 @@ impl Asker {
     }
 }
 
-fn text(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
+fn panics(payload: &(dyn Any + Send)) -> String {
+    let panicked = Panicked::of(payload);
+    format!("panics: {}", panicked.message().unwrap_or("(no text)"))
 }
