@@ -127,7 +127,8 @@ impl Chaos<'_> {
             // Before, since nobody takes over from one that is still there.
             let at = Instant::now();
             self.workers[name].kill();
-            killed.insert(name, at);
+            // The first time, if it is killed twice.
+            killed.entry(name).or_insert(at);
         }
         Ok(killed)
     }

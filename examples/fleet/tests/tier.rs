@@ -45,8 +45,20 @@ fn settings() -> Settings {
     }
 }
 
+/// Only messages wake those who wait.
+fn patient() -> Settings {
+    Settings {
+        poll: NEVER,
+        ..settings()
+    }
+}
+
 fn tier(redis: &RedisServer, settings: Settings) -> Tier {
     RedisTier::new(&redis.url(), settings).unwrap()
+}
+
+fn two(redis: &RedisServer, settings: Settings) -> (Tier, Tier) {
+    (tier(redis, settings.clone()), tier(redis, settings))
 }
 
 fn wait(what: &str, happened: impl FnMut() -> bool) {
@@ -92,7 +104,7 @@ fn shared(a: &Tier, b: &Tier, end: Result<String, Failure>) -> (Answer, Answer) 
 }
 
 /// A call that waits for another process, once it does.
-fn waits_for_another<T>(tier: &Tier, call: impl FnOnce() -> T) -> T {
+fn waits_for_another<V, E, T>(tier: &RedisTier<V, E>, call: impl FnOnce() -> T) -> T {
     let asked = tier.stats().asked;
     let call = call();
     wait("asks in vain", || tier.stats().asked > asked);
@@ -101,6 +113,11 @@ fn waits_for_another<T>(tier: &Tier, call: impl FnOnce() -> T) -> T {
 
 fn asks_again(tier: &Tier) {
     waits_for_another(tier, || ());
+}
+
+#[track_caller]
+fn assert_timed_out(call: &Answer) {
+    assert!(matches!(call.result, Err(CallError::TimedOut)), "{call:?}");
 }
 
 fn elsewhere(outcome: &Answer) -> &Elsewhere {
@@ -117,7 +134,7 @@ fn elsewhere(outcome: &Answer) -> &Elsewhere {
 fn one_runs_and_the_other_is_told() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let (ran, told) = shared(&a, &b, value("v"));
     assert_eq!((ran.result.unwrap(), ran.role), ("v".to_owned(), Role::Led));
     assert_eq!(
@@ -132,7 +149,7 @@ fn one_runs_and_the_other_is_told() {
 fn an_error_is_told_as_text() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let (ran, told) = shared(&a, &b, Err(Failure::NoRoute("db")));
     let error = ran.result.unwrap_err().into_failed().unwrap();
     assert!(matches!(error, Failure::NoRoute("db")));
@@ -146,7 +163,7 @@ fn an_error_is_told_as_text() {
 fn a_panic_is_told_as_text_and_leaves_no_lock() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let (function, f) = held::<()>();
     thread::scope(|scope| {
         let panics = || {
@@ -188,8 +205,9 @@ fn a_value_that_is_not_understood_is_an_error() {
     thread::scope(|scope| {
         scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
-        let waits = scope.spawn(|| b.call("k", || unreachable!()).unwrap_err());
-        wait("asks in vain", || b.stats().asked > 0);
+        let waits = waits_for_another(&b, || {
+            scope.spawn(|| b.call("k", || unreachable!()).unwrap_err())
+        });
         function.end.send(value("no number")).unwrap();
         let error = waits.join().unwrap().into_failed().unwrap();
         assert!(
@@ -211,8 +229,9 @@ fn a_value_that_cannot_be_sent_is_an_error_for_the_others() {
     thread::scope(|scope| {
         let ran = scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
-        let waits = scope.spawn(|| b.call("k", || unreachable!()).unwrap_err());
-        wait("asks in vain", || b.stats().asked > 0);
+        let waits = waits_for_another(&b, || {
+            scope.spawn(|| b.call("k", || unreachable!()).unwrap_err())
+        });
         let value = Value::from([(vec![1], 2)]);
         function.end.send(Ok(value.clone())).unwrap();
         assert_eq!(ran.join().unwrap(), value);
@@ -243,8 +262,9 @@ fn a_panic_while_the_value_is_sent_is_told_and_leaves_no_lock() {
     thread::scope(|scope| {
         let panics = scope.spawn(|| catch_unwind(AssertUnwindSafe(|| a.call("k", f))));
         function.runs.recv().unwrap();
-        let waits = scope.spawn(|| b.call("k", || unreachable!()).unwrap_err());
-        wait("asks in vain", || b.stats().asked > 0);
+        let waits = waits_for_another(&b, || {
+            scope.spawn(|| b.call("k", || unreachable!()).unwrap_err())
+        });
         function.end.send(Ok(Unsendable)).unwrap();
         assert!(panics.join().unwrap().is_err());
         let error = waits.join().unwrap();
@@ -270,7 +290,7 @@ fn floats_arrive_as_they_were() {
 fn keys_do_not_wait_for_each_other() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let (function, f) = held();
     thread::scope(|scope| {
         let holder = scope.spawn(|| a.call("k", f).unwrap());
@@ -327,7 +347,7 @@ fn a_lost_lock_publishes_nothing_and_is_not_released() {
 fn who_takes_over_keeps_its_own_outcome_when_the_late_one_comes() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let c = tier(&redis, settings());
     let mut connection = redis.connect().unwrap();
     let (slow, f) = held();
@@ -367,7 +387,7 @@ fn who_waited_for_a_dead_one_is_told_by_its_successor_however_quick_that_was() {
 fn a_later_call_gets_a_later_run() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     for i in 0..100 {
         let (first, second) = if i % 2 == 0 { (&a, &b) } else { (&b, &a) };
         assert_eq!(first.call("k", || value("old")).unwrap(), "old");
@@ -402,7 +422,7 @@ impl Silent {
 fn an_outcome_from_before_is_not_for_those_who_wait_now() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     for forgets_its_numbers in [false, true] {
         for _ in 0..3 {
             assert_eq!(a.call("k", || value("old")).unwrap(), "old");
@@ -514,8 +534,7 @@ fn who_comes_while_an_outcome_is_published_asks_redis() {
         let holder = scope.spawn(|| a.call_ex("k", || Ok(Slow(1))));
         sends.recv().unwrap();
         // It does not join a flight whose outcome others may have before it has landed.
-        let later = scope.spawn(|| a.call_ex("k", || Ok(Slow(2))));
-        wait("asks in vain", || a.stats().asked > 0);
+        let later = waits_for_another(&a, || scope.spawn(|| a.call_ex("k", || Ok(Slow(2)))));
         go_on.send(()).unwrap();
         assert_eq!(holder.join().unwrap().followers, 0);
         // This time it was in time.
@@ -527,11 +546,7 @@ fn who_comes_while_an_outcome_is_published_asks_redis() {
 fn messages_wake() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let patient = || Settings {
-        poll: NEVER,
-        ..settings()
-    };
-    let (a, b) = (tier(&redis, patient()), tier(&redis, patient()));
+    let (a, b) = two(&redis, patient());
     subscribed(&redis, 2);
     for _ in 0..200 {
         let (_, told) = shared(&a, &b, value("v"));
@@ -543,11 +558,7 @@ fn messages_wake() {
 fn no_wake_up_is_lost() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let patient = || Settings {
-        poll: NEVER,
-        ..settings()
-    };
-    let (a, b) = (tier(&redis, patient()), tier(&redis, patient()));
+    let (a, b) = two(&redis, patient());
     subscribed(&redis, 2);
     let round = Barrier::new(2);
     let call = |tier: &Tier, later: fn(u64) -> u64| {
@@ -594,11 +605,7 @@ fn polling_is_the_net_where_messages_are_lost() {
 fn a_lost_subscription_comes_back() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let patient = || Settings {
-        poll: NEVER,
-        ..settings()
-    };
-    let (a, b) = (tier(&redis, patient()), tier(&redis, patient()));
+    let (a, b) = two(&redis, patient());
     subscribed(&redis, 2);
     let mut kill = redis::cmd("CLIENT");
     kill.arg(&["KILL", "TYPE", "pubsub"]);
@@ -616,7 +623,7 @@ fn a_lock_is_renewed_while_the_function_runs() {
     let Some(redis) = redis() else { return };
     let lock = Duration::from_millis(1500);
     let settings = || Settings { lock, ..settings() };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let (function, f) = held();
     thread::scope(|scope| {
         let holder = scope.spawn(|| a.call("k", f).unwrap());
@@ -644,7 +651,7 @@ fn a_function_that_hangs_does_not_hold_the_others_up_for_ever() {
         max_run: Duration::ZERO,
         ..settings()
     };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     let (function, f) = held();
     thread::scope(|scope| {
         let hung = scope.spawn(|| a.call("k", f).unwrap());
@@ -678,16 +685,10 @@ fn a_deadline_ends_the_wait_for_another_process() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let _another = Silent::begin(&redis);
-    let b = tier(
-        &redis,
-        Settings {
-            poll: NEVER,
-            ..settings()
-        },
-    );
+    let b = tier(&redis, patient());
     for time in [Duration::from_millis(100), Duration::ZERO] {
         let late = b.call_until("k", after(time), never);
-        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+        assert_timed_out(&late);
         assert_eq!((late.role, late.followers), (Role::Followed, 0));
     }
     // Whoever waits for nobody is never late.
@@ -700,19 +701,13 @@ fn a_deadline_that_passes_as_the_lock_comes_free_runs_nothing() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let mut another = Silent::begin(&redis);
-    let b = tier(
-        &redis,
-        Settings {
-            poll: NEVER,
-            ..settings()
-        },
-    );
+    let b = tier(&redis, patient());
     thread::scope(|scope| {
         let call = || b.call_until("k", after(Duration::from_secs(2)), never);
         let waits = waits_for_another(&b, || scope.spawn(call));
         let () = another.0.del("fleet:key:k:lock").unwrap();
         let late = waits.join().unwrap();
-        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+        assert_timed_out(&late);
     });
 }
 
@@ -731,10 +726,7 @@ fn the_deadline_of_a_local_leader_is_not_that_of_its_followers() {
             .into();
         wait("followers", || b.local_stats().waiting == 3);
         let hasty = hasty.join().unwrap();
-        assert!(
-            matches!(hasty.result, Err(CallError::TimedOut)),
-            "{hasty:?}"
-        );
+        assert_timed_out(&hasty);
         // One of them leads now, and waits on.
         wait("followers", || b.local_stats().waiting == 2);
         asks_again(&b);
@@ -753,7 +745,7 @@ fn a_local_follower_leaves_at_its_deadline() {
     thread::scope(|scope| {
         let leader = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         let late = b.call_until("k", after(Duration::from_millis(50)), never);
-        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+        assert_timed_out(&late);
         another.publish("v");
         assert_eq!(leader.join().unwrap(), "v");
     });
@@ -764,13 +756,7 @@ fn an_outcome_that_is_there_beats_a_deadline_that_has_passed() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let mut another = Silent::begin(&redis);
-    let b = tier(
-        &redis,
-        Settings {
-            poll: NEVER,
-            ..settings()
-        },
-    );
+    let b = tier(&redis, patient());
     thread::scope(|scope| {
         let call = || b.call_until("k", after(Duration::from_secs(2)), never);
         let waits = waits_for_another(&b, || scope.spawn(call));
@@ -807,7 +793,7 @@ fn without_redis_it_shares_locally_until_there_is_one() {
     let _limit = limit(60);
     let Some(mut redis) = redis() else { return };
     redis.kill();
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     assert!(!a.stats().connected);
     shares_locally(&a);
     assert_eq!((a.stats().alone, a.stats().locked), (1, 0));
@@ -862,7 +848,7 @@ fn redis_goes_away(a: &Tier, b: &Tier, go: impl FnOnce()) {
 fn redis_killed_while_they_hold_and_wait() {
     let _limit = limit(60);
     let Some(mut redis) = redis() else { return };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     subscribed(&redis, 2);
     redis_goes_away(&a, &b, || redis.kill());
     shares_locally(&a);
@@ -882,7 +868,7 @@ fn redis_hung_while_they_hold_and_wait() {
         lock: Duration::from_secs(2),
         ..settings()
     };
-    let (a, b) = (tier(&redis, settings()), tier(&redis, settings()));
+    let (a, b) = two(&redis, settings());
     subscribed(&redis, 2);
     redis_goes_away(&a, &b, || redis.signal("STOP").unwrap());
     shares_locally(&a);
@@ -913,7 +899,7 @@ fn redis_that_hangs_past_a_deadline_runs_nothing() {
         redis.signal("STOP").unwrap();
         // It is asking, or will ask, when the deadline passes.
         let late = waits.join().unwrap();
-        assert!(matches!(late.result, Err(CallError::TimedOut)), "{late:?}");
+        assert_timed_out(&late);
     });
     redis.signal("CONT").unwrap();
 }

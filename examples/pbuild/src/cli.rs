@@ -80,20 +80,16 @@ fn build(args: &Args) -> Result<ExitCode> {
         .map(std::path::absolute)
         .transpose()?;
     if let Some(directory) = &args.directory {
-        std::env::set_current_dir(directory).map_err(|error| Complaint {
-            message: format!("cannot go to {}: {error}", directory.display()),
-            at: None,
+        std::env::set_current_dir(directory).map_err(|error| {
+            Complaint::new(format!("cannot go to {}: {error}", directory.display()))
         })?;
     }
     let mut graph = Graph::default();
     let needs = graph.add(file::read(&args.file)?)?;
     let mut wanted = args.targets.clone();
     if let Some(unknown) = wanted.iter().find(|name| graph.get(name).is_none()) {
-        return Err(Complaint {
-            message: format!("there is no target `{unknown}` in {}", args.file),
-            at: None,
-        }
-        .into());
+        let message = format!("there is no target `{unknown}` in {}", args.file);
+        return Err(Complaint::new(message).into());
     }
     if wanted.is_empty() {
         wanted = needs.into_iter().map(|need| need.text).collect();

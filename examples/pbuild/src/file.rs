@@ -37,6 +37,13 @@ pub struct Complaint {
     pub at: Option<At>,
 }
 
+impl Complaint {
+    /// Of no place in a build file.
+    pub fn new(message: String) -> Self {
+        Self { message, at: None }
+    }
+}
+
 pub struct Target {
     pub name: Word,
     pub command: Option<Word>,
@@ -80,14 +87,12 @@ struct RawTarget {
 }
 
 pub fn read(path: &str) -> Result<BuildFile, Complaint> {
-    let text = fs::read_to_string(path).map_err(|error| Complaint {
-        message: format!("cannot read {path}: {error}"),
-        at: None,
-    })?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| Complaint::new(format!("cannot read {path}: {error}")))?;
     parse(path, text)
 }
 
-pub fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
+fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
     let path = path.to_owned();
     let source = Arc::new(Source { path, text });
     let at = |span| At {

@@ -134,8 +134,5 @@ pub fn describe_cycle(needs: &[Word]) -> Complaint {
         );
         from = need;
     }
-    Complaint {
-        message,
-        at: Some(needs[0].at.clone()),
-    }
+    needs[0].at.complain(message)
 }

@@ -13,10 +13,9 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = ".pbuild.state";
 
 /// How two states of a file are told apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy)]
 pub enum Check {
-    /// By its time of change and its size. Any other time counts, older ones too.
-    #[default]
+    /// By its time of modification and its size. Any other time counts, older ones too.
     Time,
     /// By its content.
     Hash,
