@@ -1,6 +1,5 @@
 //! The database: SQLite or PostgreSQL, a table of users, made on first use.
 
-use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,13 +55,8 @@ impl From<postgres::Error> for DbError {
 
 /// By itself the error says no more than "db error".
 fn with_causes(error: &postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
+    let errors = anyhow::Chain::new(error).map(ToString::to_string);
+    errors.collect::<Vec<_>>().join(": ")
 }
 
 pub enum Engine {

@@ -4,6 +4,7 @@
 //! connection without one. Here each connection has a thread of its own, which may wait for ever;
 //! whoever asked leaves when the time is up, and that connection is not used again.
 
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,16 +119,12 @@ fn is_lost(error: &postgres::Error) -> bool {
 /// What a connection's thread has: the client, and what is prepared when it is first used.
 struct Session {
     client: Client,
-    query: Option<Statement>,
-    update: Option<Statement>,
+    prepared: HashMap<&'static str, Statement>,
 }
 
 impl Session {
     fn user(&mut self, id: i64) -> Result<Option<User>, postgres::Error> {
-        let query = prepared(&mut self.query, &mut self.client, QUERY)?;
-        let row = self.client.query_opt(query, &[&id]);
-        // It may be that the table has been altered, and what was prepared is no good any more.
-        let row = row.inspect_err(|_| self.query = None)?;
+        let row = self.run(QUERY, |client, query| client.query_opt(query, &[&id]))?;
         row.map(|row| {
             Ok(User {
                 id: row.try_get(0)?,
@@ -139,11 +136,28 @@ impl Session {
     }
 
     fn update(&mut self, user: &User) -> Result<bool, postgres::Error> {
-        let update = prepared(&mut self.update, &mut self.client, UPDATE)?;
-        let rows = self
-            .client
-            .execute(update, &[&user.id, &user.name, &user.email]);
-        Ok(rows.inspect_err(|_| self.update = None)? > 0)
+        let rows = self.run(UPDATE, |client, update| {
+            client.execute(update, &[&user.id, &user.name, &user.email])
+        })?;
+        Ok(rows > 0)
+    }
+
+    /// Runs something with the statement prepared.
+    fn run<T>(
+        &mut self,
+        sql: &'static str,
+        run: impl FnOnce(&mut Client, &Statement) -> Result<T, postgres::Error>,
+    ) -> Result<T, postgres::Error> {
+        let statement = match self.prepared.entry(sql) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.client.prepare(sql)?),
+        };
+        let result = run(&mut self.client, statement);
+        if result.is_err() {
+            // It may be that the table has been altered, and what was prepared is no good any more.
+            self.prepared.remove(sql);
+        }
+        result
     }
 
     /// All of it or nothing; and of processes that start at once, one does it and the others wait.
@@ -169,17 +183,6 @@ impl Session {
         self.user(1)?;
         Ok(())
     }
-}
-
-fn prepared<'a>(
-    statement: &'a mut Option<Statement>,
-    client: &mut Client,
-    sql: &str,
-) -> Result<&'a Statement, postgres::Error> {
-    if statement.is_none() {
-        *statement = Some(client.prepare(sql)?);
-    }
-    Ok(statement.as_ref().expect("just prepared"))
 }
 
 struct Manager(Config);
@@ -222,8 +225,7 @@ impl ManageConnection for Manager {
     fn connect(&self) -> Result<Connection, DbError> {
         let mut session = Session {
             client: self.0.connect(NoTls)?,
-            query: None,
-            update: None,
+            prepared: HashMap::new(),
         };
         let (jobs, to_do) = mpsc::channel::<Job>();
         thread::Builder::new()

@@ -131,7 +131,8 @@ impl Service {
     /// landed finds what that flight put into the cache, and does not start another query.
     ///
     /// A follower waits no longer than the request's timeout. A leader can't be interrupted, so
-    /// everything that it does has a time limit of its own: see `db.rs` and `redis_pool.rs`.
+    /// everything that it does has a time limit of its own: see `sqlite_pool.rs`, `postgres_pool.rs`
+    /// and `redis_pool.rs`.
     pub fn user(&self, id: i64) -> Outcome<Answer, LoadError> {
         let key = key(id);
         let ask = Ask {

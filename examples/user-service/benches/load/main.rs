@@ -2,7 +2,7 @@
 //! Redis of its own, shared against unshared, with the cache and without.
 //!
 //! ```text
-//! cargo bench -p user-service --bench load              # four minutes: results.md and its charts
+//! cargo bench -p user-service --bench load              # five minutes: results.md and its charts
 //! cargo bench -p user-service --bench load -- --quick   # seconds; writes nothing
 //! ```
 //!
