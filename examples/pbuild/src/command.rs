@@ -15,7 +15,8 @@ use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
 
-use crate::file::Target;
+use crate::depfile;
+use crate::file::{plain, Target};
 use crate::lock;
 
 /// So much of a command's output is kept: the end of it.
@@ -86,13 +87,20 @@ impl Scratch {
         Ok(())
     }
 
-    /// The depfile's text, if the command was to write one.
-    pub fn depfile(&self, target: &Target) -> io::Result<Option<String>> {
-        match &target.command {
-            Some(command) if command.text.contains("{depfile}") => {
-                fs::read_to_string(&self.depfile).map(Some)
-            }
-            _ => Ok(None),
+    /// The files that the command says it has read, or what is wrong with its depfile.
+    pub fn found(&self, target: &Target) -> Result<Vec<String>, String> {
+        let command = target.command.as_ref().map_or("", |command| &command.text);
+        if !command.contains("{depfile}") {
+            return Ok(Vec::new());
+        }
+        let depfile = &self.depfile;
+        let text = fs::read_to_string(depfile)
+            .map_err(|error| format!("its depfile {depfile} cannot be read: {error}"))?;
+        let found = depfile::parse(&text)
+            .map_err(|error| format!("its depfile {depfile} is not understood: {error}"))?;
+        match found.iter().find(|file| Path::new(file).is_dir()) {
+            Some(file) => Err(format!("its depfile {depfile} names a directory: {file}")),
+            None => Ok(found.iter().map(|file| plain(file)).collect()),
         }
     }
 

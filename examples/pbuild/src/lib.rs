@@ -11,7 +11,7 @@
 mod board;
 pub mod cli;
 mod command;
-mod depfile;
+pub mod depfile;
 mod file;
 mod graph;
 mod log;

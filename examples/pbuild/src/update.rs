@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::command::{describe, Scratch};
-use crate::depfile;
 use crate::file::Target;
 use crate::lock;
 use crate::log::What;
@@ -68,10 +67,7 @@ impl Run {
         if let Some(missing) = scratch.missing() {
             return Err(fail(format!("it has {missing}"), &output));
         }
-        let found = match scratch.depfile(target) {
-            Ok(text) => text.map_or_else(Vec::new, |text| depfile::parse(&text)),
-            Err(e) => return Err(fail(format!("it has left no depfile: {e}"), &output)),
-        };
+        let found = scratch.found(target).map_err(|how| fail(how, &output))?;
         let kept = scratch.keep();
         kept.map_err(|e| fail(format!("its outputs can't be renamed: {e}"), &output))?;
         self.screen.output(name, &output);
