@@ -16,6 +16,10 @@ pub struct Board {
     pub done: HashMap<String, Ended>,
     /// For what a target that is being built asks at the moment.
     pub asks: HashMap<String, Word>,
+    /// The files that commands have made in this run, in that order, by their identities.
+    pub made: Vec<String>,
+    /// What a target was found to read, and no target is known to make: the first such target.
+    pub read: HashMap<String, Word>,
     pub stopped: bool,
 }
 
@@ -36,6 +40,8 @@ impl Board {
             at_work: HashMap::new(),
             done: HashMap::new(),
             asks: HashMap::new(),
+            made: Vec::new(),
+            read: HashMap::new(),
             stopped: false,
         }
     }

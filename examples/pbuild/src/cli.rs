@@ -14,10 +14,10 @@ use anyhow::{bail, Context, Result};
 use clap::Parser;
 use nix::sys::signal::Signal;
 
-use crate::file::{self, Complaint};
-use crate::graph::{describe_cycle, Graph};
+use crate::file::{self, Complaint, Target};
+use crate::graph::{describe_cycle, forget_found, Graph};
 use crate::outcome::{Broken, Failure, Report};
-use crate::record::Check;
+use crate::record::{Check, Clock, Records};
 use crate::run::{Options, Run};
 use crate::screen::{Screen, DIM, GREEN, RED};
 use crate::timeline;
@@ -84,22 +84,10 @@ fn build(args: &Args) -> Result<ExitCode> {
             Complaint::new(format!("cannot go to {}: {error}", directory.display()))
         })?;
     }
-    let mut graph = Graph::default();
-    let needs = graph.add(file::read(&args.file)?)?;
-    let mut wanted = args.targets.clone();
-    if let Some(unknown) = wanted.iter().find(|name| graph.get(name).is_none()) {
-        let message = format!("there is no target `{unknown}` in {}", args.file);
-        return Err(Complaint::new(message).into());
-    }
-    if wanted.is_empty() {
-        wanted = needs.into_iter().map(|need| need.text).collect();
-    }
-    let (order, cycle) = graph.order(&wanted);
-    if let Some(cycle) = cycle {
-        return Err(describe_cycle(&cycle).into());
-    }
-
-    let _lock = only_one()?;
+    file::read(&args.file)?; // Or nothing is locked.
+    let clock = Clock::new(only_one()?).context("cannot read the time")?;
+    let mut records = Records::load();
+    let (graph, order) = plan(args, &mut records)?;
     let threads = match args.jobs {
         Some(jobs) => jobs,
         None => thread::available_parallelism().context("cannot count the processors")?,
@@ -110,7 +98,8 @@ fn build(args: &Args) -> Result<ExitCode> {
         keep_going: args.keep_going,
         check: if args.hash { Check::Hash } else { Check::Time },
     };
-    let run = Run::new(graph, order, options, Screen::new(args.explain)).context("cannot build")?;
+    let screen = Screen::new(args.explain);
+    let run = Run::new(graph, order, records, clock, options, screen).context("cannot build")?;
     let run = Arc::new(run);
     end_on_signal(Arc::clone(&run))?;
     let report = run.build();
@@ -136,6 +125,28 @@ fn build(args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// All targets, and what is to be built, each after what it needs.
+fn plan(args: &Args, records: &mut Records) -> Result<(Graph, Vec<Arc<Target>>), Complaint> {
+    loop {
+        let mut graph = Graph::default();
+        let needs = graph.add(file::read(&args.file)?, records)?;
+        let mut wanted = args.targets.clone();
+        if let Some(unknown) = wanted.iter().find(|name| graph.get(name).is_none()) {
+            let message = format!("there is no target `{unknown}` in {}", args.file);
+            return Err(Complaint::new(message));
+        }
+        if wanted.is_empty() {
+            wanted = needs.into_iter().map(|need| need.text).collect();
+        }
+        let (order, cycle) = graph.order(&wanted);
+        match cycle {
+            None => return Ok((graph, order)),
+            Some(cycle) if forget_found(&cycle, records) => {}
+            Some(cycle) => return Err(describe_cycle(&cycle)),
+        }
+    }
 }
 
 /// Two builds in one directory would get in each other's way.

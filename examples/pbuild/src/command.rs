@@ -16,8 +16,9 @@ use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
 
 use crate::depfile;
-use crate::file::{plain, Target};
+use crate::file::Target;
 use crate::lock;
+use crate::name::{is_own, plain};
 
 /// So much of a command's output is kept: the end of it.
 const OUTPUT: usize = 1 << 20;
@@ -100,7 +101,12 @@ impl Scratch {
             .map_err(|error| format!("its depfile {depfile} is not understood: {error}"))?;
         match found.iter().find(|file| Path::new(file).is_dir()) {
             Some(file) => Err(format!("its depfile {depfile} names a directory: {file}")),
-            None => Ok(found.iter().map(|file| plain(file)).collect()),
+            // Outputs have a temporary name yet. They count as outputs.
+            None => Ok(found
+                .iter()
+                .filter(|file| !is_own(file))
+                .map(|file| plain(file))
+                .collect()),
         }
     }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::ops::Range;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::name::{identity, is_own, plain};
 
 /// A word of a build file, and its place there.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Word {
 pub struct At {
     source: Arc<Source>,
     span: Range<usize>,
+    /// What the command there was found to read. The build file does not name it.
+    pub found: Option<String>,
 }
 
 #[derive(Debug)]
@@ -49,13 +53,30 @@ pub struct Target {
     pub command: Option<Word>,
     pub inputs: Vec<Word>,
     pub outputs: Vec<Word>,
-    /// Other targets: first those that the file names, then those that make an input of this one,
-    /// which [`crate::graph`] adds.
+    /// Other targets: first those that the file names. [`crate::graph`] adds those that make an
+    /// input, and those that make what the command was found to read.
     pub needs: Vec<Word>,
     /// How many of `needs` the file names.
     pub named: usize,
     /// That of the outputs which is a build file, to be read when this target is built.
     pub generates: Option<Word>,
+}
+
+impl Target {
+    /// The need that comes of reading a file that `maker` makes, unless there is that need already.
+    pub fn finds(&self, file: &str, maker: &Word) -> Option<Word> {
+        let known = self.needs.iter().chain([&self.name]);
+        let at = self.command.as_ref()?.at.finding(file);
+        let text = maker.text.clone();
+        let is_new = known.into_iter().all(|need| need.text != text);
+        is_new.then_some(Word { text, at })
+    }
+
+    pub fn makes(&self, file: &str) -> bool {
+        let file = identity(Path::new(file));
+        let mut outputs = self.outputs.iter();
+        outputs.any(|output| identity(Path::new(&output.text)) == file)
+    }
 }
 
 pub struct BuildFile {
@@ -98,6 +119,7 @@ fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
     let at = |span| At {
         source: Arc::clone(&source),
         span,
+        found: None,
     };
     let raw: RawFile = toml::from_str(&source.text).map_err(|error| Complaint {
         message: error.message().to_owned(),
@@ -144,6 +166,11 @@ fn check(target: &Target) -> Result<(), Complaint> {
     {
         return Err(empty.at.complain("this names no file"));
     }
+    let mut files = target.inputs.iter().chain(&target.outputs);
+    if let Some(own) = files.find(|file| is_own(&file.text)) {
+        let message = "names that begin with `.pbuild.` are for pbuild's own files";
+        return Err(own.at.complain(message));
+    }
     match &target.command {
         // Outputs are written under temporary names, which the command has to be told.
         Some(command) => {
@@ -166,21 +193,23 @@ fn check(target: &Target) -> Result<(), Complaint> {
         }
     }
     match &target.generates {
-        Some(file) if !target.outputs.iter().any(|o| o.text == file.text) => Err(file
+        Some(file) if !target.makes(&file.text) => Err(file
             .at
             .complain(format!("`{}` is no output of `{name}`", file.text))),
         _ => Ok(()),
     }
 }
 
-/// `./src//a.c` is `src/a.c`: one name for one file.
-pub fn plain(path: &str) -> String {
-    let parts = Path::new(path).components();
-    let parts = parts.filter(|part| *part != Component::CurDir);
-    parts.collect::<std::path::PathBuf>().display().to_string()
-}
-
 impl At {
+    /// The same place, where the command was found to read a file.
+    pub fn finding(&self, file: &str) -> Self {
+        let found = Some(file.to_owned());
+        Self {
+            found,
+            ..self.clone()
+        }
+    }
+
     pub fn complain(&self, message: impl Into<String>) -> Complaint {
         Complaint {
             message: message.into(),
@@ -200,7 +229,11 @@ impl At {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.line_and_column();
-        write!(f, "{}:{line}:{column}", self.source.path)
+        write!(f, "{}:{line}:{column}", self.source.path)?;
+        match &self.found {
+            Some(file) => write!(f, " (its command reads {file})"),
+            None => Ok(()),
+        }
     }
 }
 

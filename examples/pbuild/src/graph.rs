@@ -6,26 +6,28 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::file::{BuildFile, Complaint, Target, Word};
+use crate::name::{identities, identity};
+use crate::record::Records;
 
 #[derive(Default)]
 pub struct Graph {
     targets: BTreeMap<String, Arc<Target>>,
-    /// Which target makes a file.
+    /// By a file's identity, the target that makes it, and where it says so.
     makers: HashMap<String, Word>,
 }
 
 impl Graph {
     /// Adds a file's targets and tells what the file is for. Or tells what is wrong with it, and
-    /// adds nothing.
-    pub fn add(&mut self, file: BuildFile) -> Result<Vec<Word>, Complaint> {
+    /// adds nothing. What a target was found to read by its last build, it needs, too.
+    pub fn add(&mut self, file: BuildFile, records: &Records) -> Result<Vec<Word>, Complaint> {
         let mut new = Self::default();
         // Files that are read and that no target is known to make. If one did, those who read it
         // would have had to wait for it.
-        let read = self.targets.values().flat_map(|target| &target.inputs);
-        let sources: HashMap<_, _> = read
-            .filter(|input| !self.makers.contains_key(&input.text))
-            .map(|input| (&input.text, &input.at))
-            .collect();
+        let mut sources = HashMap::new();
+        for input in self.targets.values().flat_map(|target| &target.inputs) {
+            let read = identities(&input.text).filter(|file| self.maker(file).is_none());
+            sources.extend(read.map(|file| (file, &input.at)));
+        }
         for target in &file.targets {
             let Word { text: name, at } = &target.name;
             if let Some(other) = self.targets.get(name) {
@@ -33,35 +35,47 @@ impl Graph {
                 return Err(at.complain(format!("there is a target `{name}` already, at {other}")));
             }
             for Word { text: output, at } in &target.outputs {
-                if let Some(there) = sources.get(output) {
+                let file = identity(Path::new(output));
+                if let Some(there) = sources.get(&file) {
                     return Err(at.complain(format!(
                         "`{output}` is made by `{name}`, but was taken for a source at {there}, \
                          which was read before this"
                     )));
                 }
-                let maker = target.name.clone();
-                let other = new.makers.insert(output.clone(), maker);
-                if let Some(other) = other.as_ref().or(self.makers.get(output)) {
-                    let Word {
-                        text: other,
-                        at: there,
-                    } = other;
-                    return Err(at.complain(format!(
-                        "`{output}` is made twice: by `{name}`, and by `{other}` at {there}"
+                let (text, at) = (name.clone(), at.clone());
+                let here = at.clone();
+                let other = new.makers.insert(file.clone(), Word { text, at });
+                if let Some(other) = other.as_ref().or(self.maker(&file)) {
+                    let Word { text: other, at } = other;
+                    return Err(here.complain(format!(
+                        "`{output}` is made twice: by `{name}`, and by `{other}` at {at}"
                     )));
                 }
             }
         }
+        let makers = |file: &str| {
+            let maker = |file: String| new.makers.get(&file).or(self.maker(&file)).cloned();
+            identities(file).filter_map(maker).collect::<Vec<_>>()
+        };
         for mut target in file.targets {
             for Word { text: input, at } in &target.inputs {
-                if let Some(maker) = new.makers.get(input).or(self.makers.get(input)) {
-                    let (text, at) = (maker.text.clone(), at.clone());
-                    target.needs.push(Word { text, at });
-                } else if !Path::new(input).exists() {
+                let makers = makers(input);
+                if makers.is_empty() && !Path::new(input).exists() {
                     return Err(at.complain(format!("no file `{input}`, and no target makes it")));
-                } else if Path::new(input).is_dir() {
+                } else if makers.is_empty() && Path::new(input).is_dir() {
                     return Err(at.complain(format!("`{input}` is a directory, not a file")));
                 }
+                let needs = makers.into_iter().map(|maker| maker.text);
+                let at = || at.clone();
+                target
+                    .needs
+                    .extend(needs.map(|text| Word { text, at: at() }));
+            }
+            for file in records.found(&target.name.text) {
+                let makers = makers(file);
+                let needs = makers.iter().filter_map(|maker| target.finds(file, maker));
+                let needs: Vec<_> = needs.collect();
+                target.needs.extend(needs);
             }
             let name = target.name.text.clone();
             new.targets.insert(name, Arc::new(target));
@@ -75,6 +89,11 @@ impl Graph {
         self.targets.extend(new.targets);
         self.makers.extend(new.makers);
         Ok(file.needs)
+    }
+
+    /// The target that makes a file, given by its identity.
+    pub fn maker(&self, file: &str) -> Option<&Word> {
+        self.makers.get(file)
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Target>> {
@@ -116,6 +135,14 @@ impl Graph {
         }
         (order, cycle)
     }
+}
+
+/// What a target read when it was built last, it need not read any more. If such a need closes a
+/// cycle, it is forgotten, so that the target is built again and tells anew.
+pub fn forget_found(needs: &[Word], records: &mut Records) -> bool {
+    let from = needs.iter().cycle().skip(needs.len() - 1);
+    let found = from.zip(needs).filter(|(_, need)| need.at.found.is_some());
+    found.map(|(from, _)| records.forget(&from.text)).count() > 0
 }
 
 /// `needs` as in [`Graph::order`]: the last one named needs the first.

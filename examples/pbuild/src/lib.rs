@@ -15,6 +15,7 @@ pub mod depfile;
 mod file;
 mod graph;
 mod log;
+mod name;
 mod outcome;
 mod record;
 mod run;

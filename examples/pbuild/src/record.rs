@@ -1,16 +1,26 @@
 //! Up to date or not: what the last build of each target was made of, kept in a file, against what
 //! is there now.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::identities;
+
 const FILE: &str = ".pbuild.state";
+
+/// Stamps that no file has: what was read is not known, so it is read again.
+const MEANWHILE: &str = "changed meanwhile";
+const FUTURE: &str = "from the future";
+
+const MISSING: &str = "missing";
 
 /// How two states of a file are told apart.
 #[derive(Clone, Copy)]
@@ -63,6 +73,18 @@ impl Records {
     pub fn get(&self, target: &str) -> Option<&Record> {
         self.targets.get(target)
     }
+
+    /// The target is built again.
+    pub fn forget(&mut self, target: &str) {
+        self.targets.remove(target);
+    }
+
+    /// What a target was found to have read when it was built last.
+    pub fn found(&self, target: &str) -> impl Iterator<Item = &String> {
+        self.get(target)
+            .into_iter()
+            .flat_map(|record| record.found.keys())
+    }
 }
 
 impl Check {
@@ -82,69 +104,154 @@ impl Check {
             return Some(match (last.inputs.get(file), now.inputs.get(file)) {
                 (None, _) => format!("input {file} is new"),
                 (_, None) => format!("input {file} is none any more"),
-                _ => format!("input {file} has changed"),
+                _ => format!("input {file} has changed{}", from_future(file)),
             });
         }
-        if let Some(file) = difference(&last.found, &self.stamp_all(last.found.keys())) {
-            return Some(format!("header {file} has changed"));
+        let found = self.stamp_all(last.found.keys());
+        if let Some(file) = difference(&last.found, &found) {
+            return Some(match (&*last.found[file], &*found[file]) {
+                (_, MISSING) => format!("header {file} is missing"),
+                (MEANWHILE, _) => format!("header {file} has changed while the command ran"),
+                (FUTURE, _) => format!("header {file} was from the future"),
+                _ => format!("header {file} has changed{}", from_future(file)),
+            });
         }
         let file = difference(&last.outputs, &now.outputs)?;
         Some(format!("output {file} is not as it was left"))
     }
 
     /// What a file is like now. `None`: it is not there, or can't be read.
-    pub fn stamp(self, file: &str) -> Option<String> {
+    fn stamp(self, file: &str) -> Option<String> {
+        let place = place(file);
+        let metadata = fs::metadata(&place).ok()?;
+        if !metadata.is_file() {
+            return Some("not a regular file".to_owned()); // To read from a FIFO might never end.
+        }
         match self {
             Self::Time => {
-                let metadata = fs::metadata(file).ok()?;
                 let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-                Some(format!(
-                    "time {seconds}.{nanos:09}, {} bytes",
-                    metadata.len()
-                ))
+                let bytes = metadata.len();
+                let mut stamp = format!("time {seconds}.{nanos:09}, {bytes} bytes");
+                // A link may come to lead to another file, with the same time and size.
+                if place != file {
+                    stamp += &format!(", at {place}");
+                }
+                Some(stamp)
             }
             Self::Hash => {
                 let mut hasher = blake3::Hasher::new();
-                io::copy(&mut File::open(file).ok()?, &mut hasher).ok()?;
+                io::copy(&mut File::open(place).ok()?, &mut hasher).ok()?;
                 Some(format!("blake3 {}", hasher.finalize()))
             }
         }
     }
 
-    /// The stamps of files that the command turned out to have read. It may have read something
-    /// else than what is there now: what has changed since the command began gets a stamp that
-    /// nothing has, and so is built again.
-    pub fn stamp_found(self, files: Vec<String>, began: SystemTime) -> Stamps {
+    /// The stamps of files that the command turned out to have read, and nothing is known to make.
+    /// It may have read something else than what is there now: what has changed since the command
+    /// began gets a stamp that nothing has, and so is built again. `before`: the changes that are
+    /// known to have been before that, whatever the clock says.
+    pub fn stamp_found(
+        self,
+        files: Vec<String>,
+        before: &Changes,
+        span: Range<SystemTime>,
+    ) -> Stamps {
         let stamp = |file: &String| {
-            // Not the time of modification, which can be set, and moves with the file.
-            let metadata = fs::metadata(file).ok()?;
-            let since = Duration::new(
-                metadata.ctime().try_into().ok()?,
-                metadata.ctime_nsec() as u32,
-            );
-            let changed = UNIX_EPOCH + since;
-            // (The times of files lag behind the clock, by some milliseconds. But what changes so
-            // soon after a command began, it has not read yet.)
-            if changed > began {
-                return None;
+            let stamp = self.stamp(file);
+            match (stamp, change(file)) {
+                (Some(stamp), Some(time))
+                    if time < span.start || before.get(file) == Some(&time) =>
+                {
+                    stamp
+                }
+                (Some(_), Some(time)) if time > span.end => FUTURE.to_owned(),
+                _ => MEANWHILE.to_owned(),
             }
-            self.stamp(file)
         };
         files
             .into_iter()
-            .map(|file| (stamp(&file).unwrap_or_else(|| "unknown".to_owned()), file))
+            .map(|file| (stamp(&file), file))
             .map(|(stamp, file)| (file, stamp))
             .collect()
     }
 
     pub fn stamp_all<'a>(self, files: impl Iterator<Item = &'a String>) -> Stamps {
-        let stamp = |file: &String| self.stamp(file).unwrap_or_else(|| "missing".to_owned());
+        let stamp = |file: &String| self.stamp(file).unwrap_or_else(|| MISSING.to_owned());
         files.map(|file| (file.clone(), stamp(file))).collect()
     }
 }
 
-/// The first file that is not the same in both.
+fn from_future(file: &str) -> &'static str {
+    let time = fs::metadata(file).and_then(|metadata| metadata.modified());
+    match time {
+        Ok(time) if time > SystemTime::now() => {
+            ", its time is in the future (was the clock set back?)"
+        }
+        _ => "",
+    }
+}
+
+/// When files were changed last. Not the time of modification, which can be set, and moves with the
+/// file.
+pub type Changes = HashMap<String, SystemTime>;
+
+pub fn changes<'a>(files: impl Iterator<Item = &'a String>) -> Changes {
+    files
+        .filter_map(|file| Some((file.clone(), change(file)?)))
+        .collect()
+}
+
+fn change(file: &str) -> Option<SystemTime> {
+    changed(&fs::metadata(place(file)).ok()?)
+}
+
+fn changed(metadata: &Metadata) -> Option<SystemTime> {
+    let seconds = metadata.ctime().try_into().ok()?;
+    let since = Duration::new(seconds, metadata.ctime_nsec() as u32);
+    Some(UNIX_EPOCH + since)
+}
+
+/// The time, as files get it: that lags behind the system's clock by some milliseconds.
+pub struct Clock {
+    file: File,
+    begin: SystemTime,
+}
+
+impl Clock {
+    /// Reads the time by touching this file.
+    pub fn new(file: File) -> io::Result<Self> {
+        let begin = touch(&file)?;
+        Ok(Self { file, begin })
+    }
+
+    /// Waits until the time is another than at the beginning. So what has changed before that is
+    /// older, and is not taken for changed meanwhile.
+    pub fn now(&self) -> io::Result<SystemTime> {
+        // The coarsest times are those of whole seconds.
+        for _ in 0..2000 {
+            let now = touch(&self.file)?;
+            if now > self.begin {
+                return Ok(now);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(self.begin)
+    }
+}
+
+fn touch(file: &File) -> io::Result<SystemTime> {
+    file.set_modified(SystemTime::now())?;
+    changed(&file.metadata()?).ok_or_else(|| io::Error::other("a time before 1970"))
+}
+
+/// Where a file is in the end.
+fn place(file: &str) -> String {
+    identities(file).last().unwrap_or_default()
+}
+
+/// The first file that is not the same in both. None that is missing is the same as before.
 fn difference<'a>(last: &'a Stamps, now: &'a Stamps) -> Option<&'a String> {
     let mut files = last.keys().chain(now.keys());
-    files.find(|file| last.get(*file) != now.get(*file))
+    let missing = |file| now.get(file).is_some_and(|stamp| stamp == MISSING);
+    files.find(|file| last.get(*file) != now.get(*file) || missing(*file))
 }

@@ -35,11 +35,11 @@ use shared_calls::{CallError, FlightGroup, Job, Ticket};
 use crate::board::{Board, Phase};
 use crate::command::Commands;
 use crate::file::{self, Complaint, Target, Word};
-use crate::graph::{describe_cycle, Graph};
+use crate::graph::{describe_cycle, forget_found, Graph};
 use crate::lock;
 use crate::log::{Log, What};
 use crate::outcome::{Broken, Built, Ended, Report};
-use crate::record::{Check, Records};
+use crate::record::{Check, Clock, Records};
 use crate::screen::Screen;
 
 /// Where a generated file has a long chain of targets, one thread may ask for all of it, each
@@ -55,10 +55,11 @@ pub struct Options {
 pub struct Run {
     pub options: Options,
     flights: Arc<FlightGroup<Arc<Built>, Broken>>,
-    board: Mutex<Board>,
+    pub board: Mutex<Board>,
     /// The board has changed: some target has landed, or waits; or the build is to stop.
     changed: Condvar,
     pub records: Mutex<Records>,
+    pub clock: Clock,
     pub commands: Commands,
     pub log: Log,
     pub screen: Screen,
@@ -70,6 +71,8 @@ impl Run {
     pub fn new(
         graph: Graph,
         todo: Vec<Arc<Target>>,
+        records: Records,
+        clock: Clock,
         options: Options,
         screen: Screen,
     ) -> io::Result<Self> {
@@ -79,7 +82,8 @@ impl Run {
             flights: Arc::default(),
             board: Mutex::new(Board::new(graph, todo)),
             changed: Condvar::new(),
-            records: Mutex::new(Records::load()),
+            records: Mutex::new(records),
+            clock,
             commands: Commands::new()?,
             log: Log::default(),
             screen,
@@ -144,9 +148,9 @@ impl Run {
 
 /// One of the threads.
 #[derive(Clone)]
-struct Worker {
-    run: Arc<Run>,
-    number: usize,
+pub struct Worker {
+    pub run: Arc<Run>,
+    pub number: usize,
 }
 
 impl Worker {
@@ -176,7 +180,7 @@ impl Worker {
     }
 
     /// Gets everything that a target needs.
-    fn need(&self, target: &str, needs: &[Word]) -> Result<Vec<Arc<Built>>, Broken> {
+    pub fn need(&self, target: &str, needs: &[Word]) -> Result<Vec<Arc<Built>>, Broken> {
         let mut tickets = Vec::new();
         for need in needs {
             self.asks(target, need);
@@ -235,6 +239,7 @@ impl Worker {
         while needs[needs.len() - 1].text != target {
             needs.push(board.asks[&needs[needs.len() - 1].text].clone());
         }
+        forget_found(&needs, &mut lock(&self.run.records));
         describe_cycle(&needs)
     }
 
@@ -259,7 +264,9 @@ impl Worker {
             }
             if !board.at_work.contains_key(name) {
                 // Not given out: somebody needs it inside another call.
+                let before = board.todo.len();
                 board.todo.retain(|target| target.name.text != name);
+                self.run.screen.expect((board.todo.len() == before).into());
             }
             // One that is given out in order to wait has that phase already.
             if board.at_work.get(name) != Some(&Phase::Waits) {
@@ -281,11 +288,7 @@ impl Worker {
         let name = &target.name.text;
         let needed = self.need(name, &target.needs)?;
         self.phase(name, Phase::Runs);
-        if lock(&self.run.board).stopped {
-            return Err(Broken::Stopped);
-        }
-        let named = files(&needed[..target.named]);
-        self.run.update(self.number, target, &named)?;
+        self.update(target, &files(&needed[..target.named]))?;
         let own = |files: &[Word]| files.iter().map(|file| file.text.clone()).collect();
         let mut made: Vec<_> = own(&target.outputs);
         if made.is_empty() {
@@ -304,7 +307,8 @@ impl Worker {
         let file = file::read(path).map_err(complain)?;
         let needs = {
             let mut board = lock(&self.run.board);
-            let needs = board.graph.add(file).map_err(complain)?;
+            let records = lock(&self.run.records);
+            let needs = board.graph.add(file, &records).map_err(complain)?;
             let wanted: Vec<_> = needs.iter().map(|need| need.text.clone()).collect();
             // A cycle, if there is one, shows when somebody asks for it.
             let (mut order, _) = board.graph.order(&wanted);

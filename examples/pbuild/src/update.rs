@@ -1,27 +1,40 @@
 //! One target, when all that it needs is there: is it up to date, and if not, its command.
+//!
+//! **What a command was found to read** it has to read when that is made. Its depfile may name what
+//! another target makes, though the build file does not say so. By the next build that is a need
+//! like others. In this one, the other target is built as soon as that is known, and if it has made
+//! the file after the command began, the command runs again.
 
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::command::{describe, Scratch};
-use crate::file::Target;
+use crate::file::{Target, Word};
 use crate::lock;
 use crate::log::What;
+use crate::name::{identities, identity};
 use crate::outcome::{Broken, Failure};
-use crate::record::Record;
-use crate::run::Run;
+use crate::record::{changes, Record};
+use crate::run::Worker;
 
-impl Run {
+impl Worker {
     /// Runs the target's command, unless all is up to date. `needed`: what others have made for
     /// it, beside its inputs.
-    pub fn update(&self, thread: usize, target: &Target, needed: &[String]) -> Result<(), Broken> {
+    pub fn update(&self, target: &Target, needed: &[String]) -> Result<(), Broken> {
+        let run = &*self.run;
         let name = &target.name.text;
-        let check = self.options.check;
+        let check = run.options.check;
         let scratch = Scratch::new(target);
         let Some(command) = scratch.command(target) else {
             return Ok(());
         };
+        let last = lock(&run.records).get(name).cloned();
+        let known = last.iter().flat_map(|last| last.found.keys());
+        self.need_makers(target, known.clone())?;
         let inputs = target.inputs.iter().map(|input| &input.text).chain(needed);
         let outputs = || target.outputs.iter().map(|output| &output.text);
         let mut record = Record {
@@ -33,31 +46,61 @@ impl Run {
         let why = if target.outputs.is_empty() {
             Some("it has no outputs".to_owned())
         } else {
-            let last = lock(&self.records).get(name).cloned();
             check.why(last.as_ref(), &record)
         };
-        let Some(why) = why else {
-            self.up_to_date.fetch_add(1, Ordering::Relaxed);
+        let Some(mut why) = why else {
+            run.up_to_date.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
-
-        let fail = |how: String, output: &str| {
-            Broken::Failed(Arc::new(Failure {
-                target: target.name.clone(),
-                command: command.clone(),
-                how,
-                output: output.to_owned(),
-            }))
+        let fail = |how, output| broken(target, &command, how, output);
+        let output = loop {
+            let made = lock(&run.board).made.len();
+            let before = changes(known.clone());
+            let began = run.clock.now().map_err(|e| fail(no_clock(e), ""))?;
+            let (output, found) = self.execute(target, &scratch, &command, why)?;
+            let ended = run.clock.now().map_err(|e| fail(no_clock(e), ""))?;
+            let made_by_others = self.need_makers(target, found.iter())?;
+            if let Some(file) = self.made_since(made, &made_by_others) {
+                why = format!("{file} was made after it had been read");
+                continue;
+            }
+            let is_made = |file: &String| made_by_others.contains(file);
+            let (made, others): (Vec<_>, _) = found.into_iter().partition(is_made);
+            record.found = check.stamp_found(others, &before, began..ended);
+            record.found.extend(check.stamp_all(made.iter()));
+            break output;
         };
+        let kept = scratch.keep();
+        kept.map_err(|e| fail(format!("its outputs can't be renamed: {e}"), &output))?;
+        run.screen.output(name, &output);
+        run.ran.fetch_add(1, Ordering::Relaxed);
+        record.outputs = check.stamp_all(outputs());
+        lock(&run.records).put(name, record);
+        self.put_in_place(target)
+    }
+
+    /// Runs the command once. Gives its output, and what its depfile says it has read.
+    fn execute(
+        &self,
+        target: &Target,
+        scratch: &Scratch,
+        command: &str,
+        why: String,
+    ) -> Result<(String, Vec<String>), Broken> {
+        let run = &*self.run;
+        let name = &target.name.text;
+        let fail = |how, output| broken(target, command, how, output);
+        if lock(&run.board).stopped {
+            return Err(Broken::Stopped);
+        }
         let prepared = scratch.prepare();
         prepared.map_err(|e| fail(format!("no room for its outputs: {e}"), ""))?;
         let began = Instant::now();
-        let clock = SystemTime::now();
-        self.screen.begin(name, &why);
-        let ended = self.commands.run(&command);
-        self.log.add(thread, name, began, What::Ran(why));
-        self.screen.end(name);
-        if self.commands.interrupted() {
+        run.screen.begin(name, &why);
+        let ended = run.commands.run(command);
+        run.log.add(self.number, name, began, What::Ran(why));
+        run.screen.end(name);
+        if run.commands.interrupted() {
             return Err(Broken::Stopped); // Whatever it has made goes with `scratch`.
         }
         let (status, output) = ended.map_err(|e| fail(format!("cannot run it: {e}"), ""))?;
@@ -67,15 +110,88 @@ impl Run {
         if let Some(missing) = scratch.missing() {
             return Err(fail(format!("it has {missing}"), &output));
         }
-        let found = scratch.found(target).map_err(|how| fail(how, &output))?;
-        let kept = scratch.keep();
-        kept.map_err(|e| fail(format!("its outputs can't be renamed: {e}"), &output))?;
-        self.screen.output(name, &output);
-        self.ran.fetch_add(1, Ordering::Relaxed);
-        let found = found.into_iter().filter(|f| !record.inputs.contains_key(f));
-        record.found = check.stamp_found(found.collect(), clock);
-        record.outputs = check.stamp_all(outputs());
-        lock(&self.records).put(name, record);
+        let mut found = scratch.found(target).map_err(|how| fail(how, &output))?;
+        found.retain(|file| !target.makes(file));
+        Ok((output, found))
+    }
+
+    /// Builds the targets that make what this one was found to read. Gives those of the files that
+    /// others make.
+    fn need_makers<'a>(
+        &self,
+        target: &Target,
+        found: impl Iterator<Item = &'a String>,
+    ) -> Result<HashSet<String>, Broken> {
+        let found: Vec<_> = found
+            .map(|file| (file, identities(file).collect()))
+            .collect();
+        let mut made = HashSet::new();
+        let mut needs: Vec<Word> = Vec::new();
+        let mut board = lock(&self.run.board);
+        for (file, identities) in found {
+            let identities: Vec<String> = identities;
+            for identity in identities {
+                match board.graph.maker(&identity) {
+                    Some(maker) => {
+                        made.insert(file.clone());
+                        needs.extend(target.finds(file, maker));
+                    }
+                    // Should a target come to make it, this one has read it too early.
+                    None => {
+                        let reader = || target.name.clone();
+                        board.read.entry(identity).or_insert_with(reader);
+                    }
+                }
+            }
+        }
+        drop(board);
+        needs.dedup_by(|a, b| a.text == b.text);
+        self.need(&target.name.text, &needs)?;
+        Ok(made)
+    }
+
+    /// The first of these files that was made when so many had been before.
+    fn made_since<'a>(&self, made: usize, files: &'a HashSet<String>) -> Option<&'a String> {
+        let board = lock(&self.run.board);
+        let since = |file: &&String| identities(file).any(|id| board.made[made..].contains(&id));
+        files.iter().find(since)
+    }
+
+    /// Tells others that the outputs are new. A target that has read one of them already, and could
+    /// not know that it needs this one, is stale.
+    fn put_in_place(&self, target: &Target) -> Result<(), Broken> {
+        let outputs = || target.outputs.iter();
+        let identities: Vec<_> = outputs()
+            .map(|file| identity(Path::new(&file.text)))
+            .collect();
+        let mut board = lock(&self.run.board);
+        board.made.extend(identities.iter().cloned());
+        for (Word { text: file, at }, identity) in outputs().zip(&identities) {
+            if let Some(Word {
+                text: reader,
+                at: there,
+            }) = board.read.get(identity)
+            {
+                let name = &target.name.text;
+                return Err(Broken::Input(Arc::new(at.complain(format!(
+                    "`{file}` was made by `{name}` after `{reader}` had read it: \
+                     `{reader}` at {there} must need what generates `{name}`"
+                )))));
+            }
+        }
         Ok(())
     }
+}
+
+fn broken(target: &Target, command: &str, how: String, output: &str) -> Broken {
+    Broken::Failed(Arc::new(Failure {
+        target: target.name.clone(),
+        command: command.to_owned(),
+        how,
+        output: output.to_owned(),
+    }))
+}
+
+fn no_clock(error: io::Error) -> String {
+    format!("the time is not known: {error}")
 }

@@ -49,6 +49,14 @@ fn every_mistake_has_its_place() {
             "2:11: `..` is a directory",
         ),
         (
+            "[targets.a]\ninputs = ['sub/.pbuild.state']\n",
+            "2:11: names that begin with `.pbuild.` are for pbuild's own files",
+        ),
+        (
+            "[targets.a]\noutputs = ['x', '.pbuild.lock']\ncommand = 'echo > {out}'\n",
+            "2:17: names that begin with `.pbuild.` are",
+        ),
+        (
             "[targets.a]\noutputs = ['x']\n",
             "2:12: `a` has an output, but no command",
         ),
@@ -66,7 +74,7 @@ fn every_mistake_has_its_place() {
         ),
         (
             &format!("{ok}[targets.b]\noutputs = ['./ok']\ncommand = 'echo > {{out}}'\n"),
-            "2:12: `ok` is made twice: by `ok`, and by `b` at pbuild.toml:4:10",
+            "2:12: `ok` is made twice: by `ok`, and by `b` at pbuild.toml:5:12",
         ),
     ] {
         let told = complaint(build_file, &[]);

@@ -258,7 +258,7 @@ fn a_wrong_generated_file_adds_nothing() {
     for told in [
         "a.toml:2:10: there is no target `none`",
         "b.toml:1:10: there is no target `half`",
-        "c.toml:2:12: `a.toml` is made twice: by `more`, and by `a` at pbuild.toml:1:10",
+        "c.toml:2:12: `a.toml` is made twice: by `more`, and by `a` at pbuild.toml:2:12",
         "d.toml:1:10: there is a target `a` already, at pbuild.toml:1:10",
     ] {
         assert!(ended.stderr.contains(told), "{}", ended.stderr);

@@ -102,6 +102,12 @@ impl Project {
         self.start(arguments).end()
     }
 
+    /// Builds after a change, and has to succeed.
+    pub fn build_with(&self, file: &str, text: &str, arguments: &[&str]) -> Ended {
+        self.write(file, text);
+        self.build(arguments)
+    }
+
     /// Builds, and has to succeed.
     pub fn build(&self, arguments: &[&str]) -> Ended {
         let ended = self.run(arguments);
