@@ -6,13 +6,12 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{mpsc, Arc};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use clap::Parser;
-use nix::sys::signal::Signal;
 
 use crate::file::{self, Complaint, Target};
 use crate::graph::{describe_cycle, forget_found, Graph};
@@ -20,6 +19,7 @@ use crate::outcome::{Broken, Failure, Report};
 use crate::record::{Check, Clock, Records};
 use crate::run::{Options, Run};
 use crate::screen::{Screen, DIM, GREEN, RED};
+use crate::signals;
 use crate::timeline;
 
 /// Builds the targets of a TOML file, in parallel.
@@ -53,8 +53,8 @@ struct Args {
     timeline: Option<PathBuf>,
 }
 
-/// How long commands may take to end by themselves after an interrupt.
-const GRACE: Duration = Duration::from_secs(5);
+/// The exit code of a build that was interrupted.
+pub const INTERRUPTED: u8 = 130;
 /// So many lines of a failed command's output are shown.
 const LINES: usize = 20;
 
@@ -98,10 +98,11 @@ fn build(args: &Args) -> Result<ExitCode> {
         keep_going: args.keep_going,
         check: if args.hash { Check::Hash } else { Check::Time },
     };
+    let signals = signals::block().context("cannot block signals")?;
     let screen = Screen::new(args.explain);
     let run = Run::new(graph, order, records, clock, options, screen).context("cannot build")?;
     let run = Arc::new(run);
-    end_on_signal(Arc::clone(&run))?;
+    signals::answer(signals, Arc::clone(&run));
     let report = run.build();
     run.screen.finish();
     let report = report.context("cannot build")?;
@@ -160,23 +161,6 @@ fn only_one() -> Result<File> {
     }
 }
 
-/// Ctrl-C, SIGTERM and SIGHUP end the commands, politely at first.
-fn end_on_signal(run: Arc<Run>) -> Result<()> {
-    let (signalled, signals) = mpsc::channel();
-    ctrlc::set_handler(move || {
-        let _ = signalled.send(());
-    })
-    .context("cannot catch Ctrl-C")?;
-    thread::spawn(move || {
-        if signals.recv().is_ok() {
-            run.interrupt(Signal::SIGTERM);
-            let _ = signals.recv_timeout(GRACE); // Or a second Ctrl-C.
-            run.interrupt(Signal::SIGKILL);
-        }
-    });
-    Ok(())
-}
-
 /// Everything that went wrong, each thing once, with the targets that were not built for it.
 fn errors(report: &Report) -> Vec<(&Broken, Vec<&str>)> {
     let mut errors: Vec<(&Broken, Vec<&str>)> = Vec::new();
@@ -208,7 +192,7 @@ fn tell(broken: &Broken, names: &[&str]) {
 fn code(report: &Report) -> u8 {
     let input = |(_, broken): &(_, Broken)| matches!(broken, Broken::Input(_));
     if report.interrupted {
-        130
+        INTERRUPTED
     } else if report.broken.iter().any(input) {
         2
     } else if !report.broken.is_empty() || report.left > 0 {

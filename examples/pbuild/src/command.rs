@@ -1,11 +1,11 @@
-//! One command: its words, the temporary names it writes to, and its process group, which an
-//! interrupt ends as a whole.
+//! One command: its words, the temporary names it writes to, and its session, which an interrupt
+//! ends as a whole.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -14,6 +14,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use nix::unistd::Pid;
+use process_wrap::std::{CommandWrap, ProcessSession, ResetSigmask};
 
 use crate::depfile;
 use crate::file::Target;
@@ -175,6 +176,15 @@ struct Now {
     until_killed: Option<PipeWriter>,
 }
 
+impl Now {
+    fn send(&self, signal: Signal) {
+        for group in &self.groups {
+            // Fails if all of it has ended by itself.
+            let _ = killpg(*group, signal);
+        }
+    }
+}
+
 impl Commands {
     pub fn new() -> io::Result<Self> {
         let (killed, until_killed) = io::pipe()?;
@@ -194,12 +204,17 @@ impl Commands {
         if now.interrupted {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let mut child = Command::new("sh")
+        let mut shell = Command::new("sh");
+        shell
             .args(["-c", command])
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0) // Of its own: to be ended with all its children.
+            .stderr(writer);
+        // A session is a group, too, which is ended with all its children. It has no terminal: what
+        // asks for one fails, where in the background of ours it would be stopped for ever.
+        let mut child = CommandWrap::from(shell)
+            .wrap(ProcessSession)
+            .wrap(ResetSigmask)
             .spawn()?;
         // (The `Command` is gone, and with it our ends for writing.)
         let group = Pid::from_raw(child.id().cast_signed());
@@ -228,10 +243,17 @@ impl Commands {
         if signal == Signal::SIGKILL {
             now.until_killed = None;
         }
-        for group in &now.groups {
-            // Fails if all of it has ended by itself.
-            let _ = killpg(*group, signal);
-        }
+        now.send(signal);
+        // Someone may have stopped it.
+        now.send(Signal::SIGCONT);
+    }
+
+    /// Stops all commands as long as this takes. None begins meanwhile.
+    pub fn pause(&self, meanwhile: impl FnOnce()) {
+        let now = lock(&self.now);
+        now.send(Signal::SIGSTOP);
+        meanwhile();
+        now.send(Signal::SIGCONT);
     }
 
     pub fn interrupted(&self) -> bool {

@@ -20,6 +20,7 @@ mod outcome;
 mod record;
 mod run;
 mod screen;
+mod signals;
 mod timeline;
 mod update;
 

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -14,6 +15,8 @@ use tempfile::{NamedTempFile, TempDir};
 
 /// How long anything may take. What takes longer hangs.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+pub const PBUILD: &str = env!("CARGO_BIN_EXE_pbuild");
 
 pub struct Project {
     directory: TempDir,
@@ -76,9 +79,15 @@ impl Project {
         names
     }
 
-    /// Starts pbuild.
+    /// Starts pbuild. It ignores no signal, even if the tests were started with nohup.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        self.start_other(env!("CARGO_BIN_EXE_pbuild"), arguments)
+        self.start_by(&["env", "--default-signal"], arguments)
+    }
+
+    /// Starts pbuild by a program that becomes it.
+    pub fn start_by(&self, program: &[&str], arguments: &[&str]) -> Running {
+        let arguments = [&program[1..], &[PBUILD], arguments].concat();
+        self.start_other(program[0], &arguments)
     }
 
     pub fn start_other(&self, program: &str, arguments: &[&str]) -> Running {
@@ -89,6 +98,7 @@ impl Project {
             .stdin(Stdio::null())
             .stdout(stdout.reopen().unwrap())
             .stderr(stderr.reopen().unwrap())
+            .process_group(0) // As a shell does. So the system lets it be stopped.
             .spawn()
             .unwrap();
         Running {
@@ -117,6 +127,14 @@ impl Project {
 }
 
 impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         kill(pid, signal).unwrap();
