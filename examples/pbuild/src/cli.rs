@@ -15,7 +15,7 @@ use clap::Parser;
 
 use crate::file::{self, Complaint, Target};
 use crate::graph::{describe_cycle, forget_found, Graph};
-use crate::outcome::{Broken, Failure, Report};
+use crate::outcome::{log_file, Broken, Failure, Report};
 use crate::record::{Check, Clock, Records};
 use crate::run::{Options, Run};
 use crate::screen::{Screen, DIM, GREEN, RED};
@@ -48,6 +48,9 @@ struct Args {
     /// Say why each target ran and who waited for it
     #[arg(long)]
     explain: bool,
+    /// Show each command, and all of the output of those that fail
+    #[arg(short, long)]
+    verbose: bool,
     /// Draw the build
     #[arg(long, value_name = "SVG")]
     timeline: Option<PathBuf>,
@@ -55,8 +58,10 @@ struct Args {
 
 /// The exit code of a build that was interrupted.
 pub const INTERRUPTED: u8 = 130;
-/// So many lines of a failed command's output are shown.
-const LINES: usize = 20;
+/// So many lines of a failed command's output are shown of its beginning, and so many of its end.
+const LINES: usize = 10;
+/// So much of a failed command.
+const COMMAND: usize = 2000;
 
 /// The program. The first argument is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -99,7 +104,7 @@ fn build(args: &Args) -> Result<ExitCode> {
         check: if args.hash { Check::Hash } else { Check::Time },
     };
     let signals = signals::block().context("cannot block signals")?;
-    let screen = Screen::new(args.explain);
+    let screen = Screen::new(args.explain, args.verbose);
     let run = Run::new(graph, order, records, clock, options, screen).context("cannot build")?;
     let run = Arc::new(run);
     signals::answer(signals, Arc::clone(&run));
@@ -114,7 +119,7 @@ fn build(args: &Args) -> Result<ExitCode> {
     let errors = errors(&report);
     errors
         .iter()
-        .for_each(|(broken, names)| tell(broken, names));
+        .for_each(|(broken, names)| tell(broken, names, args.verbose));
     let summary = summary(&report, errors.len(), began.elapsed());
     let code = code(&report);
     let colour = if code == 0 { GREEN } else { RED };
@@ -173,11 +178,11 @@ fn errors(report: &Report) -> Vec<(&Broken, Vec<&str>)> {
     errors
 }
 
-fn tell(broken: &Broken, names: &[&str]) {
+fn tell(broken: &Broken, names: &[&str], verbose: bool) {
     let mut names = names.to_vec();
     match broken {
         Broken::Failed(failure) => {
-            complain(&describe(failure));
+            complain(&describe(failure, verbose));
             names.retain(|name| *name != failure.target.text);
         }
         Broken::Input(complaint) => complain(&complaint.to_string()),
@@ -202,7 +207,7 @@ fn code(report: &Report) -> u8 {
     }
 }
 
-fn describe(failure: &Failure) -> String {
+fn describe(failure: &Failure, verbose: bool) -> String {
     let Failure {
         target,
         command,
@@ -210,16 +215,19 @@ fn describe(failure: &Failure) -> String {
         output,
     } = failure;
     let (name, at) = (&target.text, &target.at);
-    let mut text = format!("`{name}` ({at}) failed, {how}:\n{DIM}  {command}{DIM:#}");
-    let lines: Vec<_> = output.lines().collect();
-    let hidden = lines.len().saturating_sub(LINES);
-    if hidden > 0 {
-        text += &format!("\n  | ({hidden} lines before)");
+    let mut lines: Vec<_> = output.lines().map(|line| format!("\n  | {line}")).collect();
+    let mut command = command.clone();
+    let log = log_file(name);
+    if !verbose && lines.len() > 2 * LINES {
+        let hidden = lines.len() - 2 * LINES;
+        let note = format!("\n  | ({hidden} lines more in {})", log.display());
+        lines.splice(LINES..LINES + hidden, [note]);
     }
-    for line in &lines[hidden..] {
-        text += &format!("\n  | {line}");
+    if let (false, Some((end, _))) = (verbose, command.char_indices().nth(COMMAND)) {
+        command.replace_range(end.., &format!("… (all of it in {})", log.display()));
     }
-    text
+    let lines = lines.concat();
+    format!("`{name}` ({at}) failed, {how}:\n{DIM}  {command}{DIM:#}{lines}")
 }
 
 fn summary(report: &Report, errors: usize, took: Duration) -> String {

@@ -21,7 +21,7 @@ use crate::file::Target;
 use crate::lock;
 use crate::name::{is_own, plain};
 
-/// So much of a command's output is kept: the end of it.
+/// So much of a command's output is kept of its beginning, and so much of its end.
 const OUTPUT: usize = 1 << 20;
 
 /// A target's outputs, first under temporary names in the same directories. Dropped, it leaves
@@ -29,6 +29,8 @@ const OUTPUT: usize = 1 << 20;
 pub struct Scratch {
     outputs: Vec<(String, String)>,
     depfile: String,
+    /// A response file, and what it says.
+    response: (String, String),
 }
 
 impl Scratch {
@@ -38,19 +40,24 @@ impl Scratch {
             .iter()
             .map(|output| (beside(&output.text, "new"), output.text.clone()))
             .collect();
-        let depfile = match outputs.first() {
-            Some((_, output)) => beside(output, "d"),
+        let [depfile, response] = ["d", "rsp"].map(|kind| match outputs.first() {
+            Some((_, output)) => beside(output, kind),
             // A name may be anything, and `a/b` is not `a-b`.
-            None => format!(
-                ".pbuild.t.{}",
-                blake3::hash(target.name.text.as_bytes()).to_hex()
-            ),
-        };
-        Self { outputs, depfile }
+            None => {
+                let hash = blake3::hash(target.name.text.as_bytes());
+                format!(".pbuild.{kind}.target.{hash}")
+            }
+        });
+        let inputs = target.inputs.iter().map(|input| respond(&input.text));
+        Self {
+            outputs,
+            depfile,
+            response: (response, inputs.collect()),
+        }
     }
 
-    /// The command for a shell. `{in}`, `{out}`, `{out1}`, `{out2}` and so on, and `{depfile}` are
-    /// replaced, and nothing else, lest `${HOME}` and awk's braces need quoting.
+    /// The command for a shell. `{in}`, `{rsp}`, `{out}`, `{out1}`, `{out2}` and so on, and
+    /// `{depfile}` are replaced, and nothing else, lest `${HOME}` and awk's braces need quoting.
     pub fn command(&self, target: &Target) -> Option<String> {
         let template = &target.command.as_ref()?.text;
         let inputs: Vec<_> = target.inputs.iter().map(|input| &*input.text).collect();
@@ -59,6 +66,7 @@ impl Scratch {
             ("{in}".to_owned(), quote(&inputs)),
             ("{out}".to_owned(), quote(&outputs)),
             ("{depfile}".to_owned(), quote(&[&self.depfile])),
+            ("{rsp}".to_owned(), quote(&[&self.response.0])),
         ];
         for (i, output) in outputs.iter().enumerate() {
             words.push((format!("{{out{}}}", i + 1), quote(&[output])));
@@ -77,6 +85,13 @@ impl Scratch {
         Some(command)
     }
 
+    /// What the command is about: itself, and its inputs if they are only in a response file.
+    pub fn all_words(&self, command: &str) -> String {
+        let (file, inputs) = &self.response;
+        let inputs = if command.contains(file) { inputs } else { "" };
+        format!("{command}{inputs}")
+    }
+
     /// Makes room: directories are made, and what a killed build may have left is removed. (`ar`
     /// would add to it.)
     pub fn prepare(&self) -> io::Result<()> {
@@ -86,7 +101,7 @@ impl Scratch {
             }
         }
         self.clear();
-        Ok(())
+        fs::write(&self.response.0, &self.response.1)
     }
 
     /// The files that the command says it has read, or what is wrong with its depfile.
@@ -131,7 +146,7 @@ impl Scratch {
 
     fn clear(&self) {
         let new = self.outputs.iter().map(|(new, _)| new);
-        for file in new.chain([&self.depfile]) {
+        for file in new.chain([&self.depfile, &self.response.0]) {
             // It is most often not there.
             if Path::new(file).is_dir() && !Path::new(file).is_symlink() {
                 let _ = fs::remove_dir_all(file);
@@ -152,9 +167,25 @@ impl Drop for Scratch {
 /// look at it. `kind` keeps them apart from each other, and from `.pbuild.state` and `.pbuild.lock`.
 fn beside(file: &str, kind: &str) -> String {
     let path = Path::new(file);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut name = path.file_name().unwrap_or_default().to_string_lossy();
+    // No system takes much longer ones.
+    if name.len() > 200 {
+        let hash = blake3::hash(name.as_bytes());
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let extension: String = extension.chars().take(20).collect();
+        name = format!("{hash}.{extension}").into();
+    }
     let temporary = path.with_file_name(format!(".pbuild.{kind}.{name}"));
     temporary.display().to_string()
+}
+
+/// A line of a response file, as gcc, clang, ld and ar read it.
+fn respond(word: &str) -> String {
+    let special = |c: char| c.is_whitespace() || "\\'\"".contains(c);
+    let quoted = word
+        .chars()
+        .flat_map(|c| special(c).then_some('\\').into_iter().chain([c]));
+    quoted.chain(['\n']).collect()
 }
 
 fn quote(words: &[&str]) -> String {
@@ -278,8 +309,9 @@ impl Commands {
                 0 => return Ok(output),
                 n => output.extend(&part[..n]),
             }
-            if output.len() > 2 * OUTPUT {
-                output.drain(..output.len() - OUTPUT);
+            // The first error counts, and so do the last words.
+            if output.len() > 3 * OUTPUT {
+                output.splice(OUTPUT..output.len() - OUTPUT, *b"\n(and more, not kept)\n");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! How the building of one target ended, and of all.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::file::{Complaint, Word};
@@ -39,8 +40,21 @@ pub struct Failure {
     pub target: Word,
     pub command: String,
     pub how: String,
-    /// The end of its output.
     pub output: String,
+}
+
+/// Where the output of a target that failed is kept, until it is built.
+pub fn log_file(target: &str) -> PathBuf {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+    let mut name: String = target
+        .chars()
+        .map(|c| if plain(c) { c } else { '_' })
+        .take(100)
+        .collect();
+    if name != target {
+        name += &blake3::hash(target.as_bytes()).to_hex()[..8];
+    }
+    Path::new(".pbuild.logs").join(name + ".log")
 }
 
 /// How a build ended.

@@ -19,12 +19,13 @@ pub const DIM: Style = Style::new().dimmed();
 
 pub struct Screen {
     explain: bool,
+    verbose: bool,
     bar: ProgressBar,
     running: Mutex<Vec<String>>,
 }
 
 impl Screen {
-    pub fn new(explain: bool) -> Self {
+    pub fn new(explain: bool, verbose: bool) -> Self {
         // Draws nothing where stderr is no terminal.
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{bar:24.green} {pos}/{len} {wide_msg}");
@@ -32,6 +33,7 @@ impl Screen {
         let running = Mutex::default();
         Self {
             explain,
+            verbose,
             bar,
             running,
         }
@@ -42,14 +44,17 @@ impl Screen {
         self.bar.inc_length(targets as u64);
     }
 
-    pub fn begin(&self, target: &str, why: &str) {
+    pub fn begin(&self, target: &str, why: &str, command: &str) {
         let mut running = lock(&self.running);
         running.push(target.to_owned());
         self.bar.set_message(running.join(" "));
         if self.explain {
             self.print(&format!("{target}: {why}"));
-        } else if self.bar.is_hidden() {
+        } else if self.bar.is_hidden() || self.verbose {
             self.print(target);
+        }
+        if self.verbose {
+            self.print(&format!("{DIM}  {command}{DIM:#}"));
         }
     }
 

@@ -6,6 +6,7 @@
 //! the file after the command began, the command runs again.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ use crate::file::{Target, Word};
 use crate::lock;
 use crate::log::What;
 use crate::name::{identities, identity};
-use crate::outcome::{Broken, Failure};
+use crate::outcome::{log_file, Broken, Failure};
 use crate::record::{changes, Record};
 use crate::run::Worker;
 
@@ -38,7 +39,7 @@ impl Worker {
         let inputs = target.inputs.iter().map(|input| &input.text).chain(needed);
         let outputs = || target.outputs.iter().map(|output| &output.text);
         let mut record = Record {
-            command: blake3::hash(command.as_bytes()).to_string(),
+            command: blake3::hash(scratch.all_words(&command).as_bytes()).to_string(),
             inputs: check.stamp_all(inputs),
             found: Default::default(),
             outputs: check.stamp_all(outputs()),
@@ -70,6 +71,8 @@ impl Worker {
             record.found.extend(check.stamp_all(made.iter()));
             break output;
         };
+        let log = log_file(name); // Of an earlier failure.
+        let _ = fs::remove_file(&log).and_then(|()| log.parent().map_or(Ok(()), fs::remove_dir));
         let kept = scratch.keep();
         kept.map_err(|e| fail(format!("its outputs can't be renamed: {e}"), &output))?;
         run.screen.output(name, &output);
@@ -96,14 +99,14 @@ impl Worker {
         let prepared = scratch.prepare();
         prepared.map_err(|e| fail(format!("no room for its outputs: {e}"), ""))?;
         let began = Instant::now();
-        run.screen.begin(name, &why);
+        run.screen.begin(name, &why, command);
         let ended = run.commands.run(command);
         run.log.add(self.number, name, began, What::Ran(why));
         run.screen.end(name);
         if run.commands.interrupted() {
             return Err(Broken::Stopped); // Whatever it has made goes with `scratch`.
         }
-        let (status, output) = ended.map_err(|e| fail(format!("cannot run it: {e}"), ""))?;
+        let (status, output) = ended.map_err(|e| fail(cannot_run(&e, command), ""))?;
         if !status.success() {
             return Err(fail(describe(status), &output));
         }
@@ -184,12 +187,29 @@ impl Worker {
 }
 
 fn broken(target: &Target, command: &str, how: String, output: &str) -> Broken {
+    let log = log_file(&target.name.text);
+    let directory = log.parent().unwrap_or(&log);
+    let text = format!("{command}\n{output}\n{how}\n");
+    // The report says where it is, if it can be written.
+    let _ = fs::create_dir_all(directory).and_then(|()| fs::write(&log, text));
     Broken::Failed(Arc::new(Failure {
         target: target.name.clone(),
         command: command.to_owned(),
         how,
         output: output.to_owned(),
     }))
+}
+
+fn cannot_run(error: &io::Error, command: &str) -> String {
+    let mut how = format!("cannot run it: {error}");
+    if error.kind() == io::ErrorKind::ArgumentListTooLong {
+        how += &format!(
+            " ({} bytes are more than the system takes; use @{{rsp}} in place of {{in}}: it is a \
+             response file with the inputs)",
+            command.len()
+        );
+    }
+    how
 }
 
 fn no_clock(error: io::Error) -> String {

@@ -174,7 +174,8 @@ fn what_is_ignored_at_the_start_stays_ignored() {
 
 #[test]
 fn commands_get_no_signals_blocked() {
-    let project = Project::new("[targets.a]\ncommand = 'exec grep SigBlk /proc/self/status > mask'\n");
+    let project =
+        Project::new("[targets.a]\ncommand = 'exec grep SigBlk /proc/self/status > mask'\n");
     project.build(&[]);
     assert_eq!(project.read("mask"), "SigBlk:\t0000000000000000\n");
 }

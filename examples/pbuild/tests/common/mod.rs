@@ -73,7 +73,7 @@ impl Project {
         let entries = fs::read_dir(self.directory.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names
-            .filter(|name| ![".pbuild.state", ".pbuild.lock"].contains(&&**name))
+            .filter(|name| ![".pbuild.state", ".pbuild.lock", ".pbuild.logs"].contains(&&**name))
             .collect();
         names.sort();
         names
