@@ -16,11 +16,10 @@ use clap::Parser;
 use crate::file::{self, Complaint, Target};
 use crate::graph::{describe_cycle, forget_found, Graph};
 use crate::outcome::{log_file, Broken, Failure, Report};
-use crate::record::{Check, Clock, Records};
+use crate::record::{Check, Records};
 use crate::run::{Options, Run};
 use crate::screen::{Screen, DIM, GREEN, RED};
 use crate::signals;
-use crate::timeline;
 
 /// Builds the targets of a TOML file, in parallel.
 ///
@@ -33,7 +32,7 @@ struct Args {
     /// The build file
     #[arg(short, long, default_value = "pbuild.toml")]
     file: String,
-    /// Go there before anything else (but `--timeline` is where you are)
+    /// Go there before anything else (but `--trace` is where you are)
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How many threads build [default: one for each processor]
@@ -51,9 +50,9 @@ struct Args {
     /// Show each command, and all of the output of those that fail
     #[arg(short, long)]
     verbose: bool,
-    /// Draw the build
-    #[arg(long, value_name = "SVG")]
-    timeline: Option<PathBuf>,
+    /// Write what the threads did, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "JSON")]
+    trace: Option<PathBuf>,
 }
 
 /// The exit code of a build that was interrupted.
@@ -79,18 +78,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn build(args: &Args) -> Result<ExitCode> {
     let began = Instant::now();
-    let timeline = args
-        .timeline
-        .as_ref()
-        .map(std::path::absolute)
-        .transpose()?;
+    let trace = args.trace.as_ref().map(std::path::absolute).transpose()?;
     if let Some(directory) = &args.directory {
         std::env::set_current_dir(directory).map_err(|error| {
             Complaint::new(format!("cannot go to {}: {error}", directory.display()))
         })?;
     }
     file::read(&args.file)?; // Or nothing is locked.
-    let clock = Clock::new(only_one()?).context("cannot read the time")?;
+    let _lock = only_one()?;
     let mut records = Records::load();
     let (graph, order) = plan(args, &mut records)?;
     let threads = match args.jobs {
@@ -105,7 +100,7 @@ fn build(args: &Args) -> Result<ExitCode> {
     };
     let signals = signals::block().context("cannot block signals")?;
     let screen = Screen::new(args.explain, args.verbose);
-    let run = Run::new(graph, order, records, clock, options, screen).context("cannot build")?;
+    let run = Run::new(graph, order, records, options, screen).context("cannot build")?;
     let run = Arc::new(run);
     signals::answer(signals, Arc::clone(&run));
     let report = run.build();
@@ -124,10 +119,8 @@ fn build(args: &Args) -> Result<ExitCode> {
     let code = code(&report);
     let colour = if code == 0 { GREEN } else { RED };
     let _ = writeln!(anstream::stdout(), "{colour}pbuild:{colour:#} {summary}");
-    if let Some(path) = &timeline {
-        let title = format!("{summary}, {threads} threads");
-        let picture = timeline::draw(&run.log.events(), threads, &title);
-        fs::write(path, format!("{picture}\n"))
+    if let Some(path) = &trace {
+        fs::write(path, run.log.trace())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::from(code))

@@ -29,8 +29,8 @@ const OUTPUT: usize = 1 << 20;
 pub struct Scratch {
     outputs: Vec<(String, String)>,
     depfile: String,
-    /// A response file, and what it says.
-    response: (String, String),
+    /// A response file, and what it says if the command asks for it.
+    response: (String, Option<String>),
 }
 
 impl Scratch {
@@ -48,11 +48,18 @@ impl Scratch {
                 format!(".pbuild.{kind}.target.{hash}")
             }
         });
-        let inputs = target.inputs.iter().map(|input| respond(&input.text));
+        let asks = |word| {
+            target
+                .command
+                .as_ref()
+                .is_some_and(|command| command.text.contains(word))
+        };
+        let inputs = || target.inputs.iter().map(|input| respond(&input.text));
+        let response = (response, asks("{rsp}").then(|| inputs().collect()));
         Self {
             outputs,
             depfile,
-            response: (response, inputs.collect()),
+            response,
         }
     }
 
@@ -87,9 +94,7 @@ impl Scratch {
 
     /// What the command is about: itself, and its inputs if they are only in a response file.
     pub fn all_words(&self, command: &str) -> String {
-        let (file, inputs) = &self.response;
-        let inputs = if command.contains(file) { inputs } else { "" };
-        format!("{command}{inputs}")
+        command.to_owned() + self.response.1.as_deref().unwrap_or_default()
     }
 
     /// Makes room: directories are made, and what a killed build may have left is removed. (`ar`
@@ -101,7 +106,8 @@ impl Scratch {
             }
         }
         self.clear();
-        fs::write(&self.response.0, &self.response.1)
+        let (file, text) = &self.response;
+        text.as_ref().map_or(Ok(()), |text| fs::write(file, text))
     }
 
     /// The files that the command says it has read, or what is wrong with its depfile.

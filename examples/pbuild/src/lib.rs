@@ -3,8 +3,8 @@
 //! Read `run` first: the threads, the calls, and why they never hang; with `board` (what a thread
 //! does next) and `outcome`. Then `update`, one target: `record` (up to date or not), `depfile` and
 //! `command` (temporary names, process groups). `file` is the TOML, and where a complaint points;
-//! `graph` tells who needs whom, and of cycles. `log`, `screen` and `timeline` are what one sees of
-//! it; `cli` puts it together.
+//! `graph` tells who needs whom, and of cycles; `name` which file is which. `log` and `screen` are
+//! what one sees of it, `signals` what ends it; `cli` puts it together.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,6 @@ mod record;
 mod run;
 mod screen;
 mod signals;
-mod timeline;
 mod update;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,9 @@
-//! What the threads did, and when: for `--explain` and `--timeline`.
+//! What the threads did, and when: for `--explain` and `--trace`.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::lock;
 
@@ -12,13 +14,13 @@ pub struct Log {
 
 /// What one thread did for one target.
 #[derive(Clone)]
-pub struct Event {
-    pub thread: usize,
-    pub target: String,
-    pub what: What,
+struct Event {
+    thread: usize,
+    target: String,
+    what: What,
     /// Both since the build began.
-    pub began: Duration,
-    pub ended: Duration,
+    began: Duration,
+    ended: Duration,
 }
 
 #[derive(Clone)]
@@ -52,10 +54,26 @@ impl Log {
     }
 
     /// In the order in which they began.
-    pub fn events(&self) -> Vec<Event> {
+    fn events(&self) -> Vec<Event> {
         let mut events = lock(&self.events).clone();
         events.sort_by_key(|event| event.began);
         events
+    }
+
+    /// As Perfetto and other viewers of Chrome's traces read it.
+    pub fn trace(&self) -> String {
+        let event = |event: &Event| {
+            let (kind, why) = match &event.what {
+                What::Ran(why) => ("ran", why.clone()),
+                What::Waited(other) => ("waited", format!("waits for {other}")),
+            };
+            let [began, ended] = [event.began, event.ended].map(|time| time.as_micros() as u64);
+            json!({
+                "ph": "X", "pid": 1, "tid": event.thread, "name": event.target, "cat": kind,
+                "ts": began, "dur": ended - began, "args": { "why": why },
+            })
+        };
+        json!(self.events().iter().map(event).collect::<Vec<_>>()).to_string()
     }
 
     /// A line for each target that others waited for, in the order in which it ran.

@@ -2,12 +2,11 @@
 //! is there now.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -202,46 +201,10 @@ pub fn changes<'a>(files: impl Iterator<Item = &'a String>) -> Changes {
 }
 
 fn change(file: &str) -> Option<SystemTime> {
-    changed(&fs::metadata(place(file)).ok()?)
-}
-
-fn changed(metadata: &Metadata) -> Option<SystemTime> {
+    let metadata = fs::metadata(place(file)).ok()?;
     let seconds = metadata.ctime().try_into().ok()?;
     let since = Duration::new(seconds, metadata.ctime_nsec() as u32);
     Some(UNIX_EPOCH + since)
-}
-
-/// The time, as files get it: that lags behind the system's clock by some milliseconds.
-pub struct Clock {
-    file: File,
-    begin: SystemTime,
-}
-
-impl Clock {
-    /// Reads the time by touching this file.
-    pub fn new(file: File) -> io::Result<Self> {
-        let begin = touch(&file)?;
-        Ok(Self { file, begin })
-    }
-
-    /// Waits until the time is another than at the beginning. So what has changed before that is
-    /// older, and is not taken for changed meanwhile.
-    pub fn now(&self) -> io::Result<SystemTime> {
-        // The coarsest times are those of whole seconds.
-        for _ in 0..2000 {
-            let now = touch(&self.file)?;
-            if now > self.begin {
-                return Ok(now);
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(self.begin)
-    }
-}
-
-fn touch(file: &File) -> io::Result<SystemTime> {
-    file.set_modified(SystemTime::now())?;
-    changed(&file.metadata()?).ok_or_else(|| io::Error::other("a time before 1970"))
 }
 
 /// Where a file is in the end.

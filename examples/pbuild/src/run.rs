@@ -39,7 +39,7 @@ use crate::graph::{describe_cycle, forget_found, Graph};
 use crate::lock;
 use crate::log::{Log, What};
 use crate::outcome::{Broken, Built, Ended, Report};
-use crate::record::{Check, Clock, Records};
+use crate::record::{Check, Records};
 use crate::screen::Screen;
 
 /// Where a generated file has a long chain of targets, one thread may ask for all of it, each
@@ -59,7 +59,6 @@ pub struct Run {
     /// The board has changed: some target has landed, or waits; or the build is to stop.
     changed: Condvar,
     pub records: Mutex<Records>,
-    pub clock: Clock,
     pub commands: Commands,
     pub log: Log,
     pub screen: Screen,
@@ -72,7 +71,6 @@ impl Run {
         graph: Graph,
         todo: Vec<Arc<Target>>,
         records: Records,
-        clock: Clock,
         options: Options,
         screen: Screen,
     ) -> io::Result<Self> {
@@ -83,7 +81,6 @@ impl Run {
             board: Mutex::new(Board::new(graph, todo)),
             changed: Condvar::new(),
             records: Mutex::new(records),
-            clock,
             commands: Commands::new()?,
             log: Log::default(),
             screen,

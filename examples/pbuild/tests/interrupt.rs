@@ -268,8 +268,8 @@ fn a_command_that_asks_for_the_terminal_fails() {
 fn a_third_interrupt_ends_pbuild_at_least() {
     // It hangs where it writes to a FIFO that nobody reads.
     let project = Project::new("[targets.a]\ncommand = 'echo > done'\n");
-    project.fifos(&["svg"]);
-    let mut running = project.start(&["--timeline", "svg"]);
+    project.fifos(&["trace"]);
+    let mut running = project.start(&["--trace", "trace"]);
     until("it has built", || project.exists("done"));
     until("it has ended", || {
         running.signal(Signal::SIGINT);

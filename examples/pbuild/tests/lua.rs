@@ -3,6 +3,8 @@
 mod common;
 #[path = "../examples/lua/project.rs"]
 mod project;
+#[path = "../examples/lua/timeline.rs"]
+mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -67,7 +69,7 @@ fn lua_is_built_and_only_what_has_changed_is_built_again() {
     let objects = names.filter(|name| name.ends_with(".c")).count();
     assert!(objects > 30, "{objects}");
 
-    let ended = project.build(&["-j4", "--explain", "--timeline", "timeline.svg"]);
+    let ended = project.build(&["-j4", "--explain", "--trace", "trace.json"]);
     let all = objects + 3;
     let summary = format!("pbuild: {all} built, 0 up to date in");
     assert!(ended.stdout.contains(&summary), "{}", ended.stdout);
@@ -77,9 +79,11 @@ fn lua_is_built_and_only_what_has_changed_is_built_again() {
         run_lua(&project, script),
         "1\tan argument\t2990474529917009\n"
     );
-    let picture = project.read("timeline.svg");
+    let trace = project.read("trace.json");
+    let events: Vec<timeline::Event> = serde_json::from_str(&trace).unwrap();
+    let picture = timeline::draw(&events).to_string();
     assert!(picture.contains("lvm.o") && picture.contains("thread 4"));
-    fs::remove_file(project.path("timeline.svg")).unwrap();
+    fs::remove_file(project.path("trace.json")).unwrap();
 
     let before = times(&project);
     let ended = project.build(&["-j4"]);

@@ -1,11 +1,26 @@
-//! The build as a picture: a row for each thread, a bar for each command, hatched where a thread
+//! A trace as a picture: a row for each thread, a bar for each command, hatched where a thread
 //! waited for another's.
 
+use serde::Deserialize;
 use svg::node::element::Group;
 use svg::node::element::{Definitions, Line, Path, Pattern, Rectangle, Text, Title};
 use svg::Document;
 
-use crate::log::{Event, What};
+/// As pbuild writes it with `--trace`. Times are in microseconds.
+#[derive(Deserialize)]
+pub struct Event {
+    name: String,
+    cat: String,
+    tid: usize,
+    ts: f64,
+    dur: f64,
+    args: Args,
+}
+
+#[derive(Deserialize)]
+struct Args {
+    why: String,
+}
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 84.0;
@@ -23,9 +38,12 @@ const BARS: [&str; 2] = ["#9ec9f0", "#bcd9f5"];
 const EDGE: &str = "#4a83b8";
 const WAIT: &str = "#b08a3c";
 
-pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
-    let seconds = events.iter().map(|event| event.ended.as_secs_f64());
+pub fn draw(events: &[Event]) -> Document {
+    let threads = events.iter().map(|event| event.tid).max().unwrap_or(0);
+    let seconds = events.iter().map(|event| (event.ts + event.dur) / 1e6);
     let end = seconds.fold(0.001, f64::max);
+    let commands = events.iter().filter(|event| event.cat == "ran").count();
+    let summary = format!("{commands} commands on {threads} threads in {end:.2} s");
     let scale = (WIDTH - LEFT - RIGHT) / end;
     let x = |seconds: f64| LEFT + seconds * scale;
     let bottom = TOP + ROW * threads as f64;
@@ -45,7 +63,7 @@ pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
         )
         .add(hatching())
         .add(
-            text(LEFT, 26.0, summary)
+            text(LEFT, 26.0, &summary)
                 .set("font-size", 14)
                 .set("font-weight", 600),
         );
@@ -74,24 +92,19 @@ pub fn draw(events: &[Event], threads: usize, summary: &str) -> Document {
     }
     let mut bars = vec![0; threads + 1];
     for event in events {
-        let (left, right) = (x(event.began.as_secs_f64()), x(event.ended.as_secs_f64()));
+        let (began, took) = (event.ts / 1e6, event.dur / 1e6);
+        let (left, right) = (x(began), x(began + took));
         let width = (right - left).max(1.0);
-        let top = TOP + ROW * (event.thread as f64 - 1.0) + (ROW - BAR) / 2.0;
-        let took = (event.ended - event.began).as_secs_f64();
-        let (fill, edge, labels, title) = match &event.what {
-            What::Ran(why) => {
-                bars[event.thread] += 1;
-                let title = format!("{}, {took:.2} s: {why}", event.target);
-                // Neighbours differ, so that one sees where a short one ends.
-                let fill = BARS[bars[event.thread] % 2];
-                (fill, EDGE, vec![event.target.clone()], title)
-            }
-            What::Waited(other) => {
-                let label = format!("{} waits for {other}", event.target);
-                let title = format!("{label}, {took:.2} s");
-                let labels = vec![label, format!("waits for {other}")];
-                ("url(#waits)", WAIT, labels, title)
-            }
+        let top = TOP + ROW * (event.tid as f64 - 1.0) + (ROW - BAR) / 2.0;
+        let (name, why) = (&event.name, &event.args.why);
+        let title = format!("{name}, {took:.2} s: {why}");
+        let labels = [name.clone(), why.clone()];
+        let (fill, edge, labels) = if event.cat == "ran" {
+            bars[event.tid] += 1;
+            // Neighbours differ, so that one sees where a short one ends.
+            (BARS[bars[event.tid] % 2], EDGE, &labels[..1])
+        } else {
+            ("url(#waits)", WAIT, &labels[..])
         };
         let bar = rectangle(left, top, width, BAR)
             .set("rx", 2)
