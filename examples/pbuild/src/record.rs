@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -89,14 +88,17 @@ impl Records {
 impl Check {
     /// Why a target has to be built, if it has to.
     pub fn why(self, last: Option<&Record>, now: &Record) -> Option<String> {
+        if now.outputs.is_empty() {
+            return Some("it has no outputs".to_owned());
+        }
         let Some(last) = last else {
             return Some("never built".to_owned());
         };
         if last.command != now.command {
             return Some("its command has changed".to_owned());
         }
-        let missing = now.outputs.keys().find(|file| !Path::new(file).exists());
-        if let Some(file) = missing {
+        let mut outputs = now.outputs.iter();
+        if let Some((file, _)) = outputs.find(|(_, stamp)| *stamp == MISSING) {
             return Some(format!("output {file} is missing"));
         }
         if let Some(file) = difference(&last.inputs, &now.inputs) {
@@ -156,22 +158,17 @@ impl Check {
         span: Range<SystemTime>,
     ) -> Stamps {
         let stamp = |file: &String| {
-            let stamp = self.stamp(file);
-            match (stamp, change(file)) {
-                (Some(stamp), Some(time))
-                    if time < span.start || before.get(file) == Some(&time) =>
-                {
-                    stamp
-                }
-                (Some(_), Some(time)) if time > span.end => FUTURE.to_owned(),
+            let (Some(stamp), Some(time)) = (self.stamp(file), change(file)) else {
+                return MEANWHILE.to_owned();
+            };
+            match time {
+                _ if time < span.start || before.get(file) == Some(&time) => stamp,
+                _ if time > span.end => FUTURE.to_owned(),
                 _ => MEANWHILE.to_owned(),
             }
         };
-        files
-            .into_iter()
-            .map(|file| (stamp(&file), file))
-            .map(|(stamp, file)| (file, stamp))
-            .collect()
+        let files = files.into_iter();
+        files.map(|file| (file.clone(), stamp(&file))).collect()
     }
 
     pub fn stamp_all<'a>(self, files: impl Iterator<Item = &'a String>) -> Stamps {
@@ -182,11 +179,10 @@ impl Check {
 
 fn from_future(file: &str) -> &'static str {
     let time = fs::metadata(file).and_then(|metadata| metadata.modified());
-    match time {
-        Ok(time) if time > SystemTime::now() => {
-            ", its time is in the future (was the clock set back?)"
-        }
-        _ => "",
+    if time.is_ok_and(|time| time > SystemTime::now()) {
+        ", its time is in the future (was the clock set back?)"
+    } else {
+        ""
     }
 }
 

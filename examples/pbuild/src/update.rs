@@ -44,12 +44,7 @@ impl Worker {
             found: Default::default(),
             outputs: check.stamp_all(outputs()),
         };
-        let why = if target.outputs.is_empty() {
-            Some("it has no outputs".to_owned())
-        } else {
-            check.why(last.as_ref(), &record)
-        };
-        let Some(mut why) = why else {
+        let Some(mut why) = check.why(last.as_ref(), &record) else {
             run.up_to_date.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
@@ -125,30 +120,20 @@ impl Worker {
         target: &Target,
         found: impl Iterator<Item = &'a String>,
     ) -> Result<HashSet<String>, Broken> {
-        let found: Vec<_> = found
-            .map(|file| (file, identities(file).collect()))
-            .collect();
-        let mut made = HashSet::new();
-        let mut needs: Vec<Word> = Vec::new();
-        let mut board = lock(&self.run.board);
-        for (file, identities) in found {
-            let identities: Vec<String> = identities;
-            for identity in identities {
-                match board.graph.maker(&identity) {
-                    Some(maker) => {
-                        made.insert(file.clone());
-                        needs.extend(target.finds(file, maker));
-                    }
+        let (mut made, mut needs) = (HashSet::new(), Vec::new());
+        for file in found {
+            for identity in identities(file) {
+                let mut board = lock(&self.run.board);
+                let Some(maker) = board.graph.maker(&identity) else {
                     // Should a target come to make it, this one has read it too early.
-                    None => {
-                        let reader = || target.name.clone();
-                        board.read.entry(identity).or_insert_with(reader);
-                    }
-                }
+                    let reader = target.name.clone();
+                    board.read.entry(identity).or_insert(reader);
+                    continue;
+                };
+                made.insert(file.clone());
+                needs.extend(target.finds(file, maker));
             }
         }
-        drop(board);
-        needs.dedup_by(|a, b| a.text == b.text);
         self.need(&target.name.text, &needs)?;
         Ok(made)
     }
@@ -163,26 +148,20 @@ impl Worker {
     /// Tells others that the outputs are new. A target that has read one of them already, and could
     /// not know that it needs this one, is stale.
     fn put_in_place(&self, target: &Target) -> Result<(), Broken> {
-        let outputs = || target.outputs.iter();
-        let identities: Vec<_> = outputs()
-            .map(|file| identity(Path::new(&file.text)))
-            .collect();
         let mut board = lock(&self.run.board);
-        board.made.extend(identities.iter().cloned());
-        for (Word { text: file, at }, identity) in outputs().zip(&identities) {
-            if let Some(Word {
-                text: reader,
-                at: there,
-            }) = board.read.get(identity)
-            {
-                let name = &target.name.text;
-                return Err(Broken::Input(Arc::new(at.complain(format!(
+        let mut late = Ok(());
+        for Word { text: file, at } in &target.outputs {
+            let identity = identity(Path::new(file));
+            if let Some(reader) = board.read.get(&identity) {
+                let (name, there, reader) = (&target.name.text, &reader.at, &reader.text);
+                late = Err(Broken::Input(Arc::new(at.complain(format!(
                     "`{file}` was made by `{name}` after `{reader}` had read it: \
                      `{reader}` at {there} must need what generates `{name}`"
                 )))));
             }
+            board.made.push(identity);
         }
-        Ok(())
+        late
     }
 }
 
@@ -201,13 +180,12 @@ fn broken(target: &Target, command: &str, how: String, output: &str) -> Broken {
 }
 
 fn cannot_run(error: &io::Error, command: &str) -> String {
-    let mut how = format!("cannot run it: {error}");
-    if error.kind() == io::ErrorKind::ArgumentListTooLong {
-        how += &format!(
-            " ({} bytes are more than the system takes; use @{{rsp}} in place of {{in}}: it is a \
-             response file with the inputs)",
-            command.len()
-        );
+    if error.kind() != io::ErrorKind::ArgumentListTooLong {
+        return format!("cannot run it: {error}");
     }
-    how
+    let bytes = command.len();
+    format!(
+        "cannot run it: {error} ({bytes} bytes are more than the system takes; use @{{rsp}} in \
+         place of {{in}}: it is a response file with the inputs)"
+    )
 }
