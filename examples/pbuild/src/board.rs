@@ -18,7 +18,7 @@ pub struct Board {
     pub asks: HashMap<String, Word>,
     /// The files that commands have made in this run, in that order, by their identities.
     pub made: Vec<String>,
-    /// What a target was found to read, and no target is known to make: the first such target.
+    /// The files that a target was found to read, by their identities, with such a target.
     pub read: HashMap<String, Word>,
     pub stopped: bool,
 }

@@ -17,7 +17,7 @@ mod graph;
 mod log;
 mod name;
 mod outcome;
-mod record;
+pub mod record;
 mod run;
 mod screen;
 mod signals;

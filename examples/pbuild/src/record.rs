@@ -113,7 +113,9 @@ impl Check {
             return Some(match (&*last.found[file], &*found[file]) {
                 (_, MISSING) => format!("header {file} is missing"),
                 (MEANWHILE, _) => format!("header {file} has changed while the command ran"),
-                (FUTURE, _) => format!("header {file} was from the future"),
+                (FUTURE, _) => {
+                    format!("header {file} was from the future (was the clock set back?)")
+                }
                 _ => format!("header {file} has changed{}", from_future(file)),
             });
         }

@@ -120,22 +120,31 @@ impl Worker {
         target: &Target,
         found: impl Iterator<Item = &'a String>,
     ) -> Result<HashSet<String>, Broken> {
-        let (mut made, mut needs) = (HashSet::new(), Vec::new());
-        for file in found {
-            for identity in identities(file) {
-                let mut board = lock(&self.run.board);
-                let Some(maker) = board.graph.maker(&identity) else {
-                    // Should a target come to make it, this one has read it too early.
-                    let reader = target.name.clone();
-                    board.read.entry(identity).or_insert(reader);
-                    continue;
-                };
-                made.insert(file.clone());
-                needs.extend(target.finds(file, maker));
+        let places = |file: &'a String| identities(file).map(move |place| (file, place));
+        let found: Vec<_> = found.flat_map(places).collect();
+        loop {
+            let (mut made, mut needs) = (HashSet::new(), Vec::new());
+            let mut board = lock(&self.run.board);
+            for (file, place) in &found {
+                if let Some(maker) = board.graph.maker(place) {
+                    made.insert((*file).clone());
+                    if !matches!(board.done.get(&maker.text), Some(Ok(_))) {
+                        needs.extend(target.finds(file, maker));
+                    }
+                }
             }
+            if needs.is_empty() {
+                // If it turns out later that a target makes one of them, it was read too early.
+                let read = found
+                    .into_iter()
+                    .map(|(_, place)| (place, target.name.clone()));
+                board.read.extend(read);
+                return Ok(made);
+            }
+            drop(board);
+            // Meanwhile, a generated file may name further makers.
+            self.need(&target.name.text, &needs)?;
         }
-        self.need(&target.name.text, &needs)?;
-        Ok(made)
     }
 
     /// The first of these files that was made when so many had been before.

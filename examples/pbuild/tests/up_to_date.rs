@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
 use common::Project;
+use pbuild::record::{changes, Changes, Check};
 
 /// Each command leaves a line in `ran`, so what has run is not only what pbuild says.
 const CHAIN: &str = "\
@@ -55,20 +56,21 @@ fn by_time() {
     let project = chain(&[]);
     // Another time is another file: also an older one, as of a file that was moved here.
     let hour = Duration::from_secs(3600);
-    for time in [SystemTime::now() + hour, SystemTime::now() - hour] {
+    let future = ", its time is in the future (was the clock set back?)\n";
+    for (time, told) in [
+        (SystemTime::now() + hour, future),
+        (SystemTime::now() - hour, "\n"),
+    ] {
         touch(&project, "in.txt", time);
         let ended = project.build(&["--explain"]);
         assert_eq!(ran(&project), ["one", "two", "three"]);
-        assert!(
-            ended.stderr.contains("one: input in.txt has changed"),
-            "{}",
-            ended.stderr
-        );
-        assert!(
-            ended.stderr.contains("two: input made/one has changed"),
-            "{}",
-            ended.stderr
-        );
+        let told = format!("one: input in.txt has changed{told}");
+        assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+        let told = "two: input made/one has changed\n";
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+        // Once.
+        project.build(&[]);
+        assert!(ran(&project).is_empty());
     }
 }
 
@@ -284,4 +286,52 @@ fn one_build_at_a_time() {
     assert_eq!(second.stderr, told);
     common::open_gate(&project.path("gate"));
     assert_eq!(first.end().code, Some(0));
+}
+
+#[test]
+fn when_a_file_was_changed_that_a_command_has_read() {
+    // The clock can't be set here. So the file is from now, and the command ran at other times.
+    let project = Project::new("");
+    project.write("h", "text");
+    let file = project.path("h").display().to_string();
+    let now = SystemTime::now();
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    let later = now + hours(1)..now + hours(2);
+    let meanwhile = now - hours(1)..now + hours(1);
+    let earlier = now - hours(2)..now - hours(1);
+    let known = changes([&file].into_iter());
+    let other = Changes::from([(file.clone(), now - hours(3))]);
+    let none = Changes::new();
+    for check in [Check::Time, Check::Hash] {
+        let stamp = |before, span| {
+            let mut stamps = check.stamp_found(vec![file.clone()], before, span);
+            stamps.remove(&file).unwrap()
+        };
+        let real = check.stamp_all([&file].into_iter()).remove(&file).unwrap();
+        assert_eq!(stamp(&none, later.clone()), real);
+        assert_eq!(stamp(&none, meanwhile.clone()), "changed meanwhile");
+        assert_eq!(stamp(&none, earlier.clone()), "from the future");
+        // It was like that before the command began, so it has not changed meanwhile.
+        assert_eq!(stamp(&known, meanwhile.clone()), real);
+        assert_eq!(stamp(&known, earlier.clone()), real);
+        assert_eq!(stamp(&other, earlier.clone()), "from the future");
+    }
+}
+
+#[test]
+fn what_was_from_the_future_is_told_as_that_and_once() {
+    let project = Project::new(
+        "[targets.a]\noutputs = ['a']\ncommand = 'cat h > {out}; echo a: h > {depfile}'\n",
+    );
+    project.write("h", "text");
+    project.build(&[]);
+    let state = project.read(".pbuild.state");
+    let (before, after) = state.split_once("h = \"time ").unwrap();
+    let (_, after) = after.split_once('"').unwrap();
+    let state = format!("{before}h = \"from the future\"{after}");
+    let ended = project.build_with(".pbuild.state", &state, &["--explain"]);
+    let told = "a: header h was from the future (was the clock set back?)\n";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    let ended = project.build(&[]);
+    assert!(ended.stdout.contains("0 built, 1 up to date"), "{ended:?}");
 }
