@@ -24,7 +24,7 @@ pub struct Word {
 pub struct At {
     source: Arc<Source>,
     span: Range<usize>,
-    /// What the command there was found to read. The build file does not name it.
+    /// A file that the command at this place reads, as its depfile says.
     pub found: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// The need that comes of reading a file that `maker` makes, unless there is that need already.
+    /// The need for the maker of a file that the command reads, unless it is needed already.
     pub fn finds(&self, file: &str, maker: &Word) -> Option<Word> {
         let known = self.needs.iter().chain([&self.name]);
         let at = self.command.as_ref()?.at.finding(file);

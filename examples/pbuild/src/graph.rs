@@ -18,7 +18,7 @@ pub struct Graph {
 
 impl Graph {
     /// Adds a file's targets and tells what the file is for. Or tells what is wrong with it, and
-    /// adds nothing. What a target was found to read by its last build, it needs, too.
+    /// adds nothing. A target also needs what makes the files that its last depfile named.
     pub fn add(&mut self, file: BuildFile, records: &Records) -> Result<Vec<Word>, Complaint> {
         let mut new = Self::default();
         // Files that are read and that no target is known to make. If one did, those who read it
@@ -137,8 +137,9 @@ impl Graph {
     }
 }
 
-/// What a target read when it was built last, it need not read any more. If such a need closes a
-/// cycle, it is forgotten, so that the target is built again and tells anew.
+/// What the last build's depfile says may be outdated. If such a need is part of a cycle, this
+/// forgets the target's record: the target is built again, and writes a new depfile. Returns whether
+/// there was such a need.
 pub fn forget_found(needs: &[Word], records: &mut Records) -> bool {
     let from = needs.iter().cycle().skip(needs.len() - 1);
     let found = from.zip(needs).filter(|(_, need)| need.at.found.is_some());

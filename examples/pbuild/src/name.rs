@@ -32,7 +32,7 @@ pub fn identity(path: &Path) -> String {
     below.unwrap_or(&at).display().to_string()
 }
 
-/// The identity of a file; if that is a symbolic link, followed by those that it leads to.
+/// The identity of a file and, if it is a symbolic link, of each file that it leads to.
 pub fn identities(file: &str) -> impl Iterator<Item = String> {
     let next = |link: &String| {
         let to = fs::read_link(link).ok()?;
@@ -42,7 +42,7 @@ pub fn identities(file: &str) -> impl Iterator<Item = String> {
     iter::successors(Some(identity(Path::new(file))), next).take(40)
 }
 
-/// Names that only pbuild uses. It removes such files, or changes them all the time.
+/// Whether this is one of pbuild's own files, which it changes and removes as it likes.
 pub fn is_own(file: &str) -> bool {
     let name = Path::new(file).file_name().unwrap_or_default();
     name.as_encoded_bytes().starts_with(b".pbuild.")

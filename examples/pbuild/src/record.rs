@@ -14,7 +14,7 @@ use crate::name::identities;
 
 const FILE: &str = ".pbuild.state";
 
-/// Stamps that no file has: what was read is not known, so it is read again.
+/// Stamps that no file has: it is not known which content was read.
 const MEANWHILE: &str = "changed meanwhile";
 const FUTURE: &str = "from the future";
 
@@ -149,10 +149,10 @@ impl Check {
         }
     }
 
-    /// The stamps of files that the command turned out to have read, and nothing is known to make.
-    /// It may have read something else than what is there now: what has changed since the command
-    /// began gets a stamp that nothing has, and so is built again. `before`: the changes that are
-    /// known to have been before that, whatever the clock says.
+    /// The stamps of files that a command has read and no target makes. A file that has changed
+    /// since the command began may have been read before that. It gets a stamp that no file has, so
+    /// that the target is built again. `before` are changes that are known to be older, whatever
+    /// the clock says; `span` is when the command ran.
     pub fn stamp_found(
         self,
         files: Vec<String>,
@@ -205,14 +205,13 @@ fn change(file: &str) -> Option<SystemTime> {
     Some(UNIX_EPOCH + since)
 }
 
-/// Where a file is in the end.
+/// Where a file is, after all symbolic links.
 fn place(file: &str) -> String {
     identities(file).last().unwrap_or_default()
 }
 
-/// The first file that is not the same in both. None that is missing is the same as before.
+/// The first file that is not the same in both.
 fn difference<'a>(last: &'a Stamps, now: &'a Stamps) -> Option<&'a String> {
     let mut files = last.keys().chain(now.keys());
-    let missing = |file| now.get(file).is_some_and(|stamp| stamp == MISSING);
-    files.find(|file| last.get(*file) != now.get(*file) || missing(*file))
+    files.find(|file| last.get(*file) != now.get(*file))
 }

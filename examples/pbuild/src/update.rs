@@ -1,9 +1,9 @@
 //! One target, when all that it needs is there: is it up to date, and if not, its command.
 //!
-//! **What a command was found to read** it has to read when that is made. Its depfile may name what
-//! another target makes, though the build file does not say so. By the next build that is a need
-//! like others. In this one, the other target is built as soon as that is known, and if it has made
-//! the file after the command began, the command runs again.
+//! **What a command reads has to be made first.** A depfile may name a file that another target
+//! makes, although the build file does not say so. In the next build, that is a need like others. In
+//! this one, the other target is built as soon as the depfile has been read. If it made the file
+//! after the command began, the command runs again.
 
 use std::collections::HashSet;
 use std::fs;
@@ -113,8 +113,8 @@ impl Worker {
         Ok((output, found))
     }
 
-    /// Builds the targets that make what this one was found to read. Gives those of the files that
-    /// others make.
+    /// Builds the targets that make these files, which this target was found to read. Returns those
+    /// of the files that other targets make.
     fn need_makers<'a>(
         &self,
         target: &Target,
@@ -134,7 +134,7 @@ impl Worker {
                 }
             }
             if needs.is_empty() {
-                // If it turns out later that a target makes one of them, it was read too early.
+                // Should a generated file add a target that makes one of them, it is too late.
                 let read = found
                     .into_iter()
                     .map(|(_, place)| (place, target.name.clone()));
@@ -142,20 +142,20 @@ impl Worker {
                 return Ok(made);
             }
             drop(board);
-            // Meanwhile, a generated file may name further makers.
+            // Meanwhile, a generated file may add further makers.
             self.need(&target.name.text, &needs)?;
         }
     }
 
-    /// The first of these files that was made when so many had been before.
+    /// One of these files that was made in this run, after the first `made` files.
     fn made_since<'a>(&self, made: usize, files: &'a HashSet<String>) -> Option<&'a String> {
         let board = lock(&self.run.board);
         let since = |file: &&String| identities(file).any(|id| board.made[made..].contains(&id));
         files.iter().find(since)
     }
 
-    /// Tells others that the outputs are new. A target that has read one of them already, and could
-    /// not know that it needs this one, is stale.
+    /// Writes down that the outputs are new. If another target has read one of them already, because
+    /// nothing said that it needs this one, that is an error: the other target is stale.
     fn put_in_place(&self, target: &Target) -> Result<(), Broken> {
         let mut board = lock(&self.run.board);
         let mut late = Ok(());

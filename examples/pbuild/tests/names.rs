@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use common::Project;
 
 /// The file `x`, which may not be there yet. `link` leads to the project, `sub` is a directory,
-/// `new` will be one, and `there` leads to a directory elsewhere.
+/// `new` will be one, and `there` leads to `sub/deep`.
 fn spellings(project: &Project) -> Vec<String> {
     let here = project.path(".").canonicalize().unwrap();
     let name = here.file_name().unwrap().display();
@@ -23,7 +23,7 @@ fn spellings(project: &Project) -> Vec<String> {
         "link/x".to_owned(),
         "link/sub/../x".to_owned(),
         "sub/up/x".to_owned(),
-        "there/../x".to_owned(),
+        "there/../../x".to_owned(),
         format!("{here}/x"),
         format!("{here}/link/./x"),
         format!("../{name}/x"),
@@ -36,9 +36,8 @@ fn project() -> Project {
     fs::create_dir_all(project.path("sub/deep")).unwrap();
     symlink(project.path("."), project.path("link")).unwrap();
     symlink("..", project.path("sub/up")).unwrap();
-    // So `there/..` is not the directory that `there` is in, but is the project, too.
-    fs::create_dir(project.path("elsewhere")).unwrap();
-    symlink("elsewhere", project.path("there")).unwrap();
+    // `there/..` is `sub`, not the directory that holds `there`.
+    symlink("sub/deep", project.path("there")).unwrap();
     project
 }
 
