@@ -9,14 +9,14 @@ use thiserror::Error;
 use crate::db::User;
 use crate::redis_pool::RedisPool;
 
-/// What there is to know about an id, as it is cached, shared between callers and sent.
+/// The answer to a request for a user, as it is cached, shared between callers and sent.
 ///
 /// Sharing hands one value to many callers. So a user is encoded once, and the bytes are behind an
-/// `Arc`: a clone costs nothing, and no caller can change what the others see.
+/// `Arc`: a clone is cheap, and no caller can change what the others see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     User(Arc<[u8]>),
-    /// The placeholder: the database was asked, and has no such user.
+    /// The placeholder: the database has no such user.
     NoSuchUser,
 }
 
@@ -26,7 +26,7 @@ impl Answer {
         Self::User(Arc::from(json))
     }
 
-    /// How Redis keeps it. The placeholder is go-zero's, and no JSON.
+    /// The entry in Redis. The placeholder is go-zero's; it is not JSON.
     fn as_bytes(&self) -> &[u8] {
         match self {
             Self::User(json) => json,
@@ -34,12 +34,26 @@ impl Answer {
         }
     }
 
-    fn from_bytes(bytes: Vec<u8>) -> Self {
-        match bytes.as_slice() {
-            b"*" => Self::NoSuchUser,
-            _ => Self::User(Arc::from(bytes)),
+    /// The inverse of `as_bytes`. Redis is shared with other programs and other versions of this
+    /// one, so an entry is parsed before it is believed.
+    fn parse(id: i64, bytes: &[u8]) -> Result<Self, String> {
+        if bytes == b"*" {
+            return Ok(Self::NoSuchUser);
         }
+        let user: User = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if user.id != id {
+            return Err(format!("it holds user {}", user.id));
+        }
+        Ok(Self::user(&user))
     }
+}
+
+/// What the cache has for a user.
+pub enum Entry {
+    Hit(Answer),
+    Miss,
+    /// Something that is not an answer for this user, and why. To be overwritten.
+    Damaged(String),
 }
 
 #[derive(Debug, Error)]
@@ -51,10 +65,10 @@ pub enum CacheError {
 }
 
 pub enum Cache {
-    /// Keeps nothing, to see what sharing does by itself.
+    /// Stores nothing, to show what sharing does by itself.
     Off,
-    /// moka could share loads itself (`get_with`); here it is what Redis is, a place to keep things.
-    Memory(moka::sync::Cache<String, Entry>),
+    /// moka could share loads itself (`get_with`). Here it only stores, as Redis does.
+    Memory(moka::sync::Cache<String, Kept>),
     Redis(RedisPool),
 }
 
@@ -73,67 +87,93 @@ impl Cache {
         RedisPool::new(url, timeout).map(Self::Redis)
     }
 
-    pub fn get(&self, key: &str) -> Result<Option<Answer>, CacheError> {
+    pub fn get(&self, id: i64) -> Result<Entry, CacheError> {
+        let key = key(id);
         match self {
-            Self::Off => Ok(None),
-            Self::Memory(memory) => Ok(memory.get(key).map(|entry| entry.answer)),
-            Self::Redis(pool) => {
-                let bytes: Option<Vec<u8>> = pool.query(&Cmd::get(key))?;
-                Ok(bytes.map(Answer::from_bytes))
+            Self::Off => Ok(Entry::Miss),
+            Self::Memory(memory) => {
+                let kept = memory.get(&key);
+                Ok(kept.map_or(Entry::Miss, |kept| Entry::Hit(kept.answer)))
             }
+            Self::Redis(pool) => match pool.query::<Option<Vec<u8>>>(&Cmd::get(&key)) {
+                Ok(Some(bytes)) => {
+                    Ok(Answer::parse(id, &bytes).map_or_else(Entry::Damaged, Entry::Hit))
+                }
+                Ok(None) => Ok(Entry::Miss),
+                // A list, for example.
+                Err(CacheError::Redis(error)) if error.code() == Some("WRONGTYPE") => {
+                    Ok(Entry::Damaged(error.to_string()))
+                }
+                Err(error) => Err(error),
+            },
         }
     }
 
-    pub fn set(&self, key: &str, answer: &Answer, keep: Duration) -> Result<(), CacheError> {
+    /// Replaces whatever is there, of whatever type.
+    pub fn set(&self, id: i64, answer: &Answer, keep: Duration) -> Result<(), CacheError> {
         match self {
             Self::Off => {}
             Self::Memory(memory) => {
                 let answer = answer.clone();
-                memory.insert(key.to_owned(), Entry { answer, keep });
+                memory.insert(key(id), Kept { answer, keep });
             }
             Self::Redis(pool) => {
-                // Redis refuses to keep something for no time.
+                // Redis refuses an expiry of zero.
                 let millis = keep.as_millis().max(1).try_into().unwrap_or(u64::MAX);
-                pool.query::<()>(&Cmd::pset_ex(key, answer.as_bytes(), millis))?;
+                pool.query::<()>(&Cmd::pset_ex(key(id), answer.as_bytes(), millis))?;
             }
         }
         Ok(())
     }
 
-    /// Lets an entry expire now.
-    pub fn expire(&self, key: &str) -> Result<(), CacheError> {
+    /// Removes an entry now.
+    pub fn remove(&self, id: i64) -> Result<(), CacheError> {
         match self {
-            Self::Off => {}
-            Self::Memory(memory) => memory.invalidate(key),
-            Self::Redis(pool) => {
-                pool.query::<()>(&Cmd::del(key))?;
+            Self::Off => Ok(()),
+            Self::Memory(memory) => {
+                memory.invalidate(&key(id));
+                Ok(())
             }
+            Self::Redis(pool) => pool.query(&Cmd::del(key(id))),
         }
-        Ok(())
+    }
+
+    /// Whether the cache can be reached at all.
+    pub fn check(&self) -> Result<(), CacheError> {
+        match self {
+            Self::Off | Self::Memory(_) => Ok(()),
+            Self::Redis(pool) => pool.query(&redis::cmd("PING")),
+        }
     }
 }
 
+/// The key of a user, in the cache and of the shared call: two requests with the same key get the
+/// same answer.
+pub fn key(id: i64) -> String {
+    format!("user-service:user:{id}")
+}
+
 #[derive(Clone)]
-pub struct Entry {
+pub struct Kept {
     answer: Answer,
     keep: Duration,
 }
 
-/// Tells moka that every entry has its own time to live.
+/// Gives every entry in moka its own time to live.
 struct EachItsOwn;
 
-impl moka::Expiry<String, Entry> for EachItsOwn {
-    fn expire_after_create(&self, _: &String, entry: &Entry, _: Instant) -> Option<Duration> {
-        Some(entry.keep)
+impl moka::Expiry<String, Kept> for EachItsOwn {
+    fn expire_after_create(&self, _: &String, kept: &Kept, _: Instant) -> Option<Duration> {
+        Some(kept.keep)
     }
 
     fn expire_after_update(
         &self,
         _: &String,
-        entry: &Entry,
+        kept: &Kept,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.keep)
+        Some(kept.keep)
     }
 }

@@ -1,4 +1,4 @@
-//! What the service is made of, as the command line and the environment say.
+//! Builds the service from what the command line and the environment say.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::watch;
 
 /// Time limit for each exchange with Redis.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time limit for each statement of PostgreSQL. Shorter than a request's, for then all of a flight
-/// are told what is wrong.
+/// Time limit for each statement of PostgreSQL. Shorter than a request's, so that all callers of a
+/// flight get its error.
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub enum Store {
@@ -29,7 +29,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// As given in DATABASE_URL. What is wrong is told without the URL, which may hold a password.
+    /// Parses DATABASE_URL. Errors do not show it, because it may hold a password.
     pub fn from_url(url: &str) -> Result<Self> {
         let ours = ["postgres://", "postgresql://"];
         if !ours.iter().any(|scheme| url.starts_with(scheme)) {
@@ -57,7 +57,7 @@ impl Store {
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Sqlite(_) => "SQLite (or PostgreSQL: set DATABASE_URL)",
+            Self::Sqlite(_) => "SQLite (PostgreSQL: set DATABASE_URL)",
             Self::Postgres(_) => "PostgreSQL, at DATABASE_URL",
         })
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Caching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Off => "none",
-            Self::Memory => "in this process (or Redis: set REDIS_URL)",
+            Self::Memory => "in this process (Redis: set REDIS_URL)",
             Self::Redis(_) => "Redis, at REDIS_URL",
         })
     }
@@ -82,11 +82,11 @@ impl fmt::Display for Caching {
 
 pub struct Config {
     pub store: Store,
-    /// By how much each query is made slower than it is.
+    /// How much slower each query is made.
     pub database_latency: Duration,
     pub caching: Caching,
     pub expiry: Expiry,
-    /// How long a request waits for the load of another.
+    /// How long a request waits for another's load.
     pub request_timeout: Duration,
 }
 

@@ -1,10 +1,11 @@
 //! The database: SQLite or PostgreSQL, a table of users, made on first use.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::postgres_pool::PostgresPool;
@@ -12,38 +13,56 @@ use crate::sqlite_pool::SqlitePool;
 
 /// How many users a new table gets.
 pub const USERS: i64 = 10_000;
-/// A database serves only so many at a time. That is what a stampede runs into: with 200 queries
-/// and 8 connections, most of the queries wait for others.
+/// A database serves only so many queries at a time. In a stampede of 200 queries on 8 connections
+/// most of the queries wait.
 pub const CONNECTIONS: u32 = 8;
 /// How long to wait for a free connection.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct User {
     pub id: i64,
     pub name: String,
     pub email: String,
 }
 
-/// Whatever it is, a moment later it may go well: the service answers 503.
+/// The next attempt may succeed, so the service answers 503.
 #[derive(Debug, Error)]
 pub enum DbError {
-    #[error("no free connection: {0}")]
-    Pool(r2d2::Error),
+    #[error("no connection: {0}")]
+    Pool(String),
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error("{}", with_causes(.0))]
     Postgres(postgres::Error),
     #[error("no reply within {0:?}")]
     NoReply(Duration),
+    #[error(
+        "statements have no time limit there. Connect to PostgreSQL itself, or, if this is PgBouncer, \
+         set `ignore_startup_parameters = options` there and a `statement_timeout` of one second \
+         for the role (ALTER ROLE ... SET)"
+    )]
+    NoTimeLimit,
+    #[error("there is no directory {}", .0.display())]
+    NoDirectory(PathBuf),
+    #[error("the row cannot be read: {0}")]
+    Unreadable(String),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-// What `Display` tells is no `source` as well, or else it would be told twice.
+impl DbError {
+    pub fn unreadable(error: impl std::fmt::Display) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+// What `Display` shows is not a `source` as well, or it would be shown twice.
 impl From<r2d2::Error> for DbError {
     fn from(error: r2d2::Error) -> Self {
-        Self::Pool(error)
+        let text = error.to_string();
+        let cause = text.split_once(": ").map(|(_, cause)| cause);
+        Self::Pool(cause.unwrap_or("all are busy").to_owned())
     }
 }
 
@@ -64,14 +83,14 @@ pub enum Engine {
     Postgres(PostgresPool),
 }
 
-/// Runs before and after each statement, on the caller's thread, which has a connection for itself.
-/// The demo makes the database slow with it; tests make it wait, panic, and tell what it does.
+/// Runs before and after each statement, on the caller's thread, which holds a connection. The demo
+/// uses it to make the database slow; tests use it to wait, to panic and to observe.
 pub type Hook = dyn Fn(When) + Send + Sync;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     Before,
-    /// What was read is in hand, what was written is there for others to read. Nothing is locked.
+    /// The row has been read, or the change committed. Nothing is locked.
     After,
 }
 
@@ -100,7 +119,7 @@ impl Database {
         }
     }
 
-    /// Changes a user. `false`: there is none with this id.
+    /// Changes a user. Returns `false` if there is none with this id.
     pub fn update(&self, user: &User) -> Result<bool, DbError> {
         let hook = self.counting(&self.updates);
         match &self.engine {

@@ -13,21 +13,25 @@ use ureq::{Agent, Body};
 
 use crate::config::{Config, Sharing};
 use crate::db;
-use crate::http::{Server, MICROS_HEADER, ROLE_HEADER};
+use crate::http::Server;
 use crate::picture;
+use crate::routes::{MICROS_HEADER, ROLE_HEADER};
 
 const CLIENTS: usize = 200;
 const HOT_USER: i64 = 42;
-/// How patient the clients are.
+/// How long a client waits for its answer.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// With a slower database, unshared clients would wait for a free connection in vain: the last of
+/// them has 24 queries before its own.
+pub const MAX_LATENCY: Duration = Duration::from_millis(150);
 
 /// What one client saw.
 pub struct Caller {
-    /// Both since the first client began.
+    /// Since the first client began, like `ended`.
     pub began: Duration,
     pub ended: Duration,
     pub led: bool,
-    /// How much of it was spent in the shared call, by the service's own clock.
+    /// How much of that was spent in the shared call, by the service's clock.
     pub in_call: Duration,
 }
 
@@ -44,14 +48,16 @@ struct Run {
 }
 
 pub fn run(config: &Config) -> Result<()> {
-    // Not `println!`, which panics when nobody reads on: `user-service | head`.
+    // Not `println!`, which panics when stdout is closed: `user-service | head`.
     let mut out = std::io::stdout();
+    let width = picture::width(&out);
     writeln!(
         out,
-        "{CLIENTS} clients ask at once for user {HOT_USER}, whose cache entry has just expired.\n\
-         Cache: {}.\n\
-         Database: {}; {} connections.\n\
-         Each query is made {} ms slower than it is (--db-latency).\n",
+        "{CLIENTS} clients ask at once for user {HOT_USER},\n\
+         whose cache entry has just expired.\n\
+         Cache:    {}\n\
+         Database: {}\n\
+         {} connections to it, each query {} ms slower (--db-latency)\n",
         config.caching,
         config.store,
         db::CONNECTIONS,
@@ -65,7 +71,7 @@ pub fn run(config: &Config) -> Result<()> {
 
     writeln!(
         out,
-        "\n             callers   queries   wall time        p50        p99"
+        "\n            callers  queries  wall time       p50       p99"
     )?;
     for run in &runs {
         writeln!(out, "{}", row(run))?;
@@ -76,23 +82,28 @@ pub fn run(config: &Config) -> Result<()> {
             let late = led - run.queries;
             writeln!(
                 out,
-                "({}: {late} came late, to a cache already filled)",
+                "({}: {late} came after the cache was filled)",
                 run.name
             )?;
         }
     }
     for run in &runs {
-        writeln!(out, "\n{}", picture::draw(run.name, &run.callers, colour))?;
+        writeln!(
+            out,
+            "\n{}",
+            picture::draw(run.name, &run.callers, width, colour)
+        )?;
     }
     Ok(())
 }
 
 fn stampede(config: &Config, name: &'static str, sharing: Sharing) -> Result<Run> {
     let service = Arc::new(config.service(sharing)?);
+    service.check_cache().context("cannot use REDIS_URL")?;
     let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service))
         .context("cannot start the server")?;
 
-    // One request fills the cache; then the entry expires, under the eyes of the crowd.
+    // One request fills the cache. Then the entry expires, just before the crowd comes.
     let agent = agent();
     get(&agent, server.address())?;
     service.expire(HOT_USER)?;
@@ -107,7 +118,7 @@ fn stampede(config: &Config, name: &'static str, sharing: Sharing) -> Result<Run
     })
 }
 
-/// All clients at once. A single one without its answer is an error.
+/// All clients at once. It is an error if a single one gets no answer.
 fn crowd(agent: &Agent, server: SocketAddr) -> Result<Vec<Caller>> {
     let gate = Barrier::new(CLIENTS);
     let epoch = Instant::now();
@@ -166,11 +177,11 @@ fn get(agent: &Agent, server: SocketAddr) -> Result<Response<Body>> {
 fn row(run: &Run) -> String {
     let mut latencies: Vec<_> = run.callers.iter().map(Caller::latency).collect();
     latencies.sort();
-    // The latency that so many per cent of the callers did not exceed.
+    // The latency that `p` per cent of the callers did not exceed.
     let percentile = |p: usize| latencies[(latencies.len() * p).div_ceil(100) - 1];
     let wall = run.callers.iter().map(|caller| caller.ended).max();
     format!(
-        "{:<11} {:>8} {:>9} {:>11} {:>10} {:>10}",
+        "{:<11} {:>7} {:>8} {:>10} {:>9} {:>9}",
         run.name,
         run.callers.len(),
         run.queries,

@@ -1,6 +1,7 @@
 //! The command line: `user-service` is the demo, `user-service serve` the service.
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,55 +10,60 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
-use tracing::info;
+use tracing::{info, warn};
 use user_service::config::{Caching, Config, Sharing, Store};
 use user_service::demo;
 use user_service::http::Server;
 use user_service::service::Expiry;
-use user_service::trace;
+use user_service::watch;
 
 /// A user-information service that reads through a cache to a database.
 ///
-/// The cache is in the process, or Redis where the environment variable REDIS_URL names one, such
-/// as redis://127.0.0.1:6379. The database is SQLite, or PostgreSQL where DATABASE_URL names one,
-/// such as postgres://user:password@127.0.0.1/database.
+/// The cache is in the process. Set the environment variable REDIS_URL to use Redis instead, as in
+/// redis://127.0.0.1:6379. The database is SQLite. Set DATABASE_URL to use PostgreSQL instead, as in
+/// postgres://user:password@127.0.0.1/database.
 ///
-/// The log goes to stderr. The environment variable RUST_LOG says what is in it, such as
-/// user_service=debug for every flight [default: info].
+/// The log goes to stderr. Set RUST_LOG to choose what is logged, as in user_service=debug for every
+/// flight [default: info].
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     /// What to do [default: demo]
     #[command(subcommand)]
     command: Option<Command>,
-    /// The SQLite file, made if missing [default: in the directory for temporary files]
+    /// The SQLite file, made if missing [default: user-service/users.sqlite3 in the directory for
+    /// temporary files]
     #[arg(long, global = true, value_name = "PATH")]
     db: Option<PathBuf>,
-    /// Make each database query this much slower [default: 100 for the demo, else 0]
+    /// Make each database query this much slower; at most 60000, and 150 for the demo [default: 100
+    /// for the demo, else 0]
     #[arg(long, global = true, value_name = "MILLISECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=60_000))]
     db_latency: Option<u64>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// 200 clients at one user, with and without sharing
+    /// Let 200 clients ask for one user, with and without sharing
     Demo,
     /// Serve GET and PUT /users/{id}, and GET /stats, /metrics and /in-flight, until Ctrl-C
     Serve {
-        #[arg(long, default_value = "127.0.0.1:8080")]
+        /// Where to listen; with port 0 the system chooses a port
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
         addr: SocketAddr,
-        /// Let every request do its own load (a GET may then be stale, also after a PUT)
+        /// Let every request do its own load; a GET after a PUT may then be stale
         #[arg(long)]
         unshared: bool,
-        /// Keep nothing: let every load ask the database, whatever REDIS_URL says
+        /// Let every load ask the database, even if REDIS_URL is set
         #[arg(long, conflicts_with = "cache_ttl")]
         no_cache: bool,
-        /// How long the cache keeps a user; a day at most
+        /// How long the cache keeps a user; from 1 to 86400000 (a day)
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 300_000)]
         #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
         cache_ttl: u64,
-        /// How long a request may wait for the load of another, before it is answered 504
+        /// How long a request waits for another's load before it is answered 504; from 1 to 60000
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
         request_timeout: u64,
     },
 }
@@ -65,9 +71,11 @@ enum Command {
 fn main() -> ExitCode {
     // Ends the process with code 2 if the arguments are wrong.
     let args = Args::parse();
-    trace::init();
+    watch::init_log();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
+        // `user-service | head` has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("user-service: {error:#}");
             ExitCode::FAILURE
@@ -81,8 +89,14 @@ fn run(args: Args) -> Result<()> {
         Command::Demo => 100,
         Command::Serve { .. } => 0,
     });
+    if matches!(command, Command::Demo) && Duration::from_millis(latency) > demo::MAX_LATENCY {
+        bail!(
+            "--db-latency is at most {} for the demo",
+            demo::MAX_LATENCY.as_millis()
+        );
+    }
     let request_timeout = match command {
-        // Whoever is patient enough for `--db-latency` gets an answer.
+        // All clients wait as long as their own time limit allows.
         Command::Demo => demo::CLIENT_TIMEOUT,
         Command::Serve {
             request_timeout, ..
@@ -108,7 +122,12 @@ fn run(args: Args) -> Result<()> {
     }
 }
 
-/// `None` where it is not set, or empty.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// `None` if it is not set, or empty.
 fn variable(name: &str) -> Result<Option<String>> {
     let value = std::env::var_os(name).filter(|value| !value.is_empty());
     let text = value.map(|value| value.into_string()).transpose();
@@ -118,12 +137,15 @@ fn variable(name: &str) -> Result<Option<String>> {
 fn store(path: Option<PathBuf>) -> Result<Store> {
     match (path, variable("DATABASE_URL")?) {
         (None, Some(url)) => Store::from_url(&url).context("cannot use DATABASE_URL"),
-        (Some(_), Some(_)) => bail!("--db is for SQLite, and DATABASE_URL is set: drop one"),
+        (Some(_), Some(_)) => {
+            bail!("--db is for SQLite, but DATABASE_URL is set: drop one of them")
+        }
         (Some(path), None) => Ok(Store::Sqlite(path)),
         (None, None) => {
-            let temporary = std::env::temp_dir();
-            let path = temporary.join("user-service").join("users.sqlite3");
-            Ok(Store::Sqlite(path))
+            let directory = std::env::temp_dir().join("user-service");
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+            Ok(Store::Sqlite(directory.join("users.sqlite3")))
         }
     }
 }
@@ -136,20 +158,23 @@ fn serve(config: &Config, addr: SocketAddr, unshared: bool) -> Result<()> {
     let service = Arc::new(config.service(sharing)?);
     let (interrupted, interrupt) = mpsc::channel();
     ctrlc::set_handler(move || {
-        // Fails for a second Ctrl-C, when nobody listens any more: the service is stopping.
+        // Fails at a second Ctrl-C, when the service is stopping.
         let _ = interrupted.send(());
     })
     .context("cannot catch Ctrl-C")?;
-    let server =
-        Server::start(addr, service).with_context(|| format!("cannot listen on {addr}"))?;
+    let server = Server::start(addr, Arc::clone(&service))
+        .with_context(|| format!("cannot listen on {addr}"))?;
 
-    let mut out = std::io::stdout();
-    writeln!(
-        out,
+    if let Err(error) = service.check_cache() {
+        warn!(%error, "the cache does not answer; until it does, users are answered 503");
+    }
+    // A closed stdout is no reason not to serve.
+    let _ = writeln!(
+        io::stdout(),
         "listening on http://{} (Ctrl-C stops)",
         server.address()
-    )?;
-    interrupt.recv().context("nobody is left to say stop")?;
+    );
+    interrupt.recv().context("the handler of Ctrl-C is gone")?;
     info!("stopping");
     drop(server);
     Ok(())

@@ -1,13 +1,16 @@
-//! Draws who led, who waited and for how long, for a terminal of 80 columns.
+//! Draws who led, who waited and for how long, as wide as the terminal.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+use terminal_size::{terminal_size_of, Width};
 
 use crate::demo::Caller;
 
-/// Rows for each picture, of which leaders get half at most when there are followers.
+/// Rows of bars in each picture. Leaders get at most half if there are followers.
 const ROWS: usize = 8;
-/// Columns for the time axis.
-const WIDTH: usize = 58;
+/// Columns beside the bars: the role on the left, the time on the right.
+const MARGINS: usize = 10 + 10;
 
 const ON_ITS_WAY: char = '·';
 const LED: char = '█';
@@ -17,7 +20,14 @@ const YELLOW: &str = "\x1b[33m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
-pub fn draw(name: &str, callers: &[Caller], colour: bool) -> String {
+/// The columns of a terminal, up to 80. Elsewhere 80.
+pub fn width(out: impl AsFd) -> usize {
+    terminal_size_of(out).map_or(80, |(Width(columns), _)| usize::from(columns).min(80))
+}
+
+/// No line is wider than `width`, as long as that is at least 40 columns.
+pub fn draw(name: &str, callers: &[Caller], width: usize, colour: bool) -> String {
+    let axis = width.max(40) - MARGINS;
     let (leaders, followers): (Vec<_>, Vec<_>) = callers.iter().partition(|caller| caller.led);
     let end = callers.iter().map(|caller| caller.ended).max();
     let end = end.unwrap_or_default().max(Duration::from_micros(1));
@@ -32,29 +42,31 @@ pub fn draw(name: &str, callers: &[Caller], colour: bool) -> String {
             leaders.len(),
             followers.len()
         ),
-        format!("{:10}0{:>width$}", "", time(end), width = WIDTH - 1),
+        format!("{:10}0{:>rest$}", "", time(end), rest = axis - 1),
     ];
     for (role, group, rows) in [
         ("led", &leaders, leader_rows),
         ("followed", &followers, ROWS - leader_rows),
     ] {
         for caller in sample(group, rows) {
-            let bar = bar(caller, end, colour);
+            let bar = bar(caller, end, axis, colour);
             lines.push(format!("{role:<9} {bar} {:>8}", time(caller.latency())));
         }
         if group.len() > rows {
             lines.push(format!("{:10}... and {} more", "", group.len() - rows));
         }
     }
-    let legend = match followers.len() {
-        0 => format!("{LED} at its own load, or in the queue of the database"),
-        _ => format!("{LED} at the load   {FOLLOWED} waiting for the leader's answer"),
-    };
-    lines.push(format!("{:10}{ON_ITS_WAY} on its way   {legend}", ""));
+    let mut legend = vec![(ON_ITS_WAY, "on its way"), (LED, "in its own load")];
+    if !followers.is_empty() {
+        legend.push((FOLLOWED, "waiting for the leader"));
+    }
+    for (bar, meaning) in legend {
+        lines.push(format!("{:10}{bar} {meaning}", ""));
+    }
     lines.join("\n")
 }
 
-/// At most so many, from the quickest to the slowest and evenly between.
+/// At most `rows` callers, evenly spaced from the quickest to the slowest.
 fn sample<'a>(group: &[&'a Caller], rows: usize) -> Vec<&'a Caller> {
     let mut group = group.to_vec();
     group.sort_by_key(|caller| caller.latency());
@@ -64,15 +76,15 @@ fn sample<'a>(group: &[&'a Caller], rows: usize) -> Vec<&'a Caller> {
         .collect()
 }
 
-fn bar(caller: &Caller, end: Duration, colour: bool) -> String {
+fn bar(caller: &Caller, end: Duration, axis: usize, colour: bool) -> String {
     let column = |at: Duration| {
-        let column = at.as_secs_f64() / end.as_secs_f64() * WIDTH as f64;
-        (column.round() as usize).min(WIDTH)
+        let column = at.as_secs_f64() / end.as_secs_f64() * axis as f64;
+        (column.round() as usize).min(axis)
     };
-    // The client's clock tells when it asked and when it was answered; the service's, how long the
-    // call took, which ended just before the answer came.
+    // The client's clock says when it asked and when it was answered. The service's clock says how
+    // long the call took, which ended just before the answer arrived.
     let began = column(caller.began);
-    let called = column(caller.ended.saturating_sub(caller.in_call)).clamp(began, WIDTH);
+    let called = column(caller.ended.saturating_sub(caller.in_call)).clamp(began, axis);
     let ended = column(caller.ended).max(called);
     let (fill, paint) = match caller.led {
         true => (LED, YELLOW),
@@ -85,11 +97,11 @@ fn bar(caller: &Caller, end: Duration, colour: bool) -> String {
         repeat(' ', began),
         repeat(ON_ITS_WAY, called - began),
         repeat(fill, ended - called),
-        repeat(' ', WIDTH - ended),
+        repeat(' ', axis - ended),
     )
 }
 
-/// A duration for human eyes.
+/// A duration for people to read.
 pub fn time(duration: Duration) -> String {
     match duration.as_secs_f64() {
         s if s < 1.0 => format!("{:.1} ms", s * 1000.0),

@@ -1,30 +1,32 @@
 //! PostgreSQL: a table, made on first use, and connections, with a time limit on everything.
 //!
-//! Not r2d2_postgres: the client has no limit on how long it waits for a reply, and its pool tests a
-//! connection without one. Here each connection has a thread of its own, which may wait for ever;
-//! whoever asked leaves when the time is up, and that connection is not used again.
+//! Not r2d2_postgres: the client waits for a reply without a limit, and its pool tests connections
+//! the same way. Here each connection has its own thread, which may wait for ever. The caller leaves
+//! when its time is up, and that connection is not used again.
 
-use std::collections::hash_map::{Entry, HashMap};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::error::Severity;
-use postgres::{Client, Config, NoTls, Statement};
+use postgres::error::{Severity, SqlState};
+use postgres::types::Type;
+use postgres::{Client, Config, NoTls};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::db::{DbError, User, When, CONNECTIONS, CONNECTION_TIMEOUT, USERS};
 
-const QUERY: &str = "SELECT id, name, email FROM users WHERE id = $1";
+/// The casts make the result the same whatever type of text or number the columns have.
+const QUERY: &str = "SELECT name::text, email::text FROM users WHERE id = $1";
 const UPDATE: &str = "UPDATE users SET name = $2, email = $3 WHERE id = $1";
 
-/// How long making and filling the table may take, for this process or one that was quicker.
+/// How long it may take to make and fill the table, in this process or in another one.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a connection while there is none at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the other machine may not even acknowledge what was sent.
+/// How long the other machine may leave what was sent unacknowledged.
 const SILENCE: Duration = Duration::from_secs(10);
-/// By how much the server's own limit comes first. It ends the statement in an orderly way.
+/// How much earlier than ours the server's own limit is. It ends the statement and keeps the
+/// connection.
 const GRACE: Duration = Duration::from_millis(500);
 
 pub struct PostgresPool {
@@ -40,8 +42,7 @@ impl PostgresPool {
         config.options(&format!("{options} -c statement_timeout={millis}"));
         config
             .connect_timeout(CONNECT_TIMEOUT)
-            // A machine that is gone without a word takes no thread for ever: whether it is to take
-            // in what was sent, or to reply.
+            // A machine that vanishes takes no thread for ever, whether it should read or reply.
             .tcp_user_timeout(SILENCE)
             .keepalives_idle(SILENCE / 2)
             .keepalives_interval(SILENCE / 2);
@@ -50,12 +51,15 @@ impl PostgresPool {
             .max_size(CONNECTIONS)
             // Also the longest pause between attempts to connect, doubled.
             .connection_timeout(CONNECT_TIMEOUT)
-            // What is broken is found when it is used: see `run`.
+            // `run` finds out what is broken.
             .test_on_check_out(false)
             .build_unchecked(Manager(config));
         let new = Self { pool, timeout };
         new.connection(Instant::now())?
-            .run(SETUP_TIMEOUT + GRACE, Session::create_if_missing)?;
+            .run(SETUP_TIMEOUT + GRACE, move |session| {
+                session.check_timeout(timeout)?;
+                session.create_if_missing()
+            })?;
         Ok(new)
     }
 
@@ -68,12 +72,12 @@ impl PostgresPool {
         self.run(hook, move |session| session.update(&user))
     }
 
-    /// Runs a statement that may be repeated without harm. (The caller of an update has not been
-    /// answered yet, so nobody knows of the first one.)
+    /// Runs a statement that may be repeated without harm. (The client of an update has no answer
+    /// yet, so it does not matter whether the first one was made.)
     fn run<T: Send + 'static>(
         &self,
         hook: &dyn Fn(When),
-        statement: impl Fn(&mut Session) -> Result<T, postgres::Error> + Clone + Send + 'static,
+        statement: impl Fn(&mut Session) -> Result<T, DbError> + Clone + Send + 'static,
     ) -> Result<T, DbError> {
         let began = Instant::now();
         let mut lost = 0;
@@ -81,9 +85,9 @@ impl PostgresPool {
             let mut connection = self.connection(began)?;
             hook(When::Before);
             match connection.run(self.timeout + GRACE, statement.clone()) {
-                // Left over from before PostgreSQL was restarted. That is no reason to fail a
-                // caller; and there are only so many of them.
-                Err(DbError::Postgres(error)) if is_lost(&error) && lost < CONNECTIONS => lost += 1,
+                // A connection from before PostgreSQL was restarted is no reason to fail a caller.
+                // There are only so many of them.
+                Err(error) if is_lost(&error) && lost < CONNECTIONS => lost += 1,
                 Err(error) => return Err(error),
                 Ok(result) => {
                     hook(When::After);
@@ -93,7 +97,7 @@ impl PostgresPool {
         }
     }
 
-    /// While all connections are busy, waits its turn; while there is none at all, not for long.
+    /// Waits its turn while all connections are busy, but not for long while there is none at all.
     fn connection(&self, began: Instant) -> Result<PooledConnection<Manager>, DbError> {
         loop {
             match self.pool.get() {
@@ -106,8 +110,11 @@ impl PostgresPool {
     }
 }
 
-/// Did this end the connection, rather than the statement alone?
-fn is_lost(error: &postgres::Error) -> bool {
+/// Whether the error has ended the connection, and not the statement alone.
+fn is_lost(error: &DbError) -> bool {
+    let DbError::Postgres(error) = error else {
+        return false;
+    };
     let severity = |error: &postgres::error::DbError| error.parsed_severity();
     match error.as_db_error().map(severity) {
         Some(severity) => matches!(severity, Some(Severity::Fatal | Severity::Panic)),
@@ -116,61 +123,60 @@ fn is_lost(error: &postgres::Error) -> bool {
     }
 }
 
-/// What a connection's thread has: the client, and what is prepared when it is first used.
-struct Session {
-    client: Client,
-    prepared: HashMap<&'static str, Statement>,
-}
+/// What a connection's thread owns.
+///
+/// Statements are not prepared ahead: each is parsed when it runs, in the same round trip, with its
+/// parameters' types given. So nothing becomes invalid when the table is altered, and nothing is lost
+/// when PgBouncer gives every transaction another connection.
+struct Session(Client);
 
 impl Session {
-    fn user(&mut self, id: i64) -> Result<Option<User>, postgres::Error> {
-        let row = self.run(QUERY, |client, query| client.query_opt(query, &[&id]))?;
+    fn user(&mut self, id: i64) -> Result<Option<User>, DbError> {
+        let row = self.0.query_typed_opt(QUERY, &[(&id, Type::INT8)])?;
         row.map(|row| {
             Ok(User {
-                id: row.try_get(0)?,
-                name: row.try_get(1)?,
-                email: row.try_get(2)?,
+                id,
+                name: row.try_get(0).map_err(DbError::unreadable)?,
+                email: row.try_get(1).map_err(DbError::unreadable)?,
             })
         })
         .transpose()
     }
 
-    fn update(&mut self, user: &User) -> Result<bool, postgres::Error> {
-        let rows = self.run(UPDATE, |client, update| {
-            client.execute(update, &[&user.id, &user.name, &user.email])
-        })?;
+    fn update(&mut self, user: &User) -> Result<bool, DbError> {
+        let rows = self.0.execute_typed(
+            UPDATE,
+            &[
+                (&user.id, Type::INT8),
+                (&user.name, Type::TEXT),
+                (&user.email, Type::TEXT),
+            ],
+        )?;
         Ok(rows > 0)
     }
 
-    /// Runs something with the statement prepared.
-    fn run<T>(
-        &mut self,
-        sql: &'static str,
-        run: impl FnOnce(&mut Client, &Statement) -> Result<T, postgres::Error>,
-    ) -> Result<T, postgres::Error> {
-        let statement = match self.prepared.entry(sql) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(self.client.prepare(sql)?),
-        };
-        let result = run(&mut self.client, statement);
-        if result.is_err() {
-            // It may be that the table has been altered, and what was prepared is no good any more.
-            self.prepared.remove(sql);
+    /// PgBouncer can be told to ignore what a client asks for when it connects.
+    fn check_timeout(&mut self, timeout: Duration) -> Result<(), DbError> {
+        let sql = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'";
+        let millis: i64 = self.0.query_typed_one(sql, &[])?.try_get(0)?;
+        match (1..=timeout.as_millis() as i64).contains(&millis) {
+            true => Ok(()),
+            false => Err(DbError::NoTimeLimit),
         }
-        result
     }
 
-    /// All of it or nothing; and of processes that start at once, one does it and the others wait.
-    fn create_if_missing(&mut self) -> Result<(), postgres::Error> {
-        let mut transaction = self.client.transaction()?;
-        // The number is our own choice: it names this lock.
+    /// All of it or nothing. Of several processes that start at once, one does it and the others
+    /// wait.
+    fn create_if_missing(&mut self) -> Result<(), DbError> {
+        let mut transaction = self.0.transaction()?;
+        // The number is arbitrary: it names this lock.
         transaction.batch_execute(&format!(
             "SET LOCAL statement_timeout = {};
              SELECT pg_advisory_xact_lock(20261122);",
             SETUP_TIMEOUT.as_millis()
         ))?;
-        let missing = transaction.query_one("SELECT to_regclass('users') IS NULL", &[])?;
-        if missing.try_get(0)? {
+        let missing = "SELECT to_regclass('users') IS NULL";
+        if transaction.query_typed_one(missing, &[])?.try_get(0)? {
             transaction.batch_execute(&format!(
                 "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL);
                  INSERT INTO users
@@ -179,7 +185,7 @@ impl Session {
             ))?;
         }
         transaction.commit()?;
-        // A table of that name that is another one is better found now than by the first caller.
+        // A table of that name with other columns is better found now than by the first caller.
         self.user(1)?;
         Ok(())
     }
@@ -187,9 +193,21 @@ impl Session {
 
 struct Manager(Config);
 
+/// PgBouncer refuses the time limit for statements with these words, unless it is told to ignore it.
+fn refused(error: postgres::Error) -> DbError {
+    let refused = error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::PROTOCOL_VIOLATION
+            && error.message().contains("startup parameter")
+    });
+    match refused {
+        true => DbError::NoTimeLimit,
+        false => error.into(),
+    }
+}
+
 type Job = Box<dyn FnOnce(&mut Session) + Send>;
 
-/// The way to a connection's thread, which ends when this is dropped.
+/// Sends jobs to a connection's thread, which ends when this is dropped.
 struct Connection {
     jobs: Sender<Job>,
     broken: bool,
@@ -199,14 +217,14 @@ impl Connection {
     fn run<T: Send + 'static>(
         &mut self,
         timeout: Duration,
-        statement: impl FnOnce(&mut Session) -> Result<T, postgres::Error> + Send + 'static,
+        statement: impl FnOnce(&mut Session) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
         let (reply, replied) = mpsc::channel();
         let job = Box::new(move |session: &mut Session| {
-            // Nobody may be there any more to take it.
+            // Fails if the caller has left.
             let _ = reply.send(statement(session));
         });
-        // If the thread is gone, so is `reply`.
+        // Fails if the thread is gone. Then `replied` fails, too.
         let _ = self.jobs.send(job);
         let result = replied.recv_timeout(timeout);
         self.broken = match &result {
@@ -214,7 +232,7 @@ impl Connection {
             Ok(Err(error)) => is_lost(error),
             Err(_) => true,
         };
-        Ok(result.map_err(|_| DbError::NoReply(timeout))??)
+        result.map_err(|_| DbError::NoReply(timeout))?
     }
 }
 
@@ -223,10 +241,7 @@ impl ManageConnection for Manager {
     type Error = DbError;
 
     fn connect(&self) -> Result<Connection, DbError> {
-        let mut session = Session {
-            client: self.0.connect(NoTls)?,
-            prepared: HashMap::new(),
-        };
+        let mut session = Session(self.0.connect(NoTls).map_err(refused)?);
         let (jobs, to_do) = mpsc::channel::<Job>();
         thread::Builder::new()
             .name("postgres".to_owned())
@@ -239,7 +254,7 @@ impl ManageConnection for Manager {
         Ok(())
     }
 
-    /// Asked whenever a connection comes back; a broken one is dropped.
+    /// Called when a connection comes back. A broken one is dropped.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.broken
     }

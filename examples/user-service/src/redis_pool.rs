@@ -13,7 +13,7 @@ const CONNECTIONS: u32 = 8;
 pub struct RedisPool(Pool<Manager>);
 
 impl RedisPool {
-    /// Does not connect yet: the service starts and answers, if with errors, while Redis is down.
+    /// Does not connect yet, so that the service can start while Redis is down.
     ///
     /// `timeout` is how long to wait for a connection, and for each reply.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, CacheError> {
@@ -21,7 +21,7 @@ impl RedisPool {
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .connection_timeout(timeout)
-            // The pool's own test would go on for as long as Redis takes connections but does not
+            // The pool's own test would never end while Redis accepts connections but does not
             // reply: each connection that fails is replaced by a new one, which is tested next.
             .test_on_check_out(false)
             .build_unchecked(Manager { client, timeout });
@@ -34,8 +34,8 @@ impl RedisPool {
         loop {
             let mut connection = self.0.get()?;
             match connection.query(command) {
-                // Left over from before Redis was restarted. That is no reason to fail a caller;
-                // and there are only so many of them.
+                // A connection from before Redis was restarted is no reason to fail a caller. There
+                // are only so many of them.
                 Err(error) if error.is_connection_dropped() && dead < CONNECTIONS => dead += 1,
                 result => return Ok(result?),
             }
@@ -56,7 +56,7 @@ struct Connection {
 impl Connection {
     fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         let result = command.query(&mut self.redis);
-        // After a timeout, too: the reply may still come, and be taken for the next command's.
+        // After a timeout, too: the reply may come later and be taken for the next command's.
         self.broken |= matches!(&result, Err(error) if error.is_io_error());
         result
     }
@@ -78,7 +78,7 @@ impl ManageConnection for Manager {
         connection.query(&redis::cmd("PING"))
     }
 
-    /// Asked whenever a connection comes back; a broken one is dropped.
+    /// Called when a connection comes back. A broken one is dropped.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.broken
     }

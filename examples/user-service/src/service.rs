@@ -1,5 +1,5 @@
-//! Reading through a cache to a database, all inside one shared call: go-zero's `Take`. And
-//! changing what was read, without a stale read afterwards.
+//! Reads through a cache to a database, all inside one shared call: go-zero's `Take`. And changes
+//! users without a stale read afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,18 +8,17 @@ use shared_calls::{CallError, Outcome, Request, Role, SharedCalls, Unshared};
 use thiserror::Error;
 use tracing::warn;
 
-use crate::cache::{Answer, Cache, CacheError};
+use crate::cache::{key, Answer, Cache, CacheError, Entry};
 use crate::db::{Database, DbError, User};
 use crate::metrics::Flights;
 use crate::stats::{Counters, Stats};
 use crate::watch::Group;
 
-/// `FlightGroup` or `Unshared`, chosen at run time. Not the library's own trait for that, which has
-/// no options.
+/// `FlightGroup` or `Unshared`, chosen at run time. The library's own trait does not take options.
 pub trait Calls: Send + Sync {
     fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError>;
 
-    /// For whoever looks on. `None` where nothing is shared.
+    /// The group, for operators. `None` where nothing is shared.
     fn group(&self) -> Option<&Group> {
         None
     }
@@ -27,13 +26,13 @@ pub trait Calls: Send + Sync {
 
 pub type Load<'a> = &'a mut dyn FnMut() -> Result<Answer, LoadError>;
 
-/// A call, but for what it runs.
+/// A call without the function that it runs.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     pub key: &'a str,
     /// How long to wait for another's load.
     pub timeout: Duration,
-    /// Whether a load that has begun already is too old.
+    /// Whether a load that has already begun is too old.
     pub next_flight: bool,
 }
 
@@ -58,13 +57,13 @@ impl Calls for Group {
 }
 
 impl Calls for Unshared {
-    /// Waits for nobody, and begins now: so the options are met.
+    /// Waits for nobody and begins now, which satisfies all options.
     fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
         self.call_ex(ask.key, load)
     }
 }
 
-/// Why an answer could not be had. Not knowing a user is no error: see [`Answer`].
+/// Why there is no answer. An unknown user is not an error: see [`Answer`].
 #[derive(Debug, Error)]
 pub enum LoadError {
     #[error("the cache failed: {0}")]
@@ -73,7 +72,7 @@ pub enum LoadError {
     Database(#[from] DbError),
 }
 
-/// How long the cache keeps what.
+/// How long the cache keeps an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry {
     pub user: Duration,
@@ -105,7 +104,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// `flights` is what observes the calls, if anything does.
+    /// `flights` are the metrics that observe the calls, if any do.
     pub fn new(
         calls: Arc<dyn Calls>,
         flights: Flights,
@@ -125,10 +124,10 @@ impl Service {
         }
     }
 
-    /// What there is to know about a user.
+    /// Looks a user up.
     ///
-    /// The cache is read inside the shared call, not before it: whoever arrives after a flight has
-    /// landed finds what that flight put into the cache, and does not start another query.
+    /// The cache is read inside the shared call, not before it: a caller that arrives after a flight
+    /// has landed finds what that flight put into the cache, and does not start another query.
     ///
     /// A follower waits no longer than the request's timeout. A leader can't be interrupted, so
     /// everything that it does has a time limit of its own: see `sqlite_pool.rs`, `postgres_pool.rs`
@@ -143,12 +142,13 @@ impl Service {
         self.call(&ask, || self.load(id, &key))
     }
 
-    /// Changes a user, and gives what there is to know about them now.
+    /// Changes a user, and returns the new answer.
     ///
-    /// Once this has returned a user, nobody who asks gets what was before the change. While it is
-    /// at it they may, and after an error: then the change may be made or not, seen or not, and is
-    /// to be asked for again. (All of this is about one process. Two of them with one Redis do not
-    /// know of each other's flights; and without sharing there are none to wait for.)
+    /// Once this has returned a user, no later call returns the old row. While it runs, calls may
+    /// still return the old row. After an error the change may or may not be made, and may or may
+    /// not be visible: the client should send it again. (This holds within one process. Two
+    /// processes with one Redis do not know of each other's flights, and without sharing there are
+    /// no flights to wait for.)
     pub fn change(&self, user: &User) -> Result<Answer, CallError<LoadError>> {
         let began = Instant::now();
         let key = key(user.id);
@@ -156,8 +156,8 @@ impl Service {
             warn!(key, %error, "change failed");
             CallError::Failed(Arc::new(error))
         };
-        // The entry has to go in any case; and if the cache is down, nothing has been changed yet.
-        self.remove(&key).map_err(failed)?;
+        // First, because if the cache is down, nothing has been changed yet.
+        self.remove(user.id).map_err(failed)?;
         let known = self.database.update(user);
         if !known.map_err(|error| failed(error.into()))? {
             return Ok(Answer::NoSuchUser);
@@ -166,24 +166,24 @@ impl Service {
         // The database has the new row. A leader that read the old one may still be on its way to
         // the cache with it, so to remove the entry now would be too early.
         //
-        // 1. If nobody is at it, nobody has the old row, for one at a time loads: lead, and
-        //    overwrite what is cached, which may be old.
+        // 1. If nothing is in flight, nobody has the old row: lead, and overwrite what is cached,
+        //    which may be old.
         let ask = Ask {
             key: &key,
             timeout: self.request_timeout,
             next_flight: false,
         };
-        let outcome = self.call(&ask, || self.reload(user.id, &key));
+        let outcome = self.call(&ask, || self.reload(user.id));
         if let (Role::Led, _) | (_, Err(CallError::TimedOut)) = (outcome.role, &outcome.result) {
             return outcome.result;
         }
-        // 2. Otherwise the one who was at it is done by now, however it ended. Whoever has the row
-        //    from the database from here on has the new one, so what is removed stays removed.
-        self.remove(&key).map_err(failed)?;
-        // 3. A flight that began before that may have found the old row in the cache, and whoever
-        //    came now would join it. So wait for the one after it. That reads the new row, also if
-        //    a GET that comes at the right moment leads it; and those who ask when this has
-        //    returned are on a later flight still.
+        // 2. Otherwise that flight has landed by now. From here on the database returns the new
+        //    row to everybody, so what is removed stays removed.
+        self.remove(user.id).map_err(failed)?;
+        // 3. A flight that began before the removal may have found the old row in the cache, and a
+        //    caller that came now would join it. So wait for the flight after it. That one reads the
+        //    new row, even if a GET leads it, and callers that ask after this has returned are on
+        //    the same flight or a later one.
         let ask = Ask {
             timeout: self.request_timeout.saturating_sub(began.elapsed()),
             next_flight: true,
@@ -208,30 +208,30 @@ impl Service {
             }
         });
         if let (Role::Led, Err(CallError::Failed(error))) = (outcome.role, &outcome.result) {
-            // By the leader only: one flight, one line in the log.
+            // Only the leader logs: one line for one flight.
             warn!(key = ask.key, %error, "load failed");
         }
         outcome
     }
 
     fn load(&self, id: i64, key: &str) -> Result<Answer, LoadError> {
-        // If the cache fails, so does the call. Asking the database instead would send it all the
-        // load that the cache was there to keep away, and take it down as well.
-        if let Some(answer) = self.cached(key)? {
+        // If the cache fails, so does the call. To ask the database instead would send it all the
+        // load that the cache keeps away from it, and take it down as well.
+        if let Some(answer) = self.cached(id, key)? {
             return Ok(answer);
         }
         let answer = self.query(id)?;
-        // The answer is good even if the cache does not take it; the next caller will see to that.
-        if let Err(error) = self.fill(key, &answer) {
+        // The answer is good even if the cache does not take it. The next caller tries again.
+        if let Err(error) = self.fill(id, &answer) {
             warn!(key, %error, "the cache was not filled");
         }
         Ok(answer)
     }
 
-    /// Past the cache, and over what is there: that may be old, and must not stay.
-    fn reload(&self, id: i64, key: &str) -> Result<Answer, LoadError> {
+    /// Ignores what is cached, which may be old, and overwrites it.
+    fn reload(&self, id: i64) -> Result<Answer, LoadError> {
         let answer = self.query(id)?;
-        self.fill(key, &answer)?;
+        self.fill(id, &answer)?;
         Ok(answer)
     }
 
@@ -240,45 +240,56 @@ impl Service {
         Ok(user.map_or(Answer::NoSuchUser, |user| Answer::user(&user)))
     }
 
-    fn fill(&self, key: &str, answer: &Answer) -> Result<(), CacheError> {
+    /// What the cache has, if it can be used. A damaged entry is a miss: the load overwrites it.
+    fn cached(&self, id: i64, key: &str) -> Result<Option<Answer>, CacheError> {
+        let entry = self.cache.get(id);
+        self.counters.count(|stats| match entry {
+            Ok(Entry::Hit(_)) => stats.cache_hits += 1,
+            Ok(Entry::Miss) => stats.cache_misses += 1,
+            Ok(Entry::Damaged(_)) => stats.cache_damaged += 1,
+            Err(_) => stats.cache_errors += 1,
+        });
+        Ok(match entry? {
+            Entry::Hit(answer) => Some(answer),
+            Entry::Miss => None,
+            Entry::Damaged(why) => {
+                warn!(key, why, "the cache entry is damaged");
+                None
+            }
+        })
+    }
+
+    fn fill(&self, id: i64, answer: &Answer) -> Result<(), CacheError> {
         let keep = match answer {
             Answer::User(_) => self.expiry.user,
-            // Remembered too, or else a wrong id would reach the database each time.
+            // Cached too. Otherwise every request for a wrong id would reach the database.
             Answer::NoSuchUser => self.expiry.no_such_user,
         };
-        let filled = self.cache.set(key, answer, jitter(keep));
-        self.count_error(&filled);
-        filled
+        self.counting(self.cache.set(id, answer, jitter(keep)))
     }
 
-    fn remove(&self, key: &str) -> Result<(), LoadError> {
-        let removed = self.cache.expire(key);
-        self.count_error(&removed);
-        Ok(removed?)
+    fn remove(&self, id: i64) -> Result<(), LoadError> {
+        Ok(self.counting(self.cache.remove(id))?)
     }
 
-    fn count_error(&self, result: &Result<(), CacheError>) {
+    fn counting(&self, result: Result<(), CacheError>) -> Result<(), CacheError> {
         if result.is_err() {
             self.counters.count(|stats| stats.cache_errors += 1);
         }
-    }
-
-    fn cached(&self, key: &str) -> Result<Option<Answer>, CacheError> {
-        let cached = self.cache.get(key);
-        self.counters.count(|stats| match cached {
-            Ok(Some(_)) => stats.cache_hits += 1,
-            Ok(None) => stats.cache_misses += 1,
-            Err(_) => stats.cache_errors += 1,
-        });
-        cached
+        result
     }
 
     /// Makes the cached answer for a user expire now, for experiments that can't wait.
     pub fn expire(&self, id: i64) -> Result<(), CacheError> {
-        self.cache.expire(&key(id))
+        self.cache.remove(id)
     }
 
-    /// For whoever looks on. `None` where nothing is shared.
+    /// Whether the cache answers.
+    pub fn check_cache(&self) -> Result<(), CacheError> {
+        self.cache.check()
+    }
+
+    /// The group, for operators. `None` where nothing is shared.
     pub fn group(&self) -> Option<&Group> {
         self.calls.group()
     }
@@ -300,27 +311,7 @@ impl Service {
     }
 }
 
-/// Names everything that the answer depends on, for the cache and for the shared call: two
-/// requests with the same key get the same answer.
-fn key(id: i64) -> String {
-    format!("user-service:user:{id}")
-}
-
 /// ±5 %, so that entries written together do not expire together.
-fn jitter(duration: Duration) -> Duration {
+pub fn jitter(duration: Duration) -> Duration {
     duration.mul_f64(0.95 + 0.1 * fastrand::f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jitter_stays_within_five_percent() {
-        let jittered: Vec<_> = (0..1000)
-            .map(|_| jitter(Duration::from_secs(100)).as_secs_f64())
-            .collect();
-        assert!(jittered.iter().all(|s| (95.0..=105.0).contains(s)));
-        assert!(jittered.iter().any(|s| *s < 99.0) && jittered.iter().any(|s| *s > 101.0));
-    }
 }

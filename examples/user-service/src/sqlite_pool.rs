@@ -1,6 +1,5 @@
 //! SQLite: a real file, made on first use, and connections to it.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use tempfile::NamedTempFile;
 
 use crate::db::{DbError, User, When, CONNECTIONS, CONNECTION_TIMEOUT, USERS};
 
-/// How long to wait while someone else has the file locked.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long to wait while another program has the file locked.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const QUERY: &str = "SELECT id, name, email FROM users WHERE id = ?1";
 const UPDATE: &str = "UPDATE users SET name = ?2, email = ?3 WHERE id = ?1";
@@ -21,14 +20,18 @@ const UPDATE: &str = "UPDATE users SET name = ?2, email = ?3 WHERE id = ?1";
 pub struct SqlitePool(Pool<SqliteConnectionManager>);
 
 impl SqlitePool {
-    /// Opens the file at `path`, and makes it first if there is none. `init` is done with each new
+    /// Opens the file at `path`, and makes it first if there is none. `init` runs on each new
     /// connection.
     pub fn open(path: &Path, init: fn(&Connection)) -> Result<Self, DbError> {
+        // SQLite would take names such as ":memory:" for something other than a file.
+        let path = &Path::new(".").join(path);
         create_if_missing(path)?;
-        // Without SQLITE_OPEN_CREATE: should the file vanish, an empty one is no replacement.
+        // Without SQLITE_OPEN_CREATE: if the file vanishes, an empty one is no replacement.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        // A file that is no such database is better found now than by the first caller.
-        Connection::open_with_flags(path, flags)?.prepare(QUERY)?;
+        // A file that is not such a database is better found now than by the first caller.
+        let first = Connection::open_with_flags(path, flags)?;
+        first.busy_timeout(BUSY_TIMEOUT)?;
+        first.prepare(QUERY)?;
 
         let manager = SqliteConnectionManager::file(path)
             .with_flags(flags)
@@ -39,7 +42,7 @@ impl SqlitePool {
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .connection_timeout(CONNECTION_TIMEOUT)
-            // A file does not hang up; there is nothing to test.
+            // A file does not hang up.
             .test_on_check_out(false)
             .build(manager)?;
         Ok(Self(pool))
@@ -74,14 +77,17 @@ impl SqlitePool {
     ) -> Result<T, DbError> {
         let connection = self.0.get()?;
         hook(When::Before);
-        let result = statement(&connection)?;
+        let result = statement(&connection).map_err(|error| match error {
+            rusqlite::Error::InvalidColumnType(..) => DbError::unreadable(error),
+            error => error.into(),
+        })?;
         hook(When::After);
         Ok(result)
     }
 }
 
-/// The file is filled under a temporary name and then renamed, so that nobody ever sees half of
-/// it: not the next run after an interrupted first one, not another process started beside it.
+/// The file is filled under a temporary name and then renamed, so that neither a later run nor
+/// another process sees half of it.
 fn create_if_missing(path: &Path) -> Result<(), DbError> {
     if path.exists() {
         return Ok(());
@@ -90,7 +96,9 @@ fn create_if_missing(path: &Path) -> Result<(), DbError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    fs::create_dir_all(directory)?;
+    if !directory.is_dir() {
+        return Err(DbError::NoDirectory(directory.to_owned()));
+    }
     let file = NamedTempFile::new_in(directory)?;
     Connection::open(file.path())?.execute_batch(&format!(
         "BEGIN;
@@ -101,7 +109,7 @@ fn create_if_missing(path: &Path) -> Result<(), DbError> {
     ))?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(()),
-        // Another process was quicker. Its file is as good as ours.
+        // Another process was quicker. Its file is the same.
         Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(refused) => Err(refused.error.into()),
     }

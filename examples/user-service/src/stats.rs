@@ -1,4 +1,4 @@
-//! What the service counts, and shows at `GET /stats`.
+//! What the service counts and shows at `GET /stats`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,10 @@ use serde::Serialize;
 pub struct Stats {
     /// Answers by HTTP status.
     pub requests: BTreeMap<u16, u64>,
-    /// Shared calls that ran the load, and such that waited for another call's outcome.
+    /// Shared calls that ran the load, and calls that waited for another's outcome.
     pub led: u64,
     pub followed: u64,
-    /// Of those that followed: had to be told that it takes too long.
+    /// Followers whose time limit passed.
     pub timed_out: u64,
     /// As counted by the database layer.
     pub database_queries: u64,
@@ -20,6 +20,8 @@ pub struct Stats {
     /// Followers read no cache, so these are counted once per flight.
     pub cache_hits: u64,
     pub cache_misses: u64,
+    /// Entries that were no answer. Each is overwritten.
+    pub cache_damaged: u64,
     pub cache_errors: u64,
 }
 
@@ -28,7 +30,7 @@ pub struct Counters(Mutex<Stats>);
 
 impl Counters {
     pub fn count(&self, change: impl FnOnce(&mut Stats)) {
-        // Poison would mean nothing here: every state of the counters is a valid one.
+        // Poison means nothing here: every state of the counters is valid.
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -1,19 +1,22 @@
-//! The operator's view: a group that tells what it does, and what is in flight when all is stuck.
+//! The operator's view: a group that reports what it does to the metrics and the log, and what is in
+//! flight when everything is stuck.
 
 use std::cmp::Reverse;
+use std::io::{self, IsTerminal};
 
-use shared_calls::{Deadlock, FlightGroup, Landed, Observer};
+use shared_calls::{Deadlock, Ending, FlightGroup, Landed, Observer};
+use tracing::{debug, error, warn};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use crate::cache::Answer;
-use crate::metrics::Flights;
+use crate::metrics::{self, Flights};
 use crate::service::LoadError;
-use crate::trace::Trace;
 
 pub type Group = FlightGroup<Answer, LoadError>;
 
-/// A group that is seen in the metrics and in the log.
+/// A group that shows in the metrics and in the log.
 pub fn group(flights: &Flights) -> Group {
-    let observer = Both(flights.clone(), Trace);
+    let observer = Watch(flights.clone());
     FlightGroup::builder().observer(observer).build()
 }
 
@@ -24,32 +27,60 @@ pub fn in_flight(group: Option<&Group>) -> String {
     flights.iter().map(|flight| format!("{flight}\n")).collect()
 }
 
-/// A group has one observer, and this is two.
-struct Both<A, B>(A, B);
+/// Logs to stderr what `RUST_LOG` lets through. The default leaves out details.
+pub fn init_log() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Unlike `eprintln!`, this does not panic when stderr is closed.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour);
+    subscriber.init();
+}
 
-impl<A: Observer, B: Observer> Observer for Both<A, B> {
+/// A group has one observer. This one counts and logs.
+///
+/// What goes well is a detail, and is logged with `RUST_LOG=user_service=debug` only.
+struct Watch(Flights);
+
+impl Observer for Watch {
     fn flight_began(&self, key: &String) {
-        self.0.flight_began(key);
-        self.1.flight_began(key);
+        debug!(key, "flight began");
     }
 
     fn caller_joined(&self, key: &String) {
-        self.0.caller_joined(key);
-        self.1.caller_joined(key);
+        debug!(key, "caller joined");
     }
 
     fn flight_landed(&self, key: &String, landed: &Landed) {
-        self.0.flight_landed(key, landed);
-        self.1.flight_landed(key, landed);
+        self.0.count(landed);
+        let Landed {
+            duration,
+            followers,
+            ending,
+            ..
+        } = landed;
+        let how = metrics::name(*ending);
+        match ending {
+            // The service logs the error.
+            Ending::Succeeded | Ending::Failed => {
+                debug!(key, ending = how, ?duration, followers, "flight landed");
+            }
+            _ => {
+                warn!(key, ending = how, ?duration, followers, "flight landed");
+            }
+        }
     }
 
     fn caller_timed_out(&self, key: &String) {
-        self.0.caller_timed_out(key);
-        self.1.caller_timed_out(key);
+        debug!(key, "caller timed out");
     }
 
+    /// A bug in the program: a load asks for itself.
     fn deadlock_refused(&self, key: &String, deadlock: &Deadlock) {
-        self.0.deadlock_refused(key, deadlock);
-        self.1.deadlock_refused(key, deadlock);
+        error!(key, %deadlock, "caller refused");
     }
 }

@@ -68,7 +68,7 @@ fn bad_changes() {
         assert_eq!(site.put(304, body), bad_body, "{body}");
     }
     let long = format!(r#"{{"name":"{}","email":"e"}}"#, "x".repeat(8 * 1024));
-    assert_eq!(site.put(304, &long), error(400, "the request is too long"));
+    assert_eq!(site.put(304, &long), error(413, "the body is too long"));
     let bad_id = error(400, "the id must be a positive number");
     assert_eq!(site.put(-1, ADA), bad_id);
     assert_eq!(site.get(304), user(304));
@@ -81,7 +81,7 @@ fn bad_changes() {
     for (length, status) in [
         ("ten", 400),
         ("-1", 400),
-        ("18446744073709551615", 400),
+        ("18446744073709551615", 431),
         ("99999999999999999999", 400),
         ("1", 400),
         ("40", 200),

@@ -186,21 +186,29 @@ fn bad_requests() {
     for path in ["/", "/users", "/users/1/friends", "/admin"] {
         assert_eq!(request("GET", path), error(404, "no such page"), "{path}");
     }
-    let no_such_method = error(405, "only GET and PUT are served");
+    let no_such_method = error(405, "only GET, HEAD and PUT are served");
     assert_eq!(request("DELETE", "/users/1"), no_such_method);
     for path in ["/stats", "/metrics", "/in-flight"] {
-        assert_eq!(request("PUT", path), error(405, "only GET is served"));
+        assert_eq!(
+            request("PUT", path),
+            error(405, "only GET and HEAD are served")
+        );
     }
     assert_eq!(request("GET", "/users/108?verbose=1"), user(108));
 
     // What no client library would send.
     let too_long = format!("GET /users/1 HTTP/1.1\r\nX: {}", "x".repeat(10_000));
-    for nonsense in ["\u{1}\u{2}\r\n\r\n", "GET /users/1\r\n\r\n", &too_long] {
+    for (nonsense, status) in [
+        ("\u{1}\u{2}\r\n\r\n", "400 Bad Request"),
+        ("GET /users/1\r\n\r\n", "400 Bad Request"),
+        (&*too_long, "431 Request Header Fields Too Large"),
+    ] {
         let mut stream = TcpStream::connect(site.server.address()).unwrap();
         stream.write_all(nonsense.as_bytes()).unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
-        assert!(reply.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{reply}");
+        let expected = format!("HTTP/1.1 {status}\r\n");
+        assert!(reply.starts_with(&expected), "{nonsense}: {reply}");
     }
     assert_eq!(site.stats().database_queries, 1);
 }
@@ -212,7 +220,7 @@ fn stats_are_served() {
     site.get(109);
     assert_eq!(
         request(site.server.address(), "GET", "/stats").body,
-        r#"{"requests":{"200":2},"led":2,"followed":0,"timed_out":0,"database_queries":1,"database_updates":0,"cache_hits":1,"cache_misses":1,"cache_errors":0}"#
+        r#"{"requests":{"200":2},"led":2,"followed":0,"timed_out":0,"database_queries":1,"database_updates":0,"cache_hits":1,"cache_misses":1,"cache_damaged":0,"cache_errors":0}"#
     );
 }
 
@@ -277,7 +285,7 @@ fn stopping_answers_what_was_accepted() {
 #[test]
 fn many_processes_may_make_the_same_database() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("new").join("users");
+    let path = directory.path().join("users");
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

@@ -169,7 +169,7 @@ impl Postgres {
     pub fn queries(&self) -> i64 {
         let mut client = self.connect();
         let counted = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
-                       WHERE query = 'SELECT id, name, email FROM users WHERE id = $1'";
+                       WHERE query = 'SELECT name::text, email::text FROM users WHERE id = $1'";
         client.query_one(counted, &[]).unwrap().get(0)
     }
 
