@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::Cmd;
 use thiserror::Error;
 
-use crate::db::User;
+use crate::db::{no_connection, User};
 use crate::redis_pool::RedisPool;
 
 /// The answer to a request for a user, as it is cached, shared between callers and sent.
@@ -58,10 +58,16 @@ pub enum Entry {
 
 #[derive(Debug, Error)]
 pub enum CacheError {
-    #[error("no connection to Redis: {0}")]
-    Pool(#[from] r2d2::Error),
+    #[error("no connection to Redis: {}", no_connection(.0))]
+    Pool(r2d2::Error),
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
+}
+
+impl From<r2d2::Error> for CacheError {
+    fn from(error: r2d2::Error) -> Self {
+        Self::Pool(error)
+    }
 }
 
 pub enum Cache {

@@ -26,7 +26,7 @@ pub struct User {
     pub email: String,
 }
 
-/// The next attempt may succeed, so the service answers 503.
+/// For all but an unreadable row the next attempt may succeed, so the service answers 503.
 #[derive(Debug, Error)]
 pub enum DbError {
     #[error("no connection: {0}")]
@@ -60,9 +60,7 @@ impl DbError {
 // What `Display` shows is not a `source` as well, or it would be shown twice.
 impl From<r2d2::Error> for DbError {
     fn from(error: r2d2::Error) -> Self {
-        let text = error.to_string();
-        let cause = text.split_once(": ").map(|(_, cause)| cause);
-        Self::Pool(cause.unwrap_or("all are busy").to_owned())
+        Self::Pool(no_connection(&error))
     }
 }
 
@@ -72,7 +70,14 @@ impl From<postgres::Error> for DbError {
     }
 }
 
-/// By itself the error says no more than "db error".
+/// Why a pool has no connection. It says first that it waited for one.
+pub fn no_connection(error: &r2d2::Error) -> String {
+    let text = error.to_string();
+    let cause = text.split_once(": ").map(|(_, cause)| cause);
+    cause.unwrap_or("all are busy").to_owned()
+}
+
+/// The error by itself says only "db error".
 fn with_causes(error: &postgres::Error) -> String {
     let errors = anyhow::Chain::new(error).map(ToString::to_string);
     errors.collect::<Vec<_>>().join(": ")

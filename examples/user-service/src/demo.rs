@@ -16,6 +16,7 @@ use crate::db;
 use crate::http::Server;
 use crate::picture;
 use crate::routes::{MICROS_HEADER, ROLE_HEADER};
+use crate::service::Service;
 
 const CLIENTS: usize = 200;
 const HOT_USER: i64 = 42;
@@ -48,6 +49,11 @@ struct Run {
 }
 
 pub fn run(config: &Config) -> Result<()> {
+    // Before anything is printed, what may be wrong with the arguments.
+    let [unshared, shared] = [Sharing::Off, Sharing::On].map(|sharing| config.service(sharing));
+    let (unshared, shared) = (unshared?, shared?);
+    unshared.check_cache().context("cannot use REDIS_URL")?;
+
     // Not `println!`, which panics when stdout is closed: `user-service | head`.
     let mut out = std::io::stdout();
     let width = picture::width(&out);
@@ -64,8 +70,8 @@ pub fn run(config: &Config) -> Result<()> {
         config.database_latency.as_millis(),
     )?;
     let runs = [
-        stampede(config, "Unshared", Sharing::Off)?,
-        stampede(config, "FlightGroup", Sharing::On)?,
+        stampede("Unshared", unshared)?,
+        stampede("FlightGroup", shared)?,
     ];
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
 
@@ -97,9 +103,8 @@ pub fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn stampede(config: &Config, name: &'static str, sharing: Sharing) -> Result<Run> {
-    let service = Arc::new(config.service(sharing)?);
-    service.check_cache().context("cannot use REDIS_URL")?;
+fn stampede(name: &'static str, service: Service) -> Result<Run> {
+    let service = Arc::new(service);
     let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service))
         .context("cannot start the server")?;
 

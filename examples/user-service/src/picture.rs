@@ -10,7 +10,7 @@ use crate::demo::Caller;
 /// Rows of bars in each picture. Leaders get at most half if there are followers.
 const ROWS: usize = 8;
 /// Columns beside the bars: the role on the left, the time on the right.
-const MARGINS: usize = 10 + 10;
+const MARGINS: usize = 10 + 9;
 
 const ON_ITS_WAY: char = '·';
 const LED: char = '█';

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use shared_calls::{CallError, Role};
 
 use crate::cache::Answer;
-use crate::db::User;
+use crate::db::{DbError, User};
 use crate::service::{LoadError, Service};
 use crate::{metrics, watch};
 
@@ -115,6 +115,8 @@ fn answer(result: Result<Answer, CallError<LoadError>>) -> Page {
         // The details are for the log, not for clients.
         Err(CallError::Failed(failed)) => match *failed {
             LoadError::Cache(_) => error(503, "the cache does not answer"),
+            // The next attempt fails, too.
+            LoadError::Database(DbError::Unreadable(_)) => error(500, "the user cannot be read"),
             LoadError::Database(_) => error(503, "the database does not answer"),
         },
         Err(CallError::TimedOut) => error(504, "the load takes too long"),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::servers::{signal, Postgres, Redis};
+use common::servers::{signal, PgBouncer, Postgres, Redis};
 use common::{all_are, dawdle, error, until, user, Site, PATIENCE};
 use shared_calls::Unshared;
 use user_service::cache::{Answer, Cache};
@@ -264,20 +264,222 @@ fn a_statement_that_takes_too_long_is_given_up() {
     assert_eq!(connections(&mut looker), before);
 }
 
-/// What a connection has prepared is no good any more then.
+/// Nothing that a connection remembers goes stale: no flight fails, on none of the connections.
 #[test]
-fn a_table_that_is_altered_fails_each_connection_once_at_most() {
+fn altering_the_table_fails_nobody() {
     let Some(postgres) = Postgres::start() else {
         return;
     };
     let database = Database::new(engine(&postgres, PATIENCE), Box::new(|_| ()));
     let mut looker = postgres.connect();
     until(|| connections(&mut looker).len() == 8);
-    assert!((0..100).all(|_| database.user(1).is_ok()));
-    let alter = "ALTER TABLE users ALTER COLUMN name TYPE VARCHAR(200)";
-    looker.batch_execute(alter).unwrap();
-    let failed = (0..100).filter(|_| database.user(1).is_err()).count();
-    assert!(failed <= 8, "{failed}");
+    let ada = User {
+        id: 1,
+        name: "Ada".to_owned(),
+        email: "ada@example.com".to_owned(),
+    };
+    // Each connection is used, for the pool takes them in turn.
+    let all_go_well = || {
+        for _ in 0..20 {
+            assert!(database.update(&ada).unwrap());
+            assert_eq!(database.user(1).unwrap().unwrap().name, "Ada");
+        }
+    };
+    all_go_well();
+    for alter in [
+        "ALTER COLUMN name TYPE VARCHAR(200)",
+        "ALTER COLUMN name TYPE CHAR(20)",
+        "ALTER COLUMN name TYPE TEXT, ALTER COLUMN email TYPE VARCHAR(99)",
+        "ALTER COLUMN id TYPE INTEGER",
+        "ALTER COLUMN id TYPE NUMERIC",
+        "ALTER COLUMN id TYPE BIGINT",
+        "ADD COLUMN age INTEGER",
+        "DROP COLUMN age",
+        "DROP CONSTRAINT users_pkey",
+    ] {
+        let alter = format!("ALTER TABLE users {alter}");
+        looker.batch_execute(&alter).unwrap();
+        all_go_well();
+    }
+}
+
+#[test]
+fn altering_the_table_under_load_fails_nobody() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    // Without a cache, so that each flight has a query.
+    let group = Arc::new(Group::new());
+    let site = site(&postgres, PATIENCE, group, Cache::Off, |_| ());
+    let (done, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut looker = postgres.connect();
+    thread::scope(|scope| {
+        for id in 1..=16 {
+            let (site, done, asked) = (&site, &done, &asked);
+            scope.spawn(move || {
+                while !done.load(SeqCst) {
+                    let answer = site.service.user(id).result;
+                    done.fetch_or(answer.is_err(), SeqCst);
+                    assert!(answer.is_ok(), "{answer:?}");
+                    asked.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for round in 1..=20 {
+            let kind = ["VARCHAR(200)", "TEXT"][round % 2];
+            let alter = format!("ALTER TABLE users ALTER COLUMN name TYPE {kind}");
+            looker.batch_execute(&alter).unwrap();
+            until(|| done.load(SeqCst) || asked.load(SeqCst) >= 100 * round as u64);
+        }
+        done.store(true, SeqCst);
+    });
+}
+
+/// A table that was there already may hold anything. That is no reason to drop the connection.
+#[test]
+fn a_row_that_cannot_be_read_fails_its_own_flights_only() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let site = plain(&postgres, PATIENCE);
+    let mut looker = postgres.connect();
+    until(|| connections(&mut looker).len() == 8);
+    let before = connections(&mut looker);
+    let spoil = "ALTER TABLE users ALTER COLUMN name DROP NOT NULL;
+                 UPDATE users SET name = NULL WHERE id = 408";
+    looker.batch_execute(spoil).unwrap();
+    let failed = error(500, "the user cannot be read");
+    assert_eq!(site.get(408), failed);
+    assert_eq!(site.stats().database_queries, 1);
+    assert_eq!(site.get(409), user(409));
+    assert_eq!(site.put(408, ADA).status, 200);
+    assert_eq!(connections(&mut looker), before);
+}
+
+/// The settings with which PgBouncer accepts the service's connections.
+const IGNORE: &str = "ignore_startup_parameters = options";
+
+fn limit_role(postgres: &Postgres) {
+    let alter = "ALTER ROLE postgres SET statement_timeout = '500ms'";
+    postgres.connect().batch_execute(alter).unwrap();
+}
+
+#[test]
+fn a_pooler_that_drops_the_time_limit_is_refused_at_start() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    for settings in [
+        "pool_mode = session",
+        "pool_mode = transaction",
+        &format!("pool_mode = transaction\n{IGNORE}"),
+        &format!("pool_mode = session\n{IGNORE}"),
+    ] {
+        let Some(pgbouncer) = PgBouncer::start(&postgres, settings) else {
+            return;
+        };
+        let service = Command::new(env!("CARGO_BIN_EXE_user-service"))
+            .args(["serve", "--addr=127.0.0.1:0"])
+            .env("DATABASE_URL", pgbouncer.url())
+            .env_remove("REDIS_URL")
+            .output()
+            .unwrap();
+        assert_eq!(service.status.code(), Some(1), "{service:?}");
+        let stderr = String::from_utf8(service.stderr).unwrap();
+        let sentence = "statements have no time limit there. Connect to PostgreSQL itself, or, if \
+                        this is PgBouncer, set `ignore_startup_parameters = options` there and a \
+                        `statement_timeout` of one second for the role (ALTER ROLE ... SET)\n";
+        assert!(stderr.ends_with(sentence), "{settings}: {stderr}");
+    }
+}
+
+#[test]
+fn it_works_through_pgbouncer() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    limit_role(&postgres);
+    // With a session for each client there must be as many connections as clients.
+    for mode in ["transaction", "session\ndefault_pool_size = 8"] {
+        let settings = format!("pool_mode = {mode}\n{IGNORE}");
+        let Some(pgbouncer) = PgBouncer::start(&postgres, &settings) else {
+            return;
+        };
+        let config = pgbouncer.url().parse().unwrap();
+        let pool = PostgresPool::open(config, PATIENCE).unwrap();
+        let database = Database::new(Engine::Postgres(pool), Box::new(|_| ()));
+        thread::scope(|scope| {
+            for id in 1..=16 {
+                let database = &database;
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        let name = format!("{mode} {n}");
+                        let email = "e".to_owned();
+                        let changed = User { id, name, email };
+                        assert!(database.update(&changed).unwrap());
+                        let read = database.user(id).unwrap().unwrap();
+                        assert_eq!(read.name, changed.name);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// The control: on the same PgBouncer what a client has prepared is gone a moment later.
+#[test]
+fn a_prepared_statement_does_not_survive_pgbouncer() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    let Some(pgbouncer) = PgBouncer::start(&postgres, "pool_mode = transaction") else {
+        return;
+    };
+    let (mut client, mut other) = (pgbouncer.connect(), pgbouncer.connect());
+    // Now there are two connections to PostgreSQL.
+    let mut transaction = other.transaction().unwrap();
+    transaction.batch_execute("SELECT 1").unwrap();
+    client.batch_execute("SELECT 1").unwrap();
+    transaction.commit().unwrap();
+    let statement = client.prepare("SELECT 1").unwrap();
+    assert!((0..10).any(|_| client.query(&statement, &[]).is_err()));
+}
+
+#[test]
+fn pgbouncer_and_what_is_behind_it_may_be_restarted() {
+    let Some(postgres) = Postgres::start() else {
+        return;
+    };
+    limit_role(&postgres);
+    let settings = format!("pool_mode = transaction\n{IGNORE}");
+    let Some(pgbouncer) = PgBouncer::start(&postgres, &settings) else {
+        return;
+    };
+    let config = pgbouncer.url().parse().unwrap();
+    let pool = PostgresPool::open(config, Duration::from_secs(2)).unwrap();
+    let database = Database::new(Engine::Postgres(pool), Box::new(|_| ()));
+    assert!(database.user(1).is_ok());
+
+    pgbouncer.kill();
+    assert!(database.user(1).is_err());
+    pgbouncer.restart();
+    until(|| database.user(1).is_ok());
+
+    postgres.kill();
+    assert!(database.user(1).is_err());
+    postgres.restart();
+    until(|| database.user(1).is_ok());
+
+    // The role's limit ends a statement.
+    while_locked(
+        &postgres,
+        || (),
+        |_| {
+            let error = database.user(1).unwrap_err().to_string();
+            assert!(error.contains("statement timeout"), "{error}");
+        },
+    );
+    assert!(database.user(1).is_ok());
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::servers::Redis;
-use common::{all_are, dawdle, error, seen_by_sqlite, until, user, Counted, Held, Site, PATIENCE};
+use common::{
+    all_are, dawdle, error, request, seen_by_sqlite, until, user, Counted, Held, Site, PATIENCE,
+};
 use redis::{Commands, RedisResult};
 use shared_calls::FlightGroup;
 use user_service::cache::Cache;
@@ -167,4 +169,109 @@ fn a_change_that_was_not_put_into_the_cache_is_no_success() {
     let failed = error(503, "the cache does not answer");
     assert_eq!(site.put(209, body), failed);
     assert_eq!(site.stats().database_updates, 1);
+}
+
+/// Each is a miss: answered from the database, overwritten, and counted.
+#[test]
+fn a_damaged_entry_is_a_miss_and_is_overwritten() {
+    let Some(redis) = Redis::start() else { return };
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let mut connection = redis.connect().unwrap();
+    let key = "user-service:user:210";
+    let good = user(210).body;
+    let other = user(211).body;
+    let entries: [&[u8]; 14] = [
+        b"",
+        br#"{"id":42,"na"#,
+        &good.as_bytes()[..good.len() - 1],
+        &[good.as_bytes(), b"}"].concat(),
+        &[good.as_bytes(), good.as_bytes()].concat(),
+        &good.as_bytes().iter().map(|b| b ^ 0x80).collect::<Vec<_>>(),
+        other.as_bytes(),
+        br#"{"id":"210","name":"User 210","email":"e"}"#,
+        br#"{"id":210,"name":null,"email":"e"}"#,
+        br#"{"id":210,"name":"User 210"}"#,
+        b"null",
+        b"{}",
+        b"**",
+        b"\0",
+    ];
+    for (n, entry) in (1..).zip(entries) {
+        let () = connection.set(key, entry).unwrap();
+        let shown = String::from_utf8_lossy(entry);
+        assert_eq!(site.get(210), user(210), "{shown}");
+        assert_eq!(connection.get::<_, String>(key).unwrap(), good, "{shown}");
+        assert!(connection.pttl::<_, i64>(key).unwrap() > 0, "{shown}");
+        let stats = site.stats();
+        assert_eq!((stats.cache_damaged, stats.database_queries), (n, n));
+    }
+    // A value of another type.
+    let () = connection.del(key).unwrap();
+    let () = connection.rpush(key, "item").unwrap();
+    assert_eq!(site.get(210), user(210));
+    assert_eq!(connection.get::<_, String>(key).unwrap(), good);
+
+    let page = request(site.server.address(), "GET", "/metrics").body;
+    for line in [
+        r#"user_service_cache_reads_total{result="damaged"} 15"#,
+        r#"user_service_cache_reads_total{result="miss"} 0"#,
+        r#"user_service_cache_reads_total{result="hit"} 0"#,
+        "user_service_cache_errors_total 0",
+    ] {
+        assert!(page.contains(&format!("{line}\n")), "{line} in {page}");
+    }
+    // And a good one is a hit.
+    assert_eq!(site.get(210), user(210));
+    assert_eq!(site.stats().cache_hits, 1);
+}
+
+#[test]
+fn a_damaged_entry_of_an_unknown_user_becomes_the_placeholder() {
+    let Some(redis) = Redis::start() else { return };
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let mut connection = redis.connect().unwrap();
+    let id = USERS + 212;
+    let key = format!("user-service:user:{id}");
+    let () = connection.set(&key, "* ").unwrap();
+    assert_eq!(site.get(id), error(404, "no such user"));
+    assert_eq!(connection.get::<_, String>(&key).unwrap(), "*");
+    assert_eq!(site.stats().cache_damaged, 1);
+}
+
+#[test]
+fn two_hundred_callers_and_a_damaged_entry_one_query() {
+    let Some(redis) = Redis::start() else { return };
+    let calls = Arc::new(Counted::default());
+    let all_here = Arc::clone(&calls);
+    let site = site(&redis, calls, move || all_here.wait_for(200));
+    let mut connection = redis.connect().unwrap();
+    let () = connection.set("user-service:user:213", "{").unwrap();
+    all_are(&site.crowd(200, 213), &user(213));
+    assert_eq!(seen_by_sqlite(213), 1);
+    assert_eq!(site.stats().cache_damaged, 1);
+}
+
+/// An older or a newer version of the service may have written it.
+#[test]
+fn an_entry_with_a_field_that_is_not_known_is_a_hit() {
+    let Some(redis) = Redis::start() else { return };
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let mut connection = redis.connect().unwrap();
+    let entry = r#" {"email":"user214@example.com","age":9,"name":"User 214","id":214}"#;
+    let () = connection.set("user-service:user:214", entry).unwrap();
+    assert_eq!(site.get(214), user(214));
+    assert_eq!((site.stats().cache_hits, seen_by_sqlite(214)), (1, 0));
+}
+
+#[test]
+fn a_change_overwrites_a_damaged_entry() {
+    let Some(redis) = Redis::start() else { return };
+    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let mut connection = redis.connect().unwrap();
+    let key = "user-service:user:215";
+    let () = connection.rpush(key, "item").unwrap();
+    let body = r#"{"name":"Ada","email":"e"}"#;
+    let changed = site.put(215, body);
+    assert_eq!(changed.status, 200);
+    assert_eq!(connection.get::<_, String>(key).unwrap(), changed.body);
 }

@@ -15,8 +15,10 @@ use shared_calls::{FlightGroup, Unshared};
 use user_service::cache::Cache;
 use user_service::db::{When, USERS};
 use user_service::http::THREADS;
+use user_service::routes::parse_id;
+use user_service::service::jitter;
 use user_service::service::{Expiry, Service};
-use user_service::sqlite_pool::SqlitePool;
+use user_service::sqlite_pool::{SqlitePool, BUSY_TIMEOUT};
 
 #[test]
 fn two_hundred_callers_one_query() {
@@ -282,6 +284,85 @@ fn stopping_answers_what_was_accepted() {
     assert!(TcpStream::connect(address).is_err());
 }
 
+/// More callers than there are connections, each with a query or an update of its own.
+#[test]
+fn while_another_program_has_the_file_locked_all_are_answered_503_in_time() {
+    let site = Site::plain();
+    let other = Connection::open(site.database()).unwrap();
+    let failed = error(503, "the database does not answer");
+    for lock in ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"] {
+        other.execute_batch(lock).unwrap();
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for id in 113..133 {
+                let (site, failed) = (&site, &failed);
+                scope.spawn(move || {
+                    // The second kind of lock lets others read.
+                    let expected = match lock {
+                        "BEGIN EXCLUSIVE" => failed,
+                        _ => &user(id),
+                    };
+                    assert_eq!(site.get(id), *expected);
+                    let body = r#"{"name":"Ada","email":"e"}"#;
+                    assert_eq!(site.put(id, body), *failed);
+                });
+            }
+        });
+        // Forty waits on eight connections, and much more for a busy machine.
+        assert!(began.elapsed() < BUSY_TIMEOUT * 20, "{:?}", began.elapsed());
+        other.execute_batch("ROLLBACK").unwrap();
+    }
+    all_are(&site.crowd(20, 133), &user(133));
+}
+
+/// Which is no error, if the lock goes in time.
+#[test]
+fn a_load_waits_while_another_program_has_the_file_locked() {
+    let (entered, in_query) = mpsc::channel();
+    let site = Site::start(
+        Arc::new(FlightGroup::<_, _>::new()),
+        Cache::memory(),
+        Expiry::default(),
+        move || entered.send(()).unwrap(),
+    );
+    let other = Connection::open(site.database()).unwrap();
+    // Again, should the machine be so busy that the lock does not go in time.
+    until(|| {
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        thread::scope(|scope| {
+            let client = scope.spawn(|| site.get(134));
+            in_query.recv().unwrap();
+            other.execute_batch("ROLLBACK").unwrap();
+            client.join().unwrap() == user(134)
+        })
+    });
+}
+
+#[test]
+fn a_file_that_is_locked_at_start_is_refused_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users");
+    drop(SqlitePool::open(&path, |_| ()).unwrap());
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let began = Instant::now();
+    let Err(error) = SqlitePool::open(&path, |_| ()) else {
+        panic!("it is locked");
+    };
+    assert_eq!(error.to_string(), "database is locked");
+    assert!(began.elapsed() < BUSY_TIMEOUT * 20, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_row_that_cannot_be_read_fails_its_own_flights_only() {
+    let site = Site::plain();
+    let other = Connection::open(site.database()).unwrap();
+    let spoil = "UPDATE users SET name = x'00' WHERE id = 135";
+    other.execute_batch(spoil).unwrap();
+    assert_eq!(site.get(135), error(500, "the user cannot be read"));
+    assert_eq!(site.get(136), user(136));
+}
+
 #[test]
 fn many_processes_may_make_the_same_database() {
     let directory = tempfile::tempdir().unwrap();
@@ -303,4 +384,42 @@ fn a_file_that_is_no_database_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "not SQLite".repeat(1000)).unwrap();
     assert!(SqlitePool::open(file.path(), |_| ()).is_err());
+}
+
+/// SQLite would keep this one in memory, without a table.
+#[test]
+fn any_name_is_the_name_of_a_file() {
+    let path = std::path::Path::new(":memory:");
+    drop(SqlitePool::open(path, |_| ()).unwrap());
+    assert!(std::fs::remove_file(path).is_ok());
+}
+
+#[test]
+fn ids_are_positive_numbers() {
+    assert_eq!(parse_id("42"), Some(42));
+    assert_eq!(parse_id("9223372036854775807"), Some(i64::MAX));
+    let too_long = "0".repeat(1000) + "1";
+    let bad = [
+        "",
+        "0",
+        "-1",
+        "+1",
+        "1.0",
+        "abc",
+        "1%30",
+        "9223372036854775808",
+        &too_long,
+    ];
+    for id in bad {
+        assert_eq!(parse_id(id), None, "{id:?}");
+    }
+}
+
+#[test]
+fn jitter_stays_within_five_percent() {
+    let jittered: Vec<_> = (0..1000)
+        .map(|_| jitter(Duration::from_secs(100)).as_secs_f64())
+        .collect();
+    assert!(jittered.iter().all(|s| (95.0..=105.0).contains(s)));
+    assert!(jittered.iter().any(|s| *s < 99.0) && jittered.iter().any(|s| *s > 101.0));
 }

@@ -203,37 +203,137 @@ impl Drop for Postgres {
     }
 }
 
-/// Where they are installed: on the PATH, or where Debian has them, the newest version.
+/// In front of a `Postgres`, with two connections to it, used in turn.
+pub struct PgBouncer {
+    process: Mutex<Child>,
+    port: u16,
+    program: PathBuf,
+    directory: TempDir,
+}
+
+impl PgBouncer {
+    /// `None`, and the test is to be skipped, where PgBouncer is not installed. In CI it must be.
+    pub fn start(postgres: &Postgres, settings: &str) -> Option<Self> {
+        // Debian keeps it where only root looks.
+        let Some(program) = installed("pgbouncer", [PathBuf::from("/usr/sbin")]) else {
+            return not_installed("pgbouncer");
+        };
+        loop {
+            let program = program.clone();
+            let port = free_port();
+            let directory = tempfile::tempdir().unwrap();
+            let at = directory.path();
+            let users = at.join("users");
+            std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+            let configuration = format!(
+                "[databases]
+                 postgres = host=127.0.0.1 port={}
+                 [pgbouncer]
+                 listen_addr = 127.0.0.1
+                 listen_port = {port}
+                 unix_socket_dir =
+                 auth_type = trust
+                 auth_file = {}
+                 default_pool_size = 2
+                 server_round_robin = 1
+                 {settings}",
+                postgres.port,
+                users.display(),
+            );
+            let configuration = configuration.replace("                 ", "");
+            std::fs::write(at.join("pgbouncer.ini"), configuration).unwrap();
+            if is_root() {
+                run(Command::new("chown").args(["-R", "postgres"]).arg(at));
+            }
+            let pgbouncer = Self {
+                process: Mutex::new(Self::spawn(&program, at)),
+                port,
+                program,
+                directory,
+            };
+            if pgbouncer.is_up() {
+                return Some(pgbouncer);
+            }
+            // Someone else took the port meanwhile. Another one, then.
+        }
+    }
+
+    fn spawn(program: &Path, directory: &Path) -> Child {
+        let log = File::create(directory.join("log")).unwrap();
+        let mut command = not_as_root(program);
+        command.arg(directory.join("pgbouncer.ini"));
+        command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    pub fn connect(&self) -> postgres::Client {
+        postgres::Client::connect(&self.url(), NoTls).unwrap()
+    }
+
+    fn is_up(&self) -> bool {
+        is_up(&self.process, || {
+            postgres::Client::connect(&self.url(), NoTls).is_ok()
+        })
+    }
+
+    pub fn kill(&self) {
+        let mut process = self.process.lock().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub fn restart(&self) {
+        *self.process.lock().unwrap() = Self::spawn(&self.program, self.directory.path());
+        assert!(self.is_up());
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Where PostgreSQL's programs are: on the PATH, or where Debian has them, the newest version.
 fn postgres_programs() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<_> = std::env::split_paths(&path).collect();
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten();
     let mut versions: Vec<_> = versions.map(|version| version.unwrap().path()).collect();
     let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
     versions.sort_by_key(|version| Reverse(number(version)));
-    directories.extend(versions.iter().map(|version| version.join("bin")));
-    directories
-        .into_iter()
-        .find(|at| at.join("initdb").exists())
+    let initdb = installed("initdb", versions.iter().map(|version| version.join("bin")))?;
+    Some(initdb.parent()?.to_owned())
 }
 
-/// PostgreSQL refuses to run as root.
+/// A program on the PATH or in one of these directories.
+fn installed(program: &str, others: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(others);
+    let mut programs = directories.map(|directory| directory.join(program));
+    programs.find(|program| program.exists())
+}
+
 fn postgres_program(programs: &Path, name: &str, directory: &Path) -> Command {
-    let program = programs.join(name);
-    let mut command = if is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-        // It ends with the thread that started it, should that be killed before it can say so.
-        command.arg("--pdeathsig=QUIT");
-        command.arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
+    let mut command = not_as_root(&programs.join(name));
     command.arg("-D").arg(directory.join("data"));
     command.current_dir(directory);
+    command
+}
+
+/// PostgreSQL and PgBouncer refuse to run as root.
+fn not_as_root(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    // It ends with the thread that started it, should that be killed before it can say so.
+    command.arg("--pdeathsig=QUIT");
+    command.arg(program);
     command
 }
 
