@@ -30,7 +30,7 @@ use tokio::task::{spawn_blocking, JoinHandle};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::routes::{self, Page, Route};
+use crate::routes::{self, Response, Route};
 use crate::service::Service;
 
 /// A follower blocks its thread while it waits. So several hundred callers of one flight need as
@@ -52,16 +52,16 @@ pub const MAX_BODY: usize = 8 * 1024;
 /// answer.
 const LINGER: (u64, Duration) = (64 * 1024, Duration::from_millis(100));
 
-/// How long others may take.
+/// How long clients and requests may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// A client to send the next request's headers, to send the body, and to read on.
     pub client: Duration,
     /// A request to get a thread, before it is answered 503.
     pub thread: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         let client = Duration::from_secs(5);
         let thread = Duration::from_secs(5);
@@ -79,13 +79,13 @@ pub struct Server {
 impl Server {
     /// Listens, and serves until the server is dropped. With port 0 the system chooses a port.
     pub fn start(address: SocketAddr, service: Arc<Service>) -> io::Result<Self> {
-        Self::with_patience(address, service, Patience::default())
+        Self::with_timeouts(address, service, Timeouts::default())
     }
 
-    pub fn with_patience(
+    pub fn with_timeouts(
         address: SocketAddr,
         service: Arc<Service>,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> io::Result<Self> {
         // Many systems allow a process 1024 open files at first, and more if it asks.
         let files = rlimit::increase_nofile_limit(CONNECTIONS + OTHER_FILES)?;
@@ -105,11 +105,11 @@ impl Server {
         let address = listener.local_addr()?;
         let handler = Arc::new(Handler {
             service,
-            patience,
+            timeouts,
             threads: Arc::new(Semaphore::new(THREADS)),
         });
         let (stop, stopping) = watch::channel(());
-        let serving = runtime.spawn(serve(listener, connections as u32, handler, stopping));
+        let serving = runtime.spawn(accept(listener, connections as u32, handler, stopping));
         Ok(Self {
             address,
             runtime,
@@ -148,7 +148,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn serve(
+async fn accept(
     listener: TcpListener,
     limit: u32,
     handler: Arc<Handler>,
@@ -168,7 +168,7 @@ async fn serve(
             Ok((stream, _)) => {
                 let (handler, stopping) = (Arc::clone(&handler), stopping.clone());
                 tokio::spawn(async move {
-                    handler.converse(stream, stopping).await;
+                    handler.serve_connection(stream, stopping).await;
                     drop(connection);
                 });
             }
@@ -183,21 +183,25 @@ async fn serve(
 
 struct Handler {
     service: Arc<Service>,
-    patience: Patience,
+    timeouts: Timeouts,
     threads: Arc<Semaphore>,
 }
 
 impl Handler {
-    /// Serves a client until one of the two has had enough.
-    async fn converse(self: Arc<Self>, stream: TcpStream, mut stopping: watch::Receiver<()>) {
+    /// Serves a client until it leaves, fails, or exceeds a limit.
+    async fn serve_connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        mut stopping: watch::Receiver<()>,
+    ) {
         let mut stream = Box::pin(TimeoutStream::new(stream));
-        let patience = self.patience.client;
-        stream.as_mut().set_write_timeout_pinned(Some(patience));
+        let limit = self.timeouts.client;
+        stream.as_mut().set_write_timeout_pinned(Some(limit));
         let service = service_fn(|request| Box::pin(self.respond(request)));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // Of the first request, and of the next one on an idle connection.
-            .header_read_timeout(patience)
+            .header_read_timeout(limit)
             .max_buf_size(MAX_HEAD)
             // A client may close its side and still read the answer.
             .half_close(true)
@@ -220,27 +224,27 @@ impl Handler {
         let _ = timeout(longest, linger).await;
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Result<Page, Infallible> {
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
         let (head, body) = request.into_parts();
-        let page = match self.read(body).await {
-            Ok(body) => self.page(routes::route(&head, &body, &self.service)).await,
+        let response = match self.read_body(body).await {
+            Ok(body) => self.run(routes::route(&head, &body, &self.service)).await,
             Err(refusal) => refusal,
         };
-        let status = page.status().as_u16();
+        let status = response.status().as_u16();
         self.service
             .counters()
             .count(|stats| *stats.requests.entry(status).or_default() += 1);
-        Ok(page)
+        Ok(response)
     }
 
-    async fn read(&self, body: Incoming) -> Result<Bytes, Page> {
+    async fn read_body(&self, body: Incoming) -> Result<Bytes, Response> {
         let too_long = || routes::refuse(413, "the body is too long");
         // Before the client has sent it all.
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(too_long());
         }
         let body = Limited::new(body, MAX_BODY).collect();
-        match timeout(self.patience.client, body).await {
+        match timeout(self.timeouts.client, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
             Ok(Err(_)) => Err(routes::refuse(400, "the body cannot be read")),
@@ -248,22 +252,22 @@ impl Handler {
         }
     }
 
-    async fn page(&self, route: Route) -> Page {
+    async fn run(&self, route: Route) -> Response {
         let load = match route {
-            Route::Page(page) => return page,
+            Route::Ready(response) => return response,
             Route::Load(load) => load,
         };
         let thread = Arc::clone(&self.threads).acquire_owned();
-        let Ok(thread) = timeout(self.patience.thread, thread).await else {
+        let Ok(thread) = timeout(self.timeouts.thread, thread).await else {
             return routes::error(503, "too many requests are waiting");
         };
         let service = Arc::clone(&self.service);
-        let page = spawn_blocking(move || {
-            let page = load.page(&service);
+        let response = spawn_blocking(move || {
+            let response = load.run(&service);
             drop(thread);
-            page
+            response
         });
         // A leader whose load panics unwinds to here. Its followers get `CallError::Panicked`.
-        page.await.unwrap_or_else(|_| routes::panicked())
+        response.await.unwrap_or_else(|_| routes::panicked())
     }
 }

@@ -77,7 +77,8 @@ fn main() -> ExitCode {
         // `user-service | head` has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("user-service: {error:#}");
+            // Not `eprintln!`, which panics when stderr is closed.
+            let _ = writeln!(io::stderr(), "user-service: {error:#}");
             ExitCode::FAILURE
         }
     }

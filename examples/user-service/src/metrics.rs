@@ -97,71 +97,71 @@ pub fn name(ending: Ending) -> &'static str {
 pub fn text(service: &Service) -> String {
     let families = service.flights().registry.gather();
     let text = TextEncoder::new().encode_to_string(&families);
-    let mut page = Page(text.expect("every family has a sample"));
+    let mut text = Text(text.expect("every family has a sample"));
 
     let calls = service.group().map(FlightGroup::stats).unwrap_or_default();
-    page.counter("shared_calls_led_total", "Calls that led.", calls.led);
-    page.counter(
+    text.counter("shared_calls_led_total", "Calls that led.", calls.led);
+    text.counter(
         "shared_calls_followed_total",
         "Calls that got another call's outcome: loads that did not run.",
         calls.followed,
     );
-    page.counter(
+    text.counter(
         "shared_calls_timed_out_total",
         "Calls whose time limit passed.",
         calls.timed_out,
     );
-    page.counter(
+    text.counter(
         "shared_calls_deadlocked_total",
         "Calls that were refused because they would have waited for ever.",
         calls.deadlocked,
     );
     let in_flight = "shared_calls_in_flight";
-    page.family(in_flight, "gauge", "Keys in flight now.");
-    page.sample(in_flight, "", calls.in_flight);
+    text.family(in_flight, "gauge", "Keys in flight now.");
+    text.sample(in_flight, "", calls.in_flight);
     let waiting = "shared_calls_waiting";
-    page.family(waiting, "gauge", "Threads that wait for a flight now.");
-    page.sample(waiting, "", calls.waiting);
+    text.family(waiting, "gauge", "Threads that wait for a flight now.");
+    text.sample(waiting, "", calls.waiting);
 
     let stats = service.stats();
     if !stats.requests.is_empty() {
         let name = "user_service_requests_total";
-        page.family(name, "counter", "Requests answered, by HTTP status.");
+        text.family(name, "counter", "Requests answered, by HTTP status.");
         for (status, n) in stats.requests {
-            page.sample(name, &format!("{{status=\"{status}\"}}"), n);
+            text.sample(name, &format!("{{status=\"{status}\"}}"), n);
         }
     }
     let name = "user_service_cache_reads_total";
-    page.family(name, "counter", "Reads of the cache, by result.");
+    text.family(name, "counter", "Reads of the cache, by result.");
     for (result, n) in [
         ("hit", stats.cache_hits),
         ("miss", stats.cache_misses),
         ("damaged", stats.cache_damaged),
     ] {
-        page.sample(name, &format!("{{result=\"{result}\"}}"), n);
+        text.sample(name, &format!("{{result=\"{result}\"}}"), n);
     }
-    page.counter(
+    text.counter(
         "user_service_cache_errors_total",
         "Exchanges with the cache that failed.",
         stats.cache_errors,
     );
-    page.counter(
+    text.counter(
         "user_service_database_queries_total",
         "Queries sent to the database.",
         stats.database_queries,
     );
-    page.counter(
+    text.counter(
         "user_service_database_updates_total",
         "Updates sent to the database.",
         stats.database_updates,
     );
-    page.0
+    text.0
 }
 
 /// Figures that are counted elsewhere need no registry, only lines of text.
-struct Page(String);
+struct Text(String);
 
-impl Page {
+impl Text {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let lines = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
         self.0.push_str(&lines);

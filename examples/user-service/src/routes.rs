@@ -6,7 +6,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{HeaderValue, ALLOW, CONNECTION, CONTENT_TYPE};
 use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use shared_calls::{CallError, Role};
 
@@ -20,11 +20,11 @@ pub const ROLE_HEADER: &str = "x-shared-call";
 /// How long the call took.
 pub const MICROS_HEADER: &str = "x-shared-call-micros";
 
-pub type Page = Response<Full<Bytes>>;
+pub type Response = hyper::Response<Full<Bytes>>;
 
 pub enum Route {
     /// Answered at once.
-    Page(Page),
+    Ready(Response),
     /// Needs a thread, because it may block.
     Load(Load),
 }
@@ -38,7 +38,7 @@ pub enum Load {
 pub fn route(head: &Parts, body: &[u8], service: &Service) -> Route {
     let read = head.method == Method::GET || head.method == Method::HEAD;
     let segments: Vec<&str> = head.uri.path().split('/').skip(1).collect();
-    Route::Page(match segments.as_slice() {
+    Route::Ready(match segments.as_slice() {
         ["users", id] if read || head.method == Method::PUT => match parse_id(id) {
             None => error(400, "the id must be a positive number"),
             Some(id) if read => return Route::Load(Load::Get(id)),
@@ -48,17 +48,17 @@ pub fn route(head: &Parts, body: &[u8], service: &Service) -> Route {
             },
         },
         ["users", _] => {
-            let page = error(405, "only GET, HEAD and PUT are served");
-            with(page, ALLOW, "GET, HEAD, PUT")
+            let response = error(405, "only GET, HEAD and PUT are served");
+            with(response, ALLOW, "GET, HEAD, PUT")
         }
         ["stats"] if read => {
             let json = serde_json::to_vec(&service.stats()).expect("numbers are valid JSON");
-            page(200, "application/json", json)
+            response(200, "application/json", json)
         }
-        ["metrics"] if read => page(200, metrics::CONTENT_TYPE, metrics::text(service)),
+        ["metrics"] if read => response(200, metrics::CONTENT_TYPE, metrics::text(service)),
         ["in-flight"] if read => {
             let text = watch::in_flight(service.group());
-            page(200, "text/plain; charset=utf-8", text)
+            response(200, "text/plain; charset=utf-8", text)
         }
         ["stats" | "metrics" | "in-flight"] => with(
             error(405, "only GET and HEAD are served"),
@@ -90,7 +90,7 @@ fn parse_change(id: i64, body: &[u8]) -> Option<User> {
 }
 
 impl Load {
-    pub fn page(self, service: &Service) -> Page {
+    pub fn run(self, service: &Service) -> Response {
         let id = match self {
             Self::Get(id) => id,
             Self::Put(user) => return answer(service.change(&user)),
@@ -102,14 +102,14 @@ impl Load {
             Role::Led => "led",
             Role::Followed => "followed",
         };
-        let page = with(answer(outcome.result), ROLE_HEADER, role);
-        with(page, MICROS_HEADER, &micros)
+        let response = with(answer(outcome.result), ROLE_HEADER, role);
+        with(response, MICROS_HEADER, &micros)
     }
 }
 
-fn answer(result: Result<Answer, CallError<LoadError>>) -> Page {
+fn answer(result: Result<Answer, CallError<LoadError>>) -> Response {
     match result {
-        Ok(Answer::User(json)) => page(200, "application/json", Bytes::from_owner(json)),
+        Ok(Answer::User(json)) => response(200, "application/json", Bytes::from_owner(json)),
         Ok(Answer::NoSuchUser) => error(404, "no such user"),
         Err(CallError::Panicked(_)) => panicked(),
         // The details are for the log, not for clients.
@@ -126,28 +126,28 @@ fn answer(result: Result<Answer, CallError<LoadError>>) -> Page {
 }
 
 /// The same for the leader and for its followers.
-pub fn panicked() -> Page {
+pub fn panicked() -> Response {
     error(500, "the load panicked")
 }
 
 /// For a request that was not read to its end, so that no other can follow.
-pub fn refuse(status: u16, message: &str) -> Page {
+pub fn refuse(status: u16, message: &str) -> Response {
     with(error(status, message), CONNECTION, "close")
 }
 
-pub fn error(status: u16, message: &str) -> Page {
+pub fn error(status: u16, message: &str) -> Response {
     let json = serde_json::json!({ "error": message }).to_string();
-    page(status, "application/json", json)
+    response(status, "application/json", json)
 }
 
-fn page(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Page {
-    let mut page = Response::new(Full::new(body.into()));
-    *page.status_mut() = StatusCode::from_u16(status).expect("a valid status");
-    with(page, CONTENT_TYPE, content_type)
+fn response(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a valid status");
+    with(response, CONTENT_TYPE, content_type)
 }
 
-fn with(mut page: Page, name: impl hyper::header::IntoHeaderName, value: &str) -> Page {
+fn with(mut response: Response, name: impl hyper::header::IntoHeaderName, value: &str) -> Response {
     let value = HeaderValue::from_str(value).expect("plain text");
-    page.headers_mut().insert(name, value);
-    page
+    response.headers_mut().insert(name, value);
+    response
 }

@@ -182,8 +182,8 @@ impl Service {
         self.remove(user.id).map_err(failed)?;
         // 3. A flight that began before the removal may have found the old row in the cache, and a
         //    caller that came now would join it. So wait for the flight after it. That one reads the
-        //    new row, even if a GET leads it, and callers that ask after this has returned are on
-        //    the same flight or a later one.
+        //    new row, even if a GET leads it, and callers that ask after this has returned are on a
+        //    later flight still.
         let ask = Ask {
             timeout: self.request_timeout.saturating_sub(began.elapsed()),
             next_flight: true,

@@ -12,7 +12,7 @@ use common::{error, request, until, user, Reply, Site, PATIENCE};
 use shared_calls::Unshared;
 use user_service::cache::Cache;
 use user_service::db::When;
-use user_service::http::{Patience, Server, MAX_BODY, MAX_HEAD, THREADS};
+use user_service::http::{Server, Timeouts, MAX_BODY, MAX_HEAD, THREADS};
 use user_service::service::Expiry;
 
 const ADA: &str = r#"{"name":"Ada","email":"ada@example.com"}"#;
@@ -64,8 +64,8 @@ fn status(answer: &str) -> u16 {
 /// A second server for the same service, with time limits of its own.
 fn server(site: &Site, client: Duration, thread: Duration) -> Server {
     let address = ([127, 0, 0, 1], 0).into();
-    let patience = Patience { client, thread };
-    Server::with_patience(address, Arc::clone(&site.service), patience).unwrap()
+    let timeouts = Timeouts { client, thread };
+    Server::with_timeouts(address, Arc::clone(&site.service), timeouts).unwrap()
 }
 
 #[test]

@@ -353,6 +353,25 @@ fn a_file_that_is_locked_at_start_is_refused_in_time() {
     assert!(began.elapsed() < BUSY_TIMEOUT * 20, "{:?}", began.elapsed());
 }
 
+/// What a connection has prepared, SQLite prepares again.
+#[test]
+fn altering_the_table_fails_nobody() {
+    let site = Site::plain();
+    let other = Connection::open(site.database()).unwrap();
+    for (id, alter) in (137..).zip([
+        "ADD COLUMN age INTEGER",
+        "DROP COLUMN age",
+        "RENAME COLUMN email TO mail",
+        "RENAME COLUMN mail TO email",
+    ]) {
+        let alter = format!("ALTER TABLE users {alter}");
+        other.execute_batch(&alter).unwrap();
+        if !alter.ends_with("TO mail") {
+            all_are(&site.crowd(20, id), &user(id));
+        }
+    }
+}
+
 #[test]
 fn a_row_that_cannot_be_read_fails_its_own_flights_only() {
     let site = Site::plain();

@@ -14,7 +14,7 @@ mod report;
 mod servers;
 
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -91,6 +91,13 @@ fn main() -> Result<()> {
             _ => bail!("usage: {COMMAND} [-- --quick]"),
         }
     }
+    // Before five minutes are spent on what cannot be written.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let results = here.join("results.md");
+    if !quick {
+        let writable = OpenOptions::new().append(true).create(true).open(&results);
+        writable.with_context(|| format!("cannot write {}", results.display()))?;
+    }
     let wrk = wrk_version().context("wrk is not installed")?;
     let machine = report::machine();
     let postgres = Postgres::start().context("PostgreSQL is not installed")?;
@@ -106,11 +113,7 @@ fn main() -> Result<()> {
     }
     if !quick {
         let versions = report::versions(&wrk, &postgres, &redis)?;
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        fs::write(
-            here.join("results.md"),
-            report::markdown(&machine, &versions, &rows),
-        )?;
+        fs::write(results, report::markdown(&machine, &versions, &rows))?;
         for (name, svg) in charts::all(&rows)? {
             fs::write(here.join(name), svg)?;
         }

@@ -1,4 +1,4 @@
-//! `results.md`: all figures, where they are from, and how they were come by.
+//! `results.md`: all figures, and how they were measured.
 
 use std::fmt::{self, Write};
 use std::fs;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::servers::{Postgres, Redis};
 use crate::{Row, Setup, Users, Workload, ALIKE, COMMAND, CONNECTIONS, MANY, WORKLOADS};
 
-/// What it is measured on, and what else it is doing.
+/// The machine, and how busy it is.
 pub fn machine() -> String {
     let processors = thread::available_parallelism().map_or(0, usize::from);
     let line = |file: &str, find: fn(&str) -> Option<&str>| {
@@ -35,7 +35,7 @@ pub fn versions(wrk: &str, postgres: &Postgres, redis: &Redis) -> Result<String>
     let redis = info
         .lines()
         .find_map(|line| line.strip_prefix("redis_version:"));
-    let redis = redis.context("Redis does not tell its version")?;
+    let redis = redis.context("Redis does not say its version")?;
     let rustc = String::from_utf8(Command::new("rustc").arg("-V").output()?.stdout)?;
     let rustc = rustc.split(' ').nth(1).context("no version of rustc")?;
     Ok(format!(
@@ -135,7 +135,7 @@ pub fn markdown(machine: &str, versions: &str, rows: &[Row]) -> String {
     text
 }
 
-/// What there is to say of pairs, in figures of this run.
+/// The most telling pairs, in figures of this run.
 fn said(rows: &[Row]) -> String {
     let pair = |workload, cache, connections| {
         let of = |shared| {
@@ -164,18 +164,18 @@ fn said(rows: &[Row]) -> String {
     let [one, zipf, quick] = WORKLOADS;
     let (few, most) = (CONNECTIONS[0], CONNECTIONS[CONNECTIONS.len() - 1]);
     [
-        "What sharing is for, a crowd that asks a database that has to work for its answers:\n\n",
+        "What sharing is for: a crowd, and a database that takes time to answer.\n\n",
         &pair(one, true, MANY),
         &pair(one, false, MANY),
         &pair(zipf, true, most),
         &pair(zipf, false, most),
-        "\nWhere it does little, as there is no crowd, or the cache or the database is quick enough \
-         without:\n\n",
+        "\nWhere it does little, because there is no crowd, or because the cache or the database is \
+         fast enough without it:\n\n",
         &pair(zipf, false, few),
         &pair(quick, true, most),
         &pair(quick, false, few),
-        "\nWhere it can't help, for hardly anybody asks for what another is loading, and what a \
-         shared call costs is all that is left of it:\n\n",
+        "\nWhere it cannot help, because hardly anybody asks for what another is loading. Only the \
+         cost of a shared call is left:\n\n",
         &pair(ALIKE, false, MANY),
     ]
     .concat()
