@@ -312,3 +312,13 @@ fn serve_and_stop(environment: &[(&str, &str)], status: u16) -> String {
     assert!(ureq::get(&url).call().is_err());
     String::from_utf8(stderr).unwrap()
 }
+
+/// SQLite would keep this one in memory, and each connection would have its own.
+#[test]
+fn any_name_is_the_name_of_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = program(&["--db-latency=1", "--db=:memory:"]);
+    let output = demo.current_dir(&directory).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(directory.path().join(":memory:").exists());
+}

@@ -236,6 +236,7 @@ impl PgBouncer {
                  auth_file = {}
                  default_pool_size = 2
                  server_round_robin = 1
+                 server_login_retry = 1
                  {settings}",
                 postgres.port,
                 users.display(),
