@@ -27,20 +27,22 @@ pub fn until(what: &str, mut happened: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// A redis-server of one's own. When it is dropped, it is gone.
+/// A redis-server that ends when this is dropped.
 pub struct RedisServer {
     process: Child,
     port: u16,
     directory: TempDir,
+    arguments: Vec<String>,
 }
 
 impl RedisServer {
     /// `None` where redis-server is not installed.
-    pub fn start() -> Result<Option<Self>> {
+    pub fn start(arguments: &[&str]) -> Result<Option<Self>> {
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.into()).collect();
         loop {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
             let directory = tempfile::tempdir()?;
-            let process = match spawn_redis(port, directory.path()) {
+            let process = match spawn_redis(port, directory.path(), &arguments) {
                 Ok(process) => process,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error).context("cannot start redis-server"),
@@ -49,11 +51,12 @@ impl RedisServer {
                 process,
                 port,
                 directory,
+                arguments: arguments.clone(),
             };
             if server.is_up()? {
                 return Ok(Some(server));
             }
-            // Someone else took the port meanwhile. Another one, then.
+            // Another program took the port meanwhile. Another one, then.
         }
     }
 
@@ -73,7 +76,7 @@ impl RedisServer {
     }
 
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn_redis(self.port, self.directory.path())?;
+        self.process = spawn_redis(self.port, self.directory.path(), &self.arguments)?;
         ensure!(self.is_up()?, "redis-server ended");
         Ok(())
     }
@@ -103,11 +106,12 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn_redis(port: u16, directory: &Path) -> std::io::Result<Child> {
+fn spawn_redis(port: u16, directory: &Path, arguments: &[String]) -> std::io::Result<Child> {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
         .args(["--save", "", "--appendonly", "no", "--dir"])
         .arg(directory)
+        .args(arguments)
         .stdout(Stdio::null())
         .spawn()
 }

@@ -9,6 +9,7 @@
 //! - [`message`]: an outcome on its way to other processes.
 //! - [`wake`] and [`renew`]: the two threads. One hears of outcomes, the other keeps locks.
 //! - [`link`]: connections, and what is done while there is no Redis.
+//! - [`check`]: what Redis must be able to do, and what is said where it is not.
 //!
 //! And what shows it:
 //!
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chaos;
+pub mod check;
 pub mod crew;
 pub mod demo;
 pub mod link;

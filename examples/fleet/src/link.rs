@@ -1,5 +1,7 @@
 //! Connections to Redis: each reply has a time limit, and while there is no Redis nobody tries.
 
+use std::collections::HashSet;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,20 +9,26 @@ use std::time::Duration;
 use redis::{Client, Connection, IntoConnectionInfo, RedisError, RedisResult};
 use tracing::{info, warn};
 
+use crate::check::Check;
+
 /// More than this are not kept when they are not in use.
 const IDLE: usize = 16;
+/// After so many different messages, no further ones are logged.
+const MESSAGES: usize = 100;
 
-/// There is no Redis, or it did what makes it as good as none. Already logged.
+/// Redis is away, or it refused this command. Already logged.
 #[derive(Clone, Copy, Debug)]
 pub struct NoRedis;
 
 pub struct Link {
     client: Client,
     idle: Mutex<Vec<Connection>>,
-    /// Set to `false` by whoever finds Redis wanting, and to `true` by the subscriber's thread
-    /// alone, which keeps trying. So no call ever waits for a server that was found to be away.
+    /// Set to `false` by any command that Redis does not answer, and to `true` by the subscriber's
+    /// thread alone, which keeps trying. So no call ever waits for a server that was found to be
+    /// away.
     up: AtomicBool,
     reply: Duration,
+    said: Mutex<HashSet<String>>,
 }
 
 impl Link {
@@ -35,6 +43,7 @@ impl Link {
             idle: Mutex::default(),
             up: AtomicBool::new(true),
             reply,
+            said: Mutex::default(),
         })
     }
 
@@ -54,7 +63,7 @@ impl Link {
             self.idle().clear();
             result = self.run_on(None, &command);
         }
-        result.map_err(|error| self.down(&error))
+        result.map_err(|error| self.fault(&error))
     }
 
     fn run_on<T>(
@@ -84,14 +93,41 @@ impl Link {
         self.up.load(Ordering::SeqCst)
     }
 
-    pub fn up(&self) {
+    /// Goes on with a Redis that was checked, or without one that cannot be used.
+    pub fn admit(&self, check: Check) -> Result<(), NoRedis> {
+        if let Some(reason) = check.unusable {
+            return Err(self.down(&reason));
+        }
+        for note in check.notes {
+            self.say_once(note);
+        }
         if !self.up.swap(true, Ordering::SeqCst) {
             info!("Redis is back: calls are shared with other processes");
+        }
+        Ok(())
+    }
+
+    /// What an error means: that Redis is away, or that it does not do this one thing for us.
+    pub fn fault(&self, error: &RedisError) -> NoRedis {
+        if is_refusal(error) {
+            // Other calls, of other keys, may fare better.
+            self.say_once(format!(
+                "Redis refuses a command: its call is not shared with other processes: {error}"
+            ));
+            return NoRedis;
+        }
+        self.down(error)
+    }
+
+    pub fn say_once(&self, message: String) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < MESSAGES && said.insert(message.clone()) {
+            warn!("{message}");
         }
     }
 
     /// Said once, not for each call that would have used it.
-    fn down(&self, error: &RedisError) -> NoRedis {
+    fn down(&self, error: &dyn Display) -> NoRedis {
         if self.up.swap(false, Ordering::SeqCst) {
             self.idle().clear();
             warn!(%error, "no Redis: calls are shared within this process only");
@@ -102,4 +138,12 @@ impl Link {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Redis has understood the command, and is there; but it does not do it, or not for this user.
+pub fn is_refusal(error: &RedisError) -> bool {
+    matches!(
+        error.code(),
+        Some("ERR" | "NOPERM" | "NOSCRIPT" | "WRONGTYPE")
+    )
 }

@@ -1,58 +1,110 @@
-//! The lock of a key, and the outcome of whoever held it last, as Redis has them.
+//! The lock of a key, and the outcome of its last holder, as Redis has them.
 //!
 //! | a key is | `KEY:lock` is | until |
 //! | --- | --- | --- |
-//! | free | absent | somebody asks for it: `ASK`, and of all who do, one gets it |
-//! | held | the holder's token | the holder publishes: `PUBLISH`; or its time is up |
+//! | free | absent | a process asks for it: `ASK`, and of all that do, one gets it |
+//! | held | the holder's token | the holder publishes: `PUBLISH`; or its lease ends |
 //!
-//! The holder puts the end of that time off, by `EXTEND`. `KEY:outcome` is what was published last,
-//! with its token, for a while.
+//! The holder renews its lease, by `EXTEND`. `KEY:outcome` is what was published last, with its
+//! token, for a while.
 //!
-//! A token is a number and a random name. Who gets the lock gets a higher number than whoever had
-//! it before, and so than the outcome that is there, if any. The name makes a token unique even
-//! where Redis forgot its numbers.
+//! A token is a number, the two times of its holder's settings, and a random name:
+//! `NUMBER:LOCK:OUTCOME:NAME`, in milliseconds. Each holder gets a higher number than the one
+//! before it, and so than the outcome that is there, if any. The times let processes with other
+//! settings recognise an expiry that cannot be right. The name makes a token unique even where Redis
+//! forgot its numbers.
 //!
-//! Each change is one script, and so atomic. All but `ASK` compare the token first: who has lost
-//! the lock changes nothing any more. Each may be repeated without harm, should its reply be lost.
+//! Each change is one script, and so atomic. All but `ASK` compare the token first: a process that
+//! has lost the lock changes nothing any more. Each may be repeated without harm if its reply is
+//! lost.
 
 use std::time::Duration;
 
-use redis::Script;
+use redis::{RedisError, Script, Value};
+use tracing::warn;
 
+use crate::check::only_polling;
 use crate::link::{Link, NoRedis};
 
-/// Whoever has seen flight number ARGV[1] gets its outcome, or a later one; or else the lock, if
-/// it is free and wanted: `SET NX PX` is the arbiter. Or else learns who has it.
+/// No lock and no outcome lasts longer. Redis refuses a time that is too long.
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A caller that has seen flight number ARGV[1] gets its outcome, or a later one; or else the lock,
+/// if it is free and wanted: `SET NX PX` is the arbiter. Or else it learns who has the lock.
 ///
-/// The numbers come from one counter for all keys, which never expires. Should it be lost all the
-/// same, evicted for want of memory, they still go up from an outcome that is there.
+/// Other programs, and clocks that are set back, may leave what a tier never would: a lock without
+/// an expiry, or with one beyond its lease, or a value of another type. Those would block the key for
+/// ever, so `sane` corrects them first. A holder that is alive loses nothing: it renews its lease.
+///
+/// The numbers come from one counter for all keys, which never expires. If it is lost all the same,
+/// evicted for want of memory, they still go up from an outcome that is there. Lua writes numbers
+/// of up to 14 digits as integers, so anything longer counts as damaged.
 const ASK: &str = "
-    local outcome = redis.call('GET', KEYS[2])
-    local last = outcome and tonumber(string.match(outcome, '^%d+')) or 0
-    if ARGV[1] ~= '' and last >= tonumber(ARGV[1]) then return {outcome, false} end
-    local holder = redis.call('GET', KEYS[1])
+    local notes = {}
+    local function damaged(reply)
+        local err = type(reply) == 'table' and reply.err or ''
+        return err:find('WRONGTYPE') or err:find('not an integer') or err:find('overflow')
+    end
+    local function sane(what, key, time)
+        local value = redis.pcall('GET', key)
+        if damaged(value) then
+            redis.call('DEL', key)
+            table.insert(notes, what .. ' was not a string: deleted')
+            return false
+        end
+        -- Any other error comes again, and ends the script.
+        if type(value) == 'table' then return redis.call('GET', key) end
+        if not value then return false end
+        local lock, outcome = value:match('^%d+:(%d+):(%d+):')
+        local own = tonumber(what == 'lock' and lock or outcome or time)
+        time = own <= tonumber(ARGV[5]) and own or tonumber(time)
+        local left = redis.call('PTTL', key)
+        if left < 0 or left > time then
+            redis.call('PEXPIRE', key, time)
+            local expiry = left < 0 and 'had no expiry' or 'had ' .. left .. ' ms left'
+            table.insert(notes, what .. ' ' .. expiry .. ': shortened to ' .. time .. ' ms')
+        end
+        return value
+    end
+    local function number(value) return tonumber(value and value:match('^%d+') or 0) end
+
+    local outcome = sane('outcome', KEYS[2], ARGV[4])
+    local last = number(outcome)
+    if last >= 1e14 then outcome, last = false, 0 end
+    if outcome and ARGV[1] ~= '' and last >= tonumber(ARGV[1]) then
+        return {outcome, false, notes}
+    end
+    local holder = sane('lock', KEYS[1], ARGV[3])
     if not holder and ARGV[2] ~= '' then
-        holder = math.max(redis.call('INCR', KEYS[3]), last + 1) .. ':' .. ARGV[2]
+        local flight = redis.pcall('INCR', KEYS[3])
+        if damaged(flight) or type(flight) == 'number' and flight >= 1e14 then
+            redis.call('DEL', KEYS[3])
+            table.insert(notes, 'counter of flights was damaged: begun anew')
+        end
+        if type(flight) == 'table' or flight >= 1e14 then flight = redis.call('INCR', KEYS[3]) end
+        holder = table.concat({math.max(flight, last + 1), ARGV[3], ARGV[4], ARGV[2]}, ':')
         redis.call('SET', KEYS[1], holder, 'NX', 'PX', ARGV[3])
     end
-    return {false, holder}";
+    return {false, holder, notes}";
 
-/// Renews a lock.
+/// Renews a lock. (`pcall`, because another client may have put there what is no string.)
 const EXTEND: &str = "
-    if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
     return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
 /// All at once: the outcome is there, the lock is not, and those who wait are told. Nobody can see
-/// the key free and the outcome not there yet. (If it is there, this is the second time of asking.)
+/// the key free and the outcome not there yet. (If it is there, this request is a repetition.)
+/// Where `PUBLISH` is refused, the outcome is there all the same: those who wait ask for it.
 const PUBLISH: &str = "
-    if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-        local there = string.match(redis.call('GET', KEYS[2]) or '', '^%S+')
-        return there == ARGV[1] and 1 or 0
+    if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
+        local there = redis.pcall('GET', KEYS[2])
+        there = type(there) == 'string' and there:match('^%S+')
+        return {there == ARGV[1] and 1 or 0, false}
     end
     redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
     redis.call('DEL', KEYS[1])
-    redis.call('PUBLISH', ARGV[4], ARGV[5])
-    return 1";
+    local told = redis.pcall('PUBLISH', ARGV[4], ARGV[5])
+    return {1, type(told) == 'table' and told.err}";
 
 pub enum Answer {
     /// Of the flight that was seen before, or of one that had the lock after it.
@@ -78,7 +130,7 @@ pub struct Locks {
 
 impl Locks {
     pub fn new(prefix: &str, time: Duration, outcome_time: Duration) -> Self {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let millis = |time: Duration| time.min(LONGEST).as_millis() as u64;
         Self {
             prefix: prefix.to_owned(),
             time: millis(time),
@@ -87,6 +139,11 @@ impl Locks {
             extend: Script::new(EXTEND),
             publish: Script::new(PUBLISH),
         }
+    }
+
+    /// How long a lock lasts unless it is renewed.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.time)
     }
 
     /// What of the flight that was `seen`, if any? Without a `name` this only looks, and does not
@@ -99,17 +156,23 @@ impl Locks {
         name: Option<&str>,
     ) -> Result<Answer, NoRedis> {
         let mut ask = self.ask.key(self.lock(key));
-        ask.key(self.outcome(key)).key(self.name("flights"));
+        ask.key(self.outcome(key)).key(self.flights());
         ask.arg(seen.map(|number| number.to_string()).unwrap_or_default());
-        ask.arg(name.unwrap_or_default()).arg(self.time);
-        type Reply = (Option<Vec<u8>>, Option<String>);
-        let (outcome, holder): Reply = link.run(|connection| ask.invoke(connection))?;
+        ask.arg(name.unwrap_or_default());
+        ask.arg(self.time).arg(self.outcome_time);
+        ask.arg(LONGEST.as_millis() as u64);
+        type Reply = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<String>);
+        let (outcome, holder, notes): Reply = link.run(|connection| ask.invoke(connection))?;
+        for note in notes {
+            warn!(key, "another client's mistake, or a clock's: the {note}");
+        }
+        let holder = holder.map(|holder| String::from_utf8_lossy(&holder).into_owned());
         Ok(match (outcome, holder) {
             (Some(mut outcome), _) => {
                 let json = outcome.iter().position(|byte| *byte == b' ');
                 Answer::Outcome(outcome.split_off(json.unwrap_or_default()))
             }
-            // Also when this is the second time of asking.
+            // Also when this request is a repetition.
             (None, Some(holder)) => match name {
                 Some(name) if holder.ends_with(name) => Answer::Acquired(Token(holder)),
                 _ => Answer::Held(number(&holder)),
@@ -118,11 +181,30 @@ impl Locks {
         })
     }
 
-    /// `false` if the lock is no longer that token's.
-    pub fn extend(&self, link: &Link, key: &str, token: &Token) -> Result<bool, NoRedis> {
-        let mut extend = self.extend.key(self.lock(key));
-        extend.arg(&token.0).arg(self.time);
-        link.run(|connection| extend.invoke(connection))
+    /// Renews many locks in one round trip. For each: `false` if the lock is no longer that
+    /// token's; an error if Redis refused to say.
+    pub fn extend(
+        &self,
+        link: &Link,
+        locks: &[(String, Token)],
+    ) -> Result<Vec<Result<bool, NoRedis>>, NoRedis> {
+        let mut pipe = redis::pipe();
+        // A pipeline cannot react to a script that is missing.
+        pipe.ignore_errors()
+            .cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(EXTEND)
+            .ignore();
+        for (key, token) in locks {
+            pipe.cmd("EVALSHA").arg(self.extend.get_hash()).arg(1);
+            pipe.arg(self.lock(key)).arg(&token.0).arg(self.time);
+        }
+        let replies: Vec<Value> = link.run(|connection| pipe.query(connection))?;
+        let extended = replies.into_iter().map(|reply| match reply {
+            Value::ServerError(error) => Err(link.fault(&RedisError::from(error))),
+            reply => Ok(reply == Value::Int(1)),
+        });
+        Ok(extended.collect())
     }
 
     /// Publishes and releases. `false`, and neither was done, if the lock is no longer that
@@ -137,22 +219,32 @@ impl Locks {
         let mut publish = self.publish.key(self.lock(key));
         publish.key(self.outcome(key)).arg(&token.0).arg(json);
         publish.arg(self.outcome_time).arg(self.channel()).arg(key);
-        link.run(|connection| publish.invoke(connection))
+        let (published, untold): (bool, Option<String>) =
+            link.run(|connection| publish.invoke(connection))?;
+        if let Some(why) = untold {
+            link.say_once(only_polling("PUBLISH", &self.channel(), &why));
+        }
+        Ok(published)
     }
 
-    /// A script and a write that disturb nobody, to see whether Redis would do ours: a replica, or
-    /// a Redis that is full, answers a `PING`, too.
-    pub fn probe(&self, connection: &mut redis::Connection) -> redis::RedisResult<()> {
-        let mut probe = self.extend.key(self.name("probe"));
-        let _: bool = probe.arg("").arg(0).invoke(connection)?;
-        let mut probe = redis::cmd("SET");
-        probe.arg(self.name("probe")).arg("").arg("PX").arg(1);
-        probe.query(connection)
+    /// The scripts, to be loaded before they are needed.
+    pub fn scripts(&self) -> [&'static str; 3] {
+        [ASK, EXTEND, PUBLISH]
     }
 
     /// Where keys are announced whose outcome is there.
     pub fn channel(&self) -> String {
         self.name("published")
+    }
+
+    /// The counter that numbers the flights.
+    pub fn flights(&self) -> String {
+        self.name("flights")
+    }
+
+    /// A key that no call uses.
+    pub fn probe(&self) -> String {
+        self.name("probe")
     }
 
     fn lock(&self, key: &str) -> String {
@@ -168,7 +260,7 @@ impl Locks {
     }
 }
 
-/// One that is not ours is later than all.
+/// A token that is not ours counts as later than all.
 fn number(token: &str) -> u64 {
     let number = token.split(':').next().unwrap_or_default();
     number.parse().unwrap_or(u64::MAX)

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use clap::{Parser, Subcommand};
+use fleet::check::check;
 use fleet::crew::{RedisServer, Sharing};
 use fleet::demo::{stampede, takeover, PROCESSES, THREADS};
+use fleet::link::Link;
+use fleet::lock::Locks;
 use fleet::{chaos, picture, worker};
 use tracing_subscriber::EnvFilter;
 
@@ -72,14 +75,11 @@ fn run(command: Command) -> Result<()> {
     let redis = match std::env::var("REDIS_URL") {
         Ok(url) if !url.is_empty() => {
             // The tier would do without. That is not what is to be seen here.
-            let client = redis::Client::open(&*url);
-            let limit = Duration::from_secs(2);
-            let answers = client.and_then(|client| client.get_connection_with_timeout(limit));
-            answers.map_err(|error| anyhow!("REDIS_URL: {error}"))?;
+            usable(&url).map_err(|reason| anyhow!("REDIS_URL: {reason}"))?;
             url
         }
         _ => {
-            let started = RedisServer::start()?;
+            let started = RedisServer::start(&[])?;
             own = started.context("no redis-server: install it, or name a Redis in REDIS_URL")?;
             own.url()
         }
@@ -88,6 +88,15 @@ fn run(command: Command) -> Result<()> {
         Command::Chaos { rounds, seed } => run_chaos(&program, &redis, rounds, seed),
         Command::Demo { picture } => run_demo(&program, &redis, picture.as_deref()),
         Command::Worker { .. } => unreachable!("has been run"),
+    }
+}
+
+fn usable(url: &str) -> Result<()> {
+    let link = Link::new(url, Duration::from_secs(2))?;
+    let locks = Locks::new("fleet:", Duration::ZERO, Duration::ZERO);
+    match check(&mut link.connect()?, &locks)?.unusable {
+        Some(reason) => bail!(reason),
+        None => Ok(()),
     }
 }
 

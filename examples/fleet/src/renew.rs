@@ -1,4 +1,9 @@
 //! Keeps the locks whose functions are still running.
+//!
+//! Each lock is renewed when a third of its lease has passed, the one that ends first before the
+//! others, and up to [`BATCH`] of them in one round trip. If all are renewed within another third,
+//! there is time for a second attempt. So a process can keep `BATCH * lease / 3 / round trip` locks:
+//! 25 000 for 3 s and 20 ms. What Redis can do is the other limit: see the README.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,64 +11,123 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::link::Link;
+use crate::link::{Link, NoRedis};
 use crate::lock::{Locks, Token};
+
+/// So many locks are renewed in one round trip. Redis needs some milliseconds for them.
+pub const BATCH: usize = 500;
 
 /// The locks that this process holds, by token.
 #[derive(Default)]
 pub struct Held(Mutex<HashMap<Token, Lock>>);
 
-#[derive(Clone)]
 struct Lock {
     key: String,
     since: Instant,
-}
-
-/// As long as this is there, the lock is renewed.
-pub struct Renewal<'h> {
-    held: &'h Held,
-    token: &'h Token,
+    /// Before the last renewal was sent: the lease lasts at least until one lease after that.
+    renewed: Instant,
 }
 
 impl Held {
-    pub fn renew<'h>(&'h self, key: &str, token: &'h Token) -> Renewal<'h> {
-        let (key, since) = (key.to_owned(), Instant::now());
-        self.lock().insert(token.clone(), Lock { key, since });
-        Renewal { held: self, token }
+    /// From now on the lock is renewed. It was acquired after `asked`.
+    pub fn keep(&self, key: &str, token: &Token, asked: Instant) {
+        let lock = Lock {
+            key: key.to_owned(),
+            since: asked,
+            renewed: asked,
+        };
+        self.lock().insert(token.clone(), lock);
+    }
+
+    /// The lock is not renewed any more. `false` if it is known to be lost.
+    pub fn release(&self, token: &Token) -> bool {
+        self.lock().remove(token).is_some()
     }
 
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// Renews each lock once, at every third of a lock's time.
-    pub fn renew_all(&self, link: &Link, locks: &Locks, max_run: Duration) {
-        let held: Vec<_> = self.lock().clone().into_iter().collect();
-        for (token, Lock { key, since }) in held {
-            let why = if since.elapsed() > max_run {
-                "has run for too long"
-            } else if let Ok(false) = locks.extend(link, &key, &token) {
-                "has lost its lock"
-            } else {
-                continue; // Renewed; or there is no Redis now, but may be again in time.
-            };
-            // If it is not there any more, its function has ended meanwhile, and released it.
-            if self.lock().remove(&token).is_some() {
-                warn!(
-                    key,
-                    "the function {why}: other processes go on without its outcome"
-                );
+    /// Renews all locks that are due, and returns after how long it wants to be called again.
+    pub fn renew_due(&self, link: &Link, locks: &Locks, max_run: Duration) -> Duration {
+        let third = locks.lease() / 3;
+        loop {
+            let batch = self.due(third);
+            if batch.is_empty() {
+                let held = self.lock();
+                let last = held.values().map(|lock| lock.renewed).min();
+                return last.map_or(third, |last| third.saturating_sub(last.elapsed()));
             }
+            if let Err(NoRedis) = self.renew(link, locks, &batch, max_run) {
+                // There may be a Redis again before the lease ends.
+                return (third / 4).max(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// If a lock is due: that one and those that soon will be, the first to end first.
+    fn due(&self, third: Duration) -> Vec<(String, Token)> {
+        let held = self.lock();
+        let mut due: Vec<_> = held
+            .iter()
+            .map(|(token, lock)| (lock.renewed.elapsed(), token, lock))
+            .filter(|(age, ..)| *age >= third / 2)
+            .collect();
+        due.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
+        if due.first().is_none_or(|(age, ..)| *age < third) {
+            return Vec::new();
+        }
+        let due = due.into_iter().take(BATCH);
+        due.map(|(_, token, lock)| (lock.key.clone(), token.clone()))
+            .collect()
+    }
+
+    fn renew(
+        &self,
+        link: &Link,
+        locks: &Locks,
+        batch: &[(String, Token)],
+        max_run: Duration,
+    ) -> Result<(), NoRedis> {
+        let (hung, batch): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|(_, token)| {
+            let held = self.lock();
+            held.get(token)
+                .is_some_and(|lock| lock.since.elapsed() > max_run)
+        });
+        for (_, token) in hung {
+            self.lose(&token, "has run for too long");
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let sent = Instant::now();
+        let mut all = Ok(());
+        for ((_, token), extended) in batch.iter().zip(locks.extend(link, &batch)?) {
+            match extended {
+                Ok(true) => {
+                    if let Some(lock) = self.lock().get_mut(token) {
+                        lock.renewed = sent;
+                    }
+                }
+                Ok(false) => self.lose(token, "has lost its lock, which ran out or was taken"),
+                Err(NoRedis) => all = Err(NoRedis),
+            }
+        }
+        all
+    }
+
+    fn lose(&self, token: &Token, why: &str) {
+        // If it is not there any more, its function has ended meanwhile, and released it.
+        if let Some(Lock { key, renewed, .. }) = self.lock().remove(token) {
+            warn!(
+                key,
+                last_renewed = ?renewed.elapsed(),
+                "the function {why}: other processes go on without its outcome"
+            );
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Token, Lock>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Renewal<'_> {
-    fn drop(&mut self) {
-        self.held.lock().remove(self.token);
     }
 }

@@ -46,10 +46,12 @@ use redis::{ErrorKind, RedisResult};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use shared_calls::{CallError, FlightGroup, Outcome, Panicked, Role, SharedCalls};
+use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::check::check;
 use crate::link::{Link, NoRedis};
-use crate::lock::{Answer, Locks, Token};
+use crate::lock::{Answer, Locks, Token, LONGEST};
 use crate::message::{self, Elsewhere};
 use crate::renew::Held;
 use crate::wake::{self, Bell};
@@ -171,6 +173,9 @@ impl<V, E> RedisTier<V, E> {
             )
                 .into());
         }
+        if lock.max(outcome) > LONGEST {
+            return Err((ErrorKind::InvalidClientConfig, "a time is above a year").into());
+        }
         let shared = Arc::new(Shared {
             link: Link::new(url, reply)?,
             locks: Locks::new(&settings.prefix, lock, outcome),
@@ -181,7 +186,8 @@ impl<V, E> RedisTier<V, E> {
             open: AtomicBool::new(true),
         });
         // If it fails, that was logged, and the subscriber tries again.
-        let _: Result<(), NoRedis> = shared.link.run(|c| shared.locks.probe(c));
+        let checked = shared.link.run(|c| check(c, &shared.locks));
+        let _ = checked.and_then(|check| shared.link.admit(check));
         let mut tier = Self {
             local: FlightGroup::new(),
             shared,
@@ -192,8 +198,8 @@ impl<V, E> RedisTier<V, E> {
         })?;
         tier.renews = Some(tier.shared.spawn("fleet-renew", |s| {
             while s.is_open() {
-                thread::park_timeout(s.settings.lock / 3);
-                s.held.renew_all(&s.link, &s.locks, s.settings.max_run);
+                let pause = s.held.renew_due(&s.link, &s.locks, s.settings.max_run);
+                thread::park_timeout(pause);
             }
         })?);
         Ok(tier)
@@ -287,6 +293,7 @@ where
             link,
             locks,
             bell,
+            held,
             settings,
             counts,
             ..
@@ -307,6 +314,13 @@ where
                 }
                 Ok(Answer::Acquired(token)) => {
                     drop(place);
+                    held.keep(key, &token, asked);
+                    if seen.is_some() {
+                        info!(
+                            key,
+                            "takes over: the last holder of the lock published nothing"
+                        );
+                    }
                     return self.run_locked(key, &token, f).map(Landing::Ran);
                 }
                 _ if late => return Ok(Landing::LeaderLeft),
@@ -345,7 +359,6 @@ where
             ..
         } = &*self.shared;
         count(&counts.locked);
-        let renewal = held.renew(key, token);
         let result = catch_unwind(AssertUnwindSafe(f));
         // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
         // processes are about to learn.
@@ -354,13 +367,21 @@ where
         let json = catch_unwind(AssertUnwindSafe(|| {
             message::encode(result.as_ref().map_err(|panic| &**panic))
         }));
-        drop(renewal);
+        let kept = held.release(token);
         let (json, result) = match json {
             Ok(json) => (json, result),
             Err(panic) => (message::encode::<V, E>(Err(&*panic)), Err(panic)),
         };
-        if !matches!(locks.publish(link, key, token, &json), Ok(true)) {
+        let published = locks.publish(link, key, token, &json);
+        if !matches!(published, Ok(true)) {
             count(&counts.unpublished);
+        }
+        if kept && matches!(published, Ok(false)) {
+            // Its process was paused, for example, so that the renewals have not noticed yet.
+            warn!(
+                key,
+                "the lock was lost: other processes go on without the outcome"
+            );
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }

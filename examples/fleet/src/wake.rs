@@ -7,18 +7,21 @@
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::RedisResult;
+use redis::{ErrorKind, RedisResult, Value};
 use tracing::debug;
 
-use crate::link::Link;
+use crate::check::{check, only_polling};
+use crate::link::{is_refusal, Link, NoRedis};
 use crate::lock::Locks;
 
 /// How often the subscriber's thread looks up from a silent channel.
 const TICK: Duration = Duration::from_millis(100);
 /// How long it rests before it connects again: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// How long it waits before it asks again for a subscription that was refused.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// For each key for which this process waits: whether it has been announced.
 #[derive(Default)]
@@ -96,13 +99,30 @@ fn subscription(
     begun: impl FnOnce(),
 ) -> RedisResult<()> {
     let mut connection = link.connect()?;
-    locks.probe(&mut connection)?;
-    let mut channel = connection.as_pubsub();
-    channel.subscribe(locks.channel())?;
-    channel.set_read_timeout(Some(TICK))?;
-    link.up();
+    let check = check(&mut connection, locks)?;
+    if let Err(NoRedis) = link.admit(check) {
+        return Err((ErrorKind::Client, "this Redis cannot be used").into());
+    }
     begun();
-    // When others found Redis wanting, this connection may just be silent: it is tried anew.
+    // Not by `PubSub::subscribe`, which takes a refusal for a success.
+    let mut subscribe = redis::cmd("SUBSCRIBE");
+    match subscribe
+        .arg(locks.channel())
+        .query::<Value>(&mut connection)
+    {
+        Err(error) if is_refusal(&error) => {
+            link.say_once(only_polling("SUBSCRIBE", &locks.channel(), &error));
+            let refused = Instant::now();
+            while open() && link.is_up() && refused.elapsed() < REFUSED {
+                thread::sleep(TICK);
+            }
+            return Ok(());
+        }
+        subscribed => subscribed?,
+    };
+    let mut channel = connection.as_pubsub();
+    channel.set_read_timeout(Some(TICK))?;
+    // When a command found Redis away, this connection may just be silent: it is tried anew.
     while open() && link.is_up() {
         match channel.get_message() {
             Ok(message) => bell.ring(&message.get_payload::<String>()?),

@@ -12,104 +12,13 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{limit, redis};
-use fleet::crew::{until, RedisServer};
+use common::*;
+use fleet::crew::RedisServer;
 use fleet::message::{self, Elsewhere};
 use fleet::tier::{RedisTier, Settings};
 use redis::Commands;
 use serde::{Serialize, Serializer};
-use shared_calls::{CallError, Outcome, Role, SharedCalls};
-use thiserror::Error;
-
-/// As a program of one's own would have it.
-#[derive(Debug, Error)]
-enum Failure {
-    #[error("no route to {0}")]
-    NoRoute(&'static str),
-    #[error(transparent)]
-    Elsewhere(#[from] Elsewhere),
-}
-
-type Tier = RedisTier<String, Failure>;
-
-/// So long that nothing in a test is due to it.
-const NEVER: Duration = Duration::from_secs(600);
-
-/// Nothing is in a hurry, so that a busy machine is not taken for a fault.
-fn settings() -> Settings {
-    Settings {
-        lock: Duration::from_secs(20),
-        outcome: Duration::from_secs(60),
-        reply: Duration::from_secs(5),
-        ..Settings::default()
-    }
-}
-
-/// Only messages wake those who wait.
-fn patient() -> Settings {
-    Settings {
-        poll: NEVER,
-        ..settings()
-    }
-}
-
-fn tier(redis: &RedisServer, settings: Settings) -> Tier {
-    RedisTier::new(&redis.url(), settings).unwrap()
-}
-
-fn two(redis: &RedisServer, settings: Settings) -> (Tier, Tier) {
-    (tier(redis, settings.clone()), tier(redis, settings))
-}
-
-fn wait(what: &str, happened: impl FnMut() -> bool) {
-    until(what, happened).unwrap();
-}
-
-/// A function that says when it runs, and ends when it is told how.
-struct Held<T> {
-    runs: Receiver<()>,
-    end: Sender<T>,
-}
-
-fn held<T: Send>() -> (Held<T>, impl FnOnce() -> T + Send) {
-    let (running, runs) = mpsc::channel();
-    let (end, ends) = mpsc::channel();
-    let f = move || {
-        running.send(()).unwrap();
-        ends.recv().unwrap()
-    };
-    (Held { runs, end }, f)
-}
-
-type Answer = Outcome<String, Failure>;
-
-fn value(value: &str) -> Result<String, Failure> {
-    Ok(value.to_owned())
-}
-
-fn never() -> Result<String, Failure> {
-    panic!("another's function is running")
-}
-
-/// One tier runs a function with the lock, and the other waits for it. Then the function ends so.
-fn shared(a: &Tier, b: &Tier, end: Result<String, Failure>) -> (Answer, Answer) {
-    thread::scope(|scope| {
-        let (function, f) = held();
-        let holder = scope.spawn(|| a.call_ex("k", f));
-        function.runs.recv().unwrap();
-        let waits = waits_for_another(b, || scope.spawn(|| b.call_ex("k", never)));
-        function.end.send(end).unwrap();
-        (holder.join().unwrap(), waits.join().unwrap())
-    })
-}
-
-/// A call that waits for another process, once it does.
-fn waits_for_another<V, E, T>(tier: &RedisTier<V, E>, call: impl FnOnce() -> T) -> T {
-    let asked = tier.stats().asked;
-    let call = call();
-    wait("asks in vain", || tier.stats().asked > asked);
-    call
-}
+use shared_calls::{CallError, Role, SharedCalls};
 
 fn asks_again(tier: &Tier) {
     waits_for_another(tier, || ());
@@ -402,7 +311,9 @@ impl Silent {
     fn begin(redis: &RedisServer) -> Self {
         let mut connection = redis.connect().unwrap();
         let () = connection.set("fleet:flights", 7).unwrap();
-        let () = connection.set("fleet:key:k:lock", "7:silent").unwrap();
+        let () = connection
+            .set_ex("fleet:key:k:lock", "7:silent", 20)
+            .unwrap();
         Self(connection)
     }
 
@@ -575,17 +486,6 @@ fn no_wake_up_is_lost() {
         scope.spawn(|| call(&b, |i| i % 400));
     });
     assert!(b.stats().asked > 100, "they did not meet: {:?}", b.stats());
-}
-
-/// Waits until so many listen.
-fn subscribed(redis: &RedisServer, tiers: usize) {
-    let mut connection = redis.connect().unwrap();
-    let mut ask = redis::cmd("PUBSUB");
-    ask.arg("NUMSUB").arg("fleet:published");
-    wait("subscribers", || {
-        let (_, listen): (String, usize) = ask.query(&mut connection).unwrap();
-        listen == tiers
-    });
 }
 
 #[test]
@@ -921,7 +821,7 @@ fn connections_that_redis_closed_are_no_fault() {
 }
 
 /// Between a tier and its Redis. When it is told to, it loses a reply, and the connection with it.
-fn proxy(redis: &RedisServer) -> (String, Arc<AtomicBool>) {
+fn lossy_proxy(redis: &RedisServer) -> (String, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let server = redis.url().replace("redis://", "");
@@ -959,7 +859,7 @@ fn proxy(redis: &RedisServer) -> (String, Arc<AtomicBool>) {
 fn a_reply_that_is_lost_does_no_harm() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let (url, lose) = proxy(&redis);
+    let (url, lose) = lossy_proxy(&redis);
     let a = Tier::new(&url, settings()).unwrap();
     subscribed(&redis, 1);
     assert_eq!(a.call("k", || value("v")).unwrap(), "v");
