@@ -1,6 +1,7 @@
 //! The same stampede again and again, while one process in ten is killed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,7 +28,14 @@ pub struct Survey {
     pub unlocked: usize,
 }
 
-pub fn run(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<Survey> {
+/// `progress` is told what has happened so far, after each round.
+pub fn run(
+    program: &Path,
+    redis: &str,
+    rounds: u64,
+    seed: u64,
+    mut progress: impl FnMut(&Survey) -> io::Result<()>,
+) -> Result<Survey> {
     let database = Database::start()?;
     let start = |name| {
         let job = Job {
@@ -53,6 +61,7 @@ pub fn run(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<Survey
         let killed = chaos
             .round(number)
             .with_context(|| format!("in round {number}"))?;
+        progress(&chaos.survey)?;
         for name in killed {
             chaos.workers[name] = start(name)?;
         }

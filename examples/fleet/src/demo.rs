@@ -13,6 +13,14 @@ use crate::crew::{row, until, Database, Job, Sharing, Worker};
 
 pub const PROCESSES: usize = 4;
 pub const THREADS: usize = 50;
+/// The three ways to ask.
+pub const WAYS: [(&str, Sharing); 3] = [
+    ("unshared", Sharing::Unshared),
+    ("local tier", Sharing::Local),
+    ("local tier and Redis", Sharing::Both),
+];
+/// How long the lock lasts whose holder is killed.
+pub const TAKEOVER_LOCK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What one process did, in time since all were asked.
@@ -35,8 +43,8 @@ pub fn stampede(program: &Path, redis: &str, sharing: Sharing) -> Result<usize> 
 
 /// The process that runs the query is killed in the middle of it. Only the picture needs the
 /// pauses: a query that takes its time.
-pub fn takeover(program: &Path, redis: &str, lock: Duration) -> Result<Vec<Row>> {
-    let mut crowd = Crowd::ask(program, redis, Sharing::Both, lock)?;
+pub fn takeover(program: &Path, redis: &str) -> Result<Vec<Row>> {
+    let mut crowd = Crowd::ask(program, redis, Sharing::Both, TAKEOVER_LOCK)?;
     sleep(PAUSE);
     let victim = crowd.database.queries()[0].by;
     crowd.workers[victim].kill();
@@ -60,7 +68,7 @@ pub fn takeover(program: &Path, redis: &str, lock: Duration) -> Result<Vec<Row>>
         });
     }
     let queries = crowd.database.queries().len();
-    ensure!(queries == 2, "{} took over, and not one", queries - 1);
+    ensure!(queries == 2, "{} processes took over, not 1", queries - 1);
     Ok(rows)
 }
 

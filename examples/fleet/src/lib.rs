@@ -15,7 +15,7 @@
 //!
 //! - [`worker`]: a program that uses it, one process of a fleet.
 //! - [`crew`]: the fleet, with a Redis and a database that counts.
-//! - [`demo`], [`picture`] and [`chaos`]: what is done with them.
+//! - [`demo`] and [`chaos`]: what is done with them.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,6 @@ pub mod demo;
 pub mod link;
 pub mod lock;
 pub mod message;
-pub mod picture;
 pub mod renew;
 pub mod tier;
 pub mod wake;

@@ -1,24 +1,25 @@
 //! The command line: `fleet` is the demo, `fleet chaos` the same with kills.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{stderr, stdout, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
 use fleet::check::check;
-use fleet::crew::{RedisServer, Sharing};
-use fleet::demo::{stampede, takeover, PROCESSES, THREADS};
+use fleet::crew::RedisServer;
+use fleet::demo::{stampede, takeover, PROCESSES, TAKEOVER_LOCK, THREADS, WAYS};
 use fleet::link::Link;
 use fleet::lock::Locks;
-use fleet::{chaos, picture, worker};
+use fleet::{chaos, worker};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 /// Shared calls in two tiers: 4 processes of 50 threads ask for one cold key.
 ///
 /// Starts a redis-server of its own, unless the environment variable REDIS_URL names one, such as
-/// redis://127.0.0.1:6379.
+/// redis://127.0.0.1:6379. RUST_LOG=info shows who takes over.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -30,18 +31,16 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Without sharing, with the local tier, and with both; and a takeover
-    Demo {
-        /// Draws a picture of it
-        #[arg(long, value_name = "SVG")]
-        picture: Option<PathBuf>,
-    },
+    Demo,
     /// The same again and again, while one process in ten is killed
     Chaos {
+        /// How often all processes ask
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         rounds: u64,
-        /// Of what is random here (not all is: threads and processes run as they please)
-        #[arg(long, default_value_t = fastrand::u64(..))]
-        seed: u64,
+        /// Decides who is killed and when; threads and processes still run as they please
+        /// [default: a random one, which is printed]
+        #[arg(long, verbatim_doc_comment)]
+        seed: Option<u64>,
     },
     /// One process of the fleet; started by the others
     #[command(hide = true)]
@@ -51,12 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     // Ends the process with code 2 if the arguments are wrong.
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    match run(args.command.unwrap_or(Command::Demo { picture: None })) {
+    match run(args.command.unwrap_or(Command::Demo)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fleet: {error:#}");
@@ -66,8 +60,14 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    let log = tracing_subscriber::fmt().with_writer(stderr);
+    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let filter = filter.from_env().context("RUST_LOG")?;
+    log.with_ansi(colours).with_env_filter(filter).init();
     if let Command::Worker { job } = command {
-        return worker::run(&serde_json::from_str(&job)?);
+        let job = serde_json::from_str(&job).context("workers are started by the demo")?;
+        return worker::run(&job);
     }
     let program = std::env::current_exe()?;
     // Lives as long as it is needed.
@@ -75,7 +75,7 @@ fn run(command: Command) -> Result<()> {
     let redis = match std::env::var("REDIS_URL") {
         Ok(url) if !url.is_empty() => {
             // The tier would do without. That is not what is to be seen here.
-            usable(&url).map_err(|reason| anyhow!("REDIS_URL: {reason}"))?;
+            usable(&url).context("REDIS_URL")?;
             url
         }
         _ => {
@@ -85,9 +85,11 @@ fn run(command: Command) -> Result<()> {
         }
     };
     match command {
-        Command::Chaos { rounds, seed } => run_chaos(&program, &redis, rounds, seed),
-        Command::Demo { picture } => run_demo(&program, &redis, picture.as_deref()),
-        Command::Worker { .. } => unreachable!("has been run"),
+        Command::Chaos { rounds, seed } => {
+            let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+            run_chaos(&program, &redis, rounds, seed)
+        }
+        _ => run_demo(&program, &redis),
     }
 }
 
@@ -100,31 +102,22 @@ fn usable(url: &str) -> Result<()> {
     }
 }
 
-fn run_demo(program: &Path, redis: &str, file: Option<&Path>) -> Result<()> {
+fn run_demo(program: &Path, redis: &str) -> Result<()> {
     // Not `println!`, which panics when nobody reads on: `fleet | head`.
-    let mut out = std::io::stdout();
+    let mut out = stdout();
     writeln!(
         out,
         "{PROCESSES} processes of {THREADS} threads ask at once for one cold key.\n"
     )?;
-    let mut bars = Vec::new();
-    for (name, sharing) in [
-        ("unshared", Sharing::Unshared),
-        ("local tier", Sharing::Local),
-        ("local tier and Redis", Sharing::Both),
-    ] {
-        let queries = stampede(program, redis, sharing)?;
-        writeln!(
-            out,
-            "{name:<22} {queries:>4} queries, counted by the database"
-        )?;
-        bars.push((name, queries));
+    for (name, sharing) in WAYS {
+        let queries = number(stampede(program, redis, sharing)?, "query", "queries");
+        writeln!(out, "{name:<22} {queries:>11}, counted by the database")?;
     }
-    let lock = Duration::from_millis(500);
-    let rows = takeover(program, redis, lock)?;
+    let rows = takeover(program, redis)?;
+    let lock = TAKEOVER_LOCK;
     writeln!(
         out,
-        "\nAgain; the one that runs the query is killed, its lock lasts {lock:?}:\n"
+        "\nAgain; the process that runs the query is killed, its lock lasts {lock:?}:\n"
     )?;
     for (i, row) in rows.iter().enumerate() {
         let what = match (row.query, row.killed) {
@@ -132,40 +125,49 @@ fn run_demo(program: &Path, redis: &str, file: Option<&Path>) -> Result<()> {
             (Some(at), _) => format!("took over at {} ms, answered", at.as_millis()),
             (None, _) => "waited, answered".to_owned(),
         };
-        writeln!(
-            out,
-            "process {}: {what} at {} ms",
-            i + 1,
-            row.end.as_millis()
-        )?;
-    }
-    if let Some(file) = file {
-        std::fs::write(file, picture::draw(&bars, &rows, lock))
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        let (process, end) = (i + 1, row.end.as_millis());
+        writeln!(out, "process {process}: {what} at {end} ms")?;
     }
     Ok(())
 }
 
 fn run_chaos(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<()> {
-    let mut out = std::io::stdout();
+    let mut out = stdout();
+    let number_of_rounds = number(rounds as usize, "round", "rounds");
     writeln!(
         out,
-        "{rounds} rounds of {PROCESSES} processes of {THREADS} threads at one key; in each, one \
+        "{number_of_rounds} of {PROCESSES} processes of {THREADS} threads at one key; in each, one \
          process in ten is killed.\nSeed {seed} (--seed)."
     )?;
+    let processes = |n| number(n, "process", "processes");
+    let queries = |n| number(n, "query", "queries");
     let began = Instant::now();
-    let survey = chaos::run(program, redis, rounds, seed)?;
+    let mut said = 0;
+    let survey = chaos::run(program, redis, rounds, seed, |so_far| {
+        let tenths = so_far.rounds * 10 / rounds;
+        if tenths == said || so_far.rounds == rounds {
+            return Ok(());
+        }
+        said = tenths;
+        let (round, killed) = (so_far.rounds, processes(so_far.killed));
+        let queries = queries(so_far.queries);
+        writeln!(out, "round {round} of {rounds}: {killed} killed, {queries}")
+    })?;
+    let took = began.elapsed().as_secs_f64();
     writeln!(
         out,
-        "{} processes killed, {} of them at their query.\n\
-         {} queries: one a round, and one for each that was taken over ({} without a lock).\n\
-         {} calls, each with the right answer. {:.1} s.",
-        survey.killed,
+        "{} killed, {} of them at their query.\n\
+         {}: one a round, and one for each that was taken over ({} without a lock).\n\
+         {}, each with the right answer. {took:.1} s.",
+        processes(survey.killed),
         survey.killed_at_query,
-        survey.queries,
+        queries(survey.queries),
         survey.unlocked,
-        survey.answers,
-        began.elapsed().as_secs_f64(),
+        number(survey.answers, "call", "calls"),
     )?;
     Ok(())
+}
+
+fn number(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }

@@ -159,26 +159,17 @@ impl<V, E> RedisTier<V, E> {
     ///
     /// When the URL or the settings make no sense. When there is no Redis, that is no error.
     pub fn new(url: &str, settings: Settings) -> RedisResult<Self> {
-        let Settings {
-            lock,
-            outcome,
-            poll,
-            reply,
-            ..
-        } = settings;
-        if [lock, outcome, poll, reply].iter().min() < Some(&Duration::from_millis(1)) {
-            return Err((
-                ErrorKind::InvalidClientConfig,
-                "a time is below a millisecond",
-            )
-                .into());
+        let s = &settings;
+        let refuse = |why| Err((ErrorKind::InvalidClientConfig, why).into());
+        if s.lock.min(s.outcome).min(s.poll).min(s.reply) < Duration::from_millis(1) {
+            return refuse("a time is below a millisecond");
         }
-        if lock.max(outcome) > LONGEST {
-            return Err((ErrorKind::InvalidClientConfig, "a time is above a year").into());
+        if s.lock.max(s.outcome) > LONGEST {
+            return refuse("a time is above a year");
         }
         let shared = Arc::new(Shared {
-            link: Link::new(url, reply)?,
-            locks: Locks::new(&settings.prefix, lock, outcome),
+            link: Link::new(url, s.reply)?,
+            locks: Locks::new(&s.prefix, s.lock, s.outcome),
             bell: Bell::default(),
             held: Held::default(),
             settings,
@@ -206,13 +197,11 @@ impl<V, E> RedisTier<V, E> {
     }
 
     pub fn stats(&self) -> Stats {
-        let Shared {
-            link, held, counts, ..
-        } = &*self.shared;
         let get = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        let counts = &self.shared.counts;
         Stats {
-            connected: link.is_up(),
-            holding: held.count(),
+            connected: self.shared.link.is_up(),
+            holding: self.shared.held.count(),
             locked: get(&counts.locked),
             alone: get(&counts.alone),
             unpublished: get(&counts.unpublished),
@@ -289,18 +278,10 @@ where
     where
         F: FnOnce() -> Result<V, E>,
     {
-        let Shared {
-            link,
-            locks,
-            bell,
-            held,
-            settings,
-            counts,
-            ..
-        } = &*self.shared;
+        let s = &*self.shared;
         let mut f = || f.take().expect("who has run it does not ask again")();
         let name = Uuid::new_v4().simple().to_string();
-        let place = bell.take_place(key);
+        let place = s.bell.take_place(key);
         let mut seen: Option<u64> = None;
         // When we last knew that what we wait for was not published yet.
         let mut in_vain = Instant::now();
@@ -308,13 +289,13 @@ where
             let asked = Instant::now();
             let late = seen.is_some() && deadline.is_some_and(|deadline| deadline <= asked);
             let name = if late { None } else { Some(&*name) };
-            match locks.ask(link, key, seen, name) {
+            match s.locks.ask(&s.link, key, seen, name) {
                 Ok(Answer::Outcome(json)) => {
                     return Ok(Landing::Told(message::decode(&json), in_vain));
                 }
                 Ok(Answer::Acquired(token)) => {
                     drop(place);
-                    held.keep(key, &token, asked);
+                    s.held.keep(key, &token, asked);
                     if seen.is_some() {
                         info!(
                             key,
@@ -333,14 +314,14 @@ where
                 Ok(Answer::Free) => unreachable!("we would have acquired it"),
                 Err(NoRedis) => {
                     drop(place);
-                    count(&counts.alone);
+                    count(&s.counts.alone);
                     return f().map(Landing::Ran);
                 }
             }
-            count(&counts.asked);
+            count(&s.counts.asked);
             in_vain = asked;
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(asked));
-            place.wait(settings.poll.min(left));
+            place.wait(s.settings.poll.min(left));
         }
     }
 
@@ -351,14 +332,8 @@ where
         token: &Token,
         f: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
-        let Shared {
-            link,
-            locks,
-            held,
-            counts,
-            ..
-        } = &*self.shared;
-        count(&counts.locked);
+        let s = &*self.shared;
+        count(&s.counts.locked);
         let result = catch_unwind(AssertUnwindSafe(f));
         // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
         // processes are about to learn.
@@ -367,14 +342,14 @@ where
         let json = catch_unwind(AssertUnwindSafe(|| {
             message::encode(result.as_ref().map_err(|panic| &**panic))
         }));
-        let kept = held.release(token);
+        let kept = s.held.release(token);
         let (json, result) = match json {
             Ok(json) => (json, result),
             Err(panic) => (message::encode::<V, E>(Err(&*panic)), Err(panic)),
         };
-        let published = locks.publish(link, key, token, &json);
+        let published = s.locks.publish(&s.link, key, token, &json);
         if !matches!(published, Ok(true)) {
-            count(&counts.unpublished);
+            count(&s.counts.unpublished);
         }
         if kept && matches!(published, Ok(false)) {
             // Its process was paused, for example, so that the renewals have not noticed yet.

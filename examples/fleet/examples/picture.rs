@@ -1,9 +1,39 @@
 //! The demo as a picture: the queries as bars, and the takeover in time.
+//!
+//! ```sh
+//! cargo run --release -p fleet --example picture -- examples/fleet/fleet.svg
+//! ```
 
 use std::fmt::Write;
+use std::fs::File;
 use std::time::Duration;
 
-use crate::demo::{Row, PROCESSES, THREADS};
+use anyhow::{Context, Result};
+use fleet::crew::RedisServer;
+use fleet::demo::{stampede, takeover, Row, PROCESSES, TAKEOVER_LOCK, THREADS, WAYS};
+use fleet::worker;
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let file = match &*arguments {
+        // One process of the fleet, which the demo starts.
+        [worker, job] if worker == "worker" => return worker::run(&serde_json::from_str(job)?),
+        [file] if !file.starts_with('-') => file,
+        _ => anyhow::bail!("usage: picture FILE.svg"),
+    };
+    // Before the demo runs: it would be for nothing if the file cannot be written.
+    let open = File::options().append(true).create(true).open(file);
+    open.with_context(|| format!("cannot write {file}"))?;
+    let redis = RedisServer::start(&[])?.context("no redis-server: install it")?;
+    let program = std::env::current_exe()?;
+    let mut bars = Vec::new();
+    for (name, sharing) in WAYS {
+        bars.push((name, stampede(&program, &redis.url(), sharing)?));
+    }
+    let rows = takeover(&program, &redis.url())?;
+    let picture = draw(&bars, &rows, TAKEOVER_LOCK);
+    std::fs::write(file, picture).with_context(|| format!("cannot write {file}"))
+}
 
 const TEXT: &str = "#1E293B";
 const WAITS: &str = "#CBD5E1";
@@ -14,7 +44,7 @@ const DEAD: &str = "#B91C1C";
 const LEFT: f64 = 190.0;
 const WIDTH: f64 = 540.0;
 
-pub fn draw(bars: &[(&str, usize)], rows: &[Row], lock: Duration) -> String {
+fn draw(bars: &[(&str, usize)], rows: &[Row], lock: Duration) -> String {
     let mut svg = Svg(String::new());
     svg.text(
         20.0,
