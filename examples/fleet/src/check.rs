@@ -49,9 +49,7 @@ pub fn check(connection: &mut Connection, locks: &Locks) -> RedisResult<Check> {
         pipe.cmd("SCRIPT").arg("LOAD").arg(script);
     }
     pipe.cmd("EVALSHA").arg(probe.get_hash()).arg(2);
-    pipe.arg(locks.probe())
-        .arg(locks.flights())
-        .arg(locks.channel());
+    pipe.arg(&["probe", "flights", "published"].map(|what| locks.name(what)));
     let mut replies: Vec<Value> = pipe.ignore_errors().query(connection)?;
 
     let mut check = match replies.remove(0).extract_error() {
@@ -65,28 +63,24 @@ pub fn check(connection: &mut Connection, locks: &Locks) -> RedisResult<Check> {
     };
     let mut failed = BTreeSet::new();
     for reply in replies {
-        let failures = match reply.extract_error() {
-            Ok(failures @ Value::Array(_)) => redis::from_redis_value(failures)?,
-            Ok(_) => Vec::new(),
-            // Because it could not be loaded, which has failed before.
-            Err(error) if error.code() == Some("NOSCRIPT") => Vec::new(),
-            Err(error) => {
-                failed.insert(error.to_string());
-                Vec::new()
+        match reply.extract_error() {
+            Ok(failures @ Value::Array(_)) => {
+                type Failures = Vec<(String, String, String)>;
+                for (command, name, error) in redis::from_redis_value::<Failures>(failures)? {
+                    match &*command {
+                        "PUBLISH" => check.notes.push(only_polling(&command, &name, &error)),
+                        _ => drop(failed.insert(format!("{command} {name}: {error}"))),
+                    }
+                }
             }
-        };
-        for (command, name, error) in failures {
-            let (command, name, error): (String, String, String) = (command, name, error);
-            if command == "PUBLISH" {
-                check.notes.push(only_polling(&command, &name, &error));
-            } else {
-                failed.insert(format!("{command} {name}: {error}"));
-            }
+            // It could not be loaded, which has failed before.
+            Err(error) if error.code() == Some("NOSCRIPT") => {}
+            Err(error) => drop(failed.insert(error.to_string())),
+            Ok(_) => {}
         }
     }
-    if !failed.is_empty() {
-        let failed: Vec<_> = failed.into_iter().collect();
-        check.unusable.get_or_insert_with(|| failed.join("; "));
+    if !failed.is_empty() && check.unusable.is_none() {
+        check.unusable = Some(Vec::from_iter(failed).join("; "));
     }
     Ok(check)
 }

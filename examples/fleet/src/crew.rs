@@ -6,16 +6,18 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 /// Nothing here takes nearly as long, unless something hangs.
 pub const LIMIT: Duration = Duration::from_secs(30);
+/// Of each worker.
+pub const THREADS: usize = 50;
 
 /// Waits for something that is bound to happen.
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) -> Result<()> {
@@ -32,17 +34,15 @@ pub struct RedisServer {
     process: Child,
     port: u16,
     directory: TempDir,
-    arguments: Vec<String>,
 }
 
 impl RedisServer {
     /// `None` where redis-server is not installed.
     pub fn start(arguments: &[&str]) -> Result<Option<Self>> {
-        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.into()).collect();
         loop {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
             let directory = tempfile::tempdir()?;
-            let process = match spawn_redis(port, directory.path(), &arguments) {
+            let process = match spawn_redis(port, directory.path(), arguments) {
                 Ok(process) => process,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error).context("cannot start redis-server"),
@@ -51,7 +51,6 @@ impl RedisServer {
                 process,
                 port,
                 directory,
-                arguments: arguments.clone(),
             };
             if server.is_up()? {
                 return Ok(Some(server));
@@ -76,7 +75,7 @@ impl RedisServer {
     }
 
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn_redis(self.port, self.directory.path(), &self.arguments)?;
+        self.process = spawn_redis(self.port, self.directory.path(), &[])?;
         ensure!(self.is_up()?, "redis-server ended");
         Ok(())
     }
@@ -106,7 +105,7 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn_redis(port: u16, directory: &Path, arguments: &[String]) -> std::io::Result<Child> {
+fn spawn_redis(port: u16, directory: &Path, arguments: &[&str]) -> std::io::Result<Child> {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
         .args(["--save", "", "--appendonly", "no", "--dir"])
@@ -160,21 +159,25 @@ impl Database {
     }
 
     pub fn begin_round(&self, number: u64) {
-        let mut round = self.state.0.lock().expect("no panics here");
+        let mut round = self.round();
         round.number = number;
         round.queries.clear();
     }
 
     /// Answers the queries of this round: those that wait, and those that are still to come.
     pub fn answer(&self) {
-        let mut round = self.state.0.lock().expect("no panics here");
+        let mut round = self.round();
         round.answered = round.number;
         self.state.1.notify_all();
     }
 
     /// Those of this round, in their order.
     pub fn queries(&self) -> Vec<Query> {
-        self.state.0.lock().expect("no panics here").queries.clone()
+        self.round().queries.clone()
+    }
+
+    fn round(&self) -> MutexGuard<'_, Round> {
+        self.state.0.lock().expect("no panics here")
     }
 }
 
@@ -209,11 +212,10 @@ pub fn query(database: SocketAddr, by: usize, key: &str) -> Result<String> {
     Ok(row.trim().to_owned())
 }
 
-/// What a worker is to be. Its only argument, as JSON.
+/// What a worker is to do. Its only argument, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub name: usize,
-    pub threads: usize,
     pub database: SocketAddr,
     pub sharing: Sharing,
     pub redis: String,
@@ -227,28 +229,18 @@ pub enum Sharing {
     Both,
 }
 
-/// What a worker is told, and what it says: a line of JSON each.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
-    pub round: u64,
-    pub key: String,
-}
-
+/// What a worker says: a line of JSON. What it is told is a key.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Said {
     /// All threads of the worker are in the call, and none of them came too late to share.
-    AllIn {
-        round: u64,
-    },
+    AllIn,
     Done(Report),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    pub round: u64,
-    /// How many threads got which answer.
+    /// How many threads got which answer, or which error.
     pub answers: BTreeMap<String, usize>,
-    pub errors: BTreeMap<String, usize>,
     /// Functions that ran without a lock, or lost it.
     pub unlocked: usize,
 }
@@ -273,12 +265,8 @@ impl Worker {
         let (say, said) = mpsc::channel();
         thread::spawn(move || {
             // Ends with the worker, and the receiver then learns that nothing more will come.
-            for line in lines.map_while(Result::ok) {
-                let Ok(line) = serde_json::from_str(&line) else {
-                    return;
-                };
-                let _ = say.send(line);
-            }
+            let said = lines.map_while(|line| serde_json::from_str(&line.ok()?).ok());
+            let _ = said.map(|said| say.send(said)).find(Result::is_err);
         });
         Ok(Self {
             process,
@@ -287,32 +275,30 @@ impl Worker {
         })
     }
 
-    pub fn order(&mut self, round: u64, key: &str) -> Result<()> {
-        let order = serde_json::to_string(&Order {
-            round,
-            key: key.to_owned(),
-        })?;
-        writeln!(self.orders, "{order}").context("a worker has ended")
+    pub fn order(&mut self, key: &str) -> Result<()> {
+        writeln!(self.orders, "{key}").context("a worker has ended")
     }
 
-    /// The next that it says.
-    pub fn hear(&self) -> Result<Said> {
+    fn hear(&self) -> Result<Said> {
         let said = self.said.recv_timeout(LIMIT);
-        said.map_err(|error| anyhow!("a worker hangs or has ended: {error}"))
+        said.context("a worker hangs or has ended")
     }
 
-    pub fn all_in(&self, round: u64) -> Result<()> {
+    pub fn all_in(&self) -> Result<()> {
         match self.hear()? {
-            Said::AllIn { round: this } if this == round => Ok(()),
+            Said::AllIn => Ok(()),
             other => bail!("not in turn: {other:?}"),
         }
     }
 
-    pub fn done(&self, round: u64) -> Result<Report> {
-        match self.hear()? {
-            Said::Done(report) if report.round == round => Ok(report),
-            other => bail!("not in turn: {other:?}"),
-        }
+    /// All its threads have this answer. Returns how many functions ran without a lock.
+    pub fn done(&self, answer: &str) -> Result<usize> {
+        let Said::Done(report) = self.hear()? else {
+            bail!("not in turn");
+        };
+        let right = BTreeMap::from([(answer.to_owned(), THREADS)]);
+        ensure!(report.answers == right, "wrong answers: {report:?}");
+        Ok(report.unlocked)
     }
 
     /// `kill -9`.

@@ -156,7 +156,7 @@ impl Locks {
         name: Option<&str>,
     ) -> Result<Answer, NoRedis> {
         let mut ask = self.ask.key(self.lock(key));
-        ask.key(self.outcome(key)).key(self.flights());
+        ask.key(self.outcome(key)).key(self.name("flights"));
         ask.arg(seen.map(|number| number.to_string()).unwrap_or_default());
         ask.arg(name.unwrap_or_default());
         ask.arg(self.time).arg(self.outcome_time);
@@ -218,11 +218,12 @@ impl Locks {
     ) -> Result<bool, NoRedis> {
         let mut publish = self.publish.key(self.lock(key));
         publish.key(self.outcome(key)).arg(&token.0).arg(json);
-        publish.arg(self.outcome_time).arg(self.channel()).arg(key);
+        let channel = self.name("published");
+        publish.arg(self.outcome_time).arg(&channel).arg(key);
         let (published, untold): (bool, Option<String>) =
             link.run(|connection| publish.invoke(connection))?;
         if let Some(why) = untold {
-            link.say_once(only_polling("PUBLISH", &self.channel(), &why));
+            link.say_once(only_polling("PUBLISH", &channel, &why));
         }
         Ok(published)
     }
@@ -232,19 +233,10 @@ impl Locks {
         [ASK, EXTEND, PUBLISH]
     }
 
-    /// Where keys are announced whose outcome is there.
-    pub fn channel(&self) -> String {
-        self.name("published")
-    }
-
-    /// The counter that numbers the flights.
-    pub fn flights(&self) -> String {
-        self.name("flights")
-    }
-
-    /// A key that no call uses.
-    pub fn probe(&self) -> String {
-        self.name("probe")
+    /// `flights` is the counter that numbers them; keys are announced on the channel `published`; no
+    /// call uses the key `probe`.
+    pub fn name(&self, what: &str) -> String {
+        format!("{}{what}", self.prefix)
     }
 
     fn lock(&self, key: &str) -> String {
@@ -253,10 +245,6 @@ impl Locks {
 
     fn outcome(&self, key: &str) -> String {
         format!("{}key:{key}:outcome", self.prefix)
-    }
-
-    fn name(&self, what: &str) -> String {
-        format!("{}{what}", self.prefix)
     }
 }
 

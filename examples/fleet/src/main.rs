@@ -1,6 +1,6 @@
 //! The command line: `fleet` is the demo, `fleet chaos` the same with kills.
 
-use std::io::{stderr, stdout, IsTerminal, Write};
+use std::io::{self, stderr, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
 use fleet::check::check;
-use fleet::crew::RedisServer;
-use fleet::demo::{stampede, takeover, PROCESSES, TAKEOVER_LOCK, THREADS, WAYS};
+use fleet::crew::{RedisServer, THREADS};
+use fleet::demo::{stampede, takeover, PROCESSES, TAKEOVER_LOCK, WAYS};
 use fleet::link::Link;
 use fleet::lock::Locks;
 use fleet::{chaos, worker};
@@ -70,7 +70,6 @@ fn run(command: Command) -> Result<()> {
         return worker::run(&job);
     }
     let program = std::env::current_exe()?;
-    // Lives as long as it is needed.
     let own;
     let redis = match std::env::var("REDIS_URL") {
         Ok(url) if !url.is_empty() => {
@@ -102,23 +101,28 @@ fn usable(url: &str) -> Result<()> {
     }
 }
 
+/// Not `println!`, which panics when nobody reads on: `fleet | head`.
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
+}
+
+fn number(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 fn run_demo(program: &Path, redis: &str) -> Result<()> {
-    // Not `println!`, which panics when nobody reads on: `fleet | head`.
-    let mut out = stdout();
-    writeln!(
-        out,
-        "{PROCESSES} processes of {THREADS} threads ask at once for one cold key.\n"
-    )?;
+    let fleet = format!("{PROCESSES} processes of {THREADS} threads");
+    say(&format!("{fleet} ask at once for one cold key.\n"))?;
     for (name, sharing) in WAYS {
         let queries = number(stampede(program, redis, sharing)?, "query", "queries");
-        writeln!(out, "{name:<22} {queries:>11}, counted by the database")?;
+        say(&format!(
+            "{name:<22} {queries:>11}, counted by the database"
+        ))?;
     }
     let rows = takeover(program, redis)?;
-    let lock = TAKEOVER_LOCK;
-    writeln!(
-        out,
-        "\nAgain; the process that runs the query is killed, its lock lasts {lock:?}:\n"
-    )?;
+    let lock = TAKEOVER_LOCK.as_millis();
+    say("\nAgain; the process that runs the query is killed.")?;
+    say(&format!("Its lock lasts {lock} ms.\n"))?;
     for (i, row) in rows.iter().enumerate() {
         let what = match (row.query, row.killed) {
             (_, true) => "ran the query, killed".to_owned(),
@@ -126,48 +130,45 @@ fn run_demo(program: &Path, redis: &str) -> Result<()> {
             (None, _) => "waited, answered".to_owned(),
         };
         let (process, end) = (i + 1, row.end.as_millis());
-        writeln!(out, "process {process}: {what} at {end} ms")?;
+        say(&format!("process {process}: {what} at {end} ms"))?;
     }
     Ok(())
 }
 
 fn run_chaos(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<()> {
-    let mut out = stdout();
-    let number_of_rounds = number(rounds as usize, "round", "rounds");
-    writeln!(
-        out,
-        "{number_of_rounds} of {PROCESSES} processes of {THREADS} threads at one key; in each, one \
-         process in ten is killed.\nSeed {seed} (--seed)."
-    )?;
     let processes = |n| number(n, "process", "processes");
     let queries = |n| number(n, "query", "queries");
+    let all = number(rounds as usize, "round", "rounds");
+    say(&format!(
+        "{all} of {PROCESSES} processes of {THREADS} threads at one key;"
+    ))?;
+    say("in each, one process in ten is killed.")?;
+    say(&format!("Seed {seed} (--seed)."))?;
     let began = Instant::now();
-    let mut said = 0;
+    let mut tenths = 0;
     let survey = chaos::run(program, redis, rounds, seed, |so_far| {
-        let tenths = so_far.rounds * 10 / rounds;
-        if tenths == said || so_far.rounds == rounds {
+        let (round, before) = (so_far.rounds, tenths);
+        tenths = round * 10 / rounds;
+        if tenths == before || round == rounds {
             return Ok(());
         }
-        said = tenths;
-        let (round, killed) = (so_far.rounds, processes(so_far.killed));
-        let queries = queries(so_far.queries);
-        writeln!(out, "round {round} of {rounds}: {killed} killed, {queries}")
+        let (killed, queries) = (processes(so_far.killed), queries(so_far.queries));
+        say(&format!(
+            "round {round} of {rounds}: {killed} killed, {queries}"
+        ))
     })?;
+    let (killed, at_query) = (processes(survey.killed), survey.killed_at_query);
+    let (queries, unlocked) = (queries(survey.queries), survey.unlocked);
+    let calls = number(survey.answers, "call", "calls");
     let took = began.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "{} killed, {} of them at their query.\n\
-         {}: one a round, and one for each that was taken over ({} without a lock).\n\
-         {}, each with the right answer. {took:.1} s.",
-        processes(survey.killed),
-        survey.killed_at_query,
-        queries(survey.queries),
-        survey.unlocked,
-        number(survey.answers, "call", "calls"),
-    )?;
+    say(&format!(
+        "{killed} killed, {at_query} of them at their query."
+    ))?;
+    say(&format!(
+        "{queries}: one a round, and one for each takeover ({unlocked} without a lock)."
+    ))?;
+    say(&format!(
+        "{calls}, each with the right answer. {took:.1} s."
+    ))?;
     Ok(())
-}
-
-fn number(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }

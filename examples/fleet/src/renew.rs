@@ -5,6 +5,7 @@
 //! there is time for a second attempt. So a process can keep `BATCH * lease / 3 / round trip` locks:
 //! 25 000 for 3 s and 20 ms. What Redis can do is the other limit: see the README.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,10 +32,11 @@ struct Lock {
 impl Held {
     /// From now on the lock is renewed. It was acquired after `asked`.
     pub fn keep(&self, key: &str, token: &Token, asked: Instant) {
+        let (key, since, renewed) = (key.to_owned(), asked, asked);
         let lock = Lock {
-            key: key.to_owned(),
-            since: asked,
-            renewed: asked,
+            key,
+            since,
+            renewed,
         };
         self.lock().insert(token.clone(), lock);
     }
@@ -52,13 +54,12 @@ impl Held {
     pub fn renew_due(&self, link: &Link, locks: &Locks, max_run: Duration) -> Duration {
         let third = locks.lease() / 3;
         loop {
-            let batch = self.due(third);
+            let batch = self.due(third, max_run);
             if batch.is_empty() {
-                let held = self.lock();
-                let last = held.values().map(|lock| lock.renewed).min();
+                let last = self.lock().values().map(|lock| lock.renewed).min();
                 return last.map_or(third, |last| third.saturating_sub(last.elapsed()));
             }
-            if let Err(NoRedis) = self.renew(link, locks, &batch, max_run) {
+            if let Err(NoRedis) = self.renew(link, locks, &batch) {
                 // There may be a Redis again before the lease ends.
                 return (third / 4).max(Duration::from_millis(1));
             }
@@ -66,43 +67,34 @@ impl Held {
     }
 
     /// If a lock is due: that one and those that soon will be, the first to end first.
-    fn due(&self, third: Duration) -> Vec<(String, Token)> {
-        let held = self.lock();
-        let mut due: Vec<_> = held
-            .iter()
-            .map(|(token, lock)| (lock.renewed.elapsed(), token, lock))
-            .filter(|(age, ..)| *age >= third / 2)
-            .collect();
-        due.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
-        if due.first().is_none_or(|(age, ..)| *age < third) {
+    fn due(&self, third: Duration, max_run: Duration) -> Vec<(String, Token)> {
+        let mut due = Vec::new();
+        let mut hung = Vec::new();
+        for (token, lock) in &*self.lock() {
+            let age = lock.renewed.elapsed();
+            if age >= third && lock.since.elapsed() > max_run {
+                hung.push(token.clone());
+            } else if age >= third / 2 {
+                due.push((Reverse(age), lock.key.clone(), token.clone()));
+            }
+        }
+        for token in hung {
+            self.lose(&token, "has run for too long");
+        }
+        due.sort_by_key(|(age, ..)| *age);
+        if due.first().is_none_or(|(Reverse(age), ..)| *age < third) {
             return Vec::new();
         }
-        let due = due.into_iter().take(BATCH);
-        due.map(|(_, token, lock)| (lock.key.clone(), token.clone()))
+        due.truncate(BATCH);
+        due.into_iter()
+            .map(|(_, key, token)| (key, token))
             .collect()
     }
 
-    fn renew(
-        &self,
-        link: &Link,
-        locks: &Locks,
-        batch: &[(String, Token)],
-        max_run: Duration,
-    ) -> Result<(), NoRedis> {
-        let (hung, batch): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|(_, token)| {
-            let held = self.lock();
-            held.get(token)
-                .is_some_and(|lock| lock.since.elapsed() > max_run)
-        });
-        for (_, token) in hung {
-            self.lose(&token, "has run for too long");
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
+    fn renew(&self, link: &Link, locks: &Locks, batch: &[(String, Token)]) -> Result<(), NoRedis> {
         let sent = Instant::now();
         let mut all = Ok(());
-        for ((_, token), extended) in batch.iter().zip(locks.extend(link, &batch)?) {
+        for ((_, token), extended) in batch.iter().zip(locks.extend(link, batch)?) {
             match extended {
                 Ok(true) => {
                     if let Some(lock) = self.lock().get_mut(token) {
@@ -119,11 +111,8 @@ impl Held {
     fn lose(&self, token: &Token, why: &str) {
         // If it is not there any more, its function has ended meanwhile, and released it.
         if let Some(Lock { key, renewed, .. }) = self.lock().remove(token) {
-            warn!(
-                key,
-                last_renewed = ?renewed.elapsed(),
-                "the function {why}: other processes go on without its outcome"
-            );
+            let since = renewed.elapsed();
+            warn!(key, last_renewed = ?since, "the function {why}: other processes go on without it");
         }
     }
 

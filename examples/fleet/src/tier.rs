@@ -2,43 +2,42 @@
 //! a key at the same time, one goes on to Redis. There, of all processes, one takes the key's lock,
 //! runs its function and publishes the outcome.
 //!
-//! *Who waits for what.* The flights of a key are numbered, by Redis. A process that finds the lock
-//! taken learns the number of the flight that it has seen running, and takes the outcome of that
-//! one, or of a later one, which began later still; never that of an earlier one, however long
-//! outcomes are kept. Whoever comes after a publication finds the key free, and runs its function.
+//! *Who waits for what.* Redis numbers the flights of a key. A process that finds the lock taken
+//! learns the number of the running flight, and takes the outcome of that flight or of a later one;
+//! never that of an earlier one, however long outcomes are kept. A process that asks after a
+//! publication finds the key free, and runs its function.
 //!
-//! *Why no wake-up is lost.* Whoever waits takes its place at the [`Bell`] first, and asks for the
-//! outcome afterwards. What is published before Redis answers that is the answer; what is published
-//! later rings. And if the message is lost, it is the next answer: all who wait ask again every
+//! *Why no wake-up is lost.* A process that waits first takes its place at the [`Bell`], and then
+//! asks for the outcome. What is published before Redis answers is the answer; what is published
+//! later rings. If the message is lost, the next answer has it: all that wait ask again every
 //! [`Settings::poll`].
 //!
-//! *Why a late outcome is not published.* To publish is one script: it compares the token with the
-//! lock, and only then sets the outcome, deletes the lock and tells the others. A process that was
-//! paused for longer than the lock's time, so that another took over, is refused. Its outcome then
-//! goes to its own threads only.
+//! *Why a late outcome is not published.* One script compares the token with the lock, and only
+//! then sets the outcome, deletes the lock and tells the others. It refuses a process that was
+//! paused for longer than its lease, so that another took over. That outcome goes to the process's
+//! own threads only.
 //!
-//! *Why a dead process is not waited for.* Only its renewals keep a lock. Without them it is gone
-//! after [`Settings::lock`]. To ask is to take the lock if it is free: the first who asks then
+//! *Why nobody waits for a dead process.* Only its renewals keep a lock. Without them it is gone
+//! after [`Settings::lock`]. To ask is to take the lock if it is free: the first process that asks
 //! takes over, and the others see the new holder, or, if that was quick, its outcome.
 //!
-//! *Why an outcome is never older than the call that gets it.* Between processes, by the numbers.
-//! Within one, callers join the local flight while its leader waits for another process, and some
-//! may join after the publication, before the leader has heard of it. So the leader remembers when
-//! it last asked in vain, and who joined after that asks again. And when a holder's function has
-//! returned, its local flight is given up *before* the outcome is published: who comes then finds
-//! the lock, or a free key, as all the other processes do. The exception: where Redis does not
-//! reply to the publication in time, the holder's threads return, and the others may have the
-//! outcome later.
+//! *Why an outcome is never older than the call that gets it.* Between processes, the numbers see to
+//! that. Within one, callers join the local flight while its leader waits for another process, and
+//! some may join after the publication, before the leader has heard of it. So the leader remembers
+//! when it last asked in vain, and callers that joined later ask again. When a holder's function has
+//! returned, its local flight is given up *before* the outcome is published: later callers find the
+//! lock, or a free key, as all other processes do. The exception: where Redis does not reply to the
+//! publication in time, the holder's threads return, and the others may have the outcome later.
 //!
 //! *Whose deadline counts.* Each caller's own. A local leader that waits for another process leaves
 //! at its deadline, after it has asked once more: an outcome that is there beats a deadline that
-//! has passed. Its followers are not failed by that: those with time left ask again, and one of
-//! them leads and waits on. A function that runs is not interrupted, as in the library.
+//! has passed. That does not fail its followers: those with time left ask again, and one of them
+//! leads and waits on. A function that runs is not interrupted, as in the library.
 
 use std::fmt::Display;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -106,7 +105,7 @@ struct Shared {
     bell: Bell,
     held: Held,
     settings: Settings,
-    counts: Counts,
+    counts: Mutex<Stats>,
     open: AtomicBool,
 }
 
@@ -139,19 +138,6 @@ pub struct Stats {
     pub asked_again: u64,
 }
 
-#[derive(Default)]
-struct Counts {
-    locked: AtomicU64,
-    alone: AtomicU64,
-    unpublished: AtomicU64,
-    asked: AtomicU64,
-    asked_again: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::SeqCst);
-}
-
 impl<V, E> RedisTier<V, E> {
     /// Tries to connect, and starts two threads, which end soon after this is dropped.
     ///
@@ -173,7 +159,7 @@ impl<V, E> RedisTier<V, E> {
             bell: Bell::default(),
             held: Held::default(),
             settings,
-            counts: Counts::default(),
+            counts: Mutex::default(),
             open: AtomicBool::new(true),
         });
         // If it fails, that was logged, and the subscriber tries again.
@@ -197,17 +183,10 @@ impl<V, E> RedisTier<V, E> {
     }
 
     pub fn stats(&self) -> Stats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        let counts = &self.shared.counts;
-        Stats {
-            connected: self.shared.link.is_up(),
-            holding: self.shared.held.count(),
-            locked: get(&counts.locked),
-            alone: get(&counts.alone),
-            unpublished: get(&counts.unpublished),
-            asked: get(&counts.asked),
-            asked_again: get(&counts.asked_again),
-        }
+        let mut stats = self.shared.count(|stats| *stats);
+        stats.connected = self.shared.link.is_up();
+        stats.holding = self.shared.held.count();
+        stats
     }
 
     /// Those of the local tier.
@@ -255,7 +234,7 @@ where
                     Err(CallError::TimedOut)
                 }
                 Ok(_) => {
-                    count(&self.shared.counts.asked_again);
+                    self.shared.count(|stats| stats.asked_again += 1);
                     continue;
                 }
                 Err(error) => Err(error),
@@ -314,11 +293,11 @@ where
                 Ok(Answer::Free) => unreachable!("we would have acquired it"),
                 Err(NoRedis) => {
                     drop(place);
-                    count(&s.counts.alone);
+                    s.count(|stats| stats.alone += 1);
                     return f().map(Landing::Ran);
                 }
             }
-            count(&s.counts.asked);
+            s.count(|stats| stats.asked += 1);
             in_vain = asked;
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(asked));
             place.wait(s.settings.poll.min(left));
@@ -333,7 +312,7 @@ where
         f: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
         let s = &*self.shared;
-        count(&s.counts.locked);
+        s.count(|stats| stats.locked += 1);
         let result = catch_unwind(AssertUnwindSafe(f));
         // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
         // processes are about to learn.
@@ -349,7 +328,7 @@ where
         };
         let published = s.locks.publish(&s.link, key, token, &json);
         if !matches!(published, Ok(true)) {
-            count(&s.counts.unpublished);
+            s.count(|stats| stats.unpublished += 1);
         }
         if kept && matches!(published, Ok(false)) {
             // Its process was paused, for example, so that the renewals have not noticed yet.
@@ -387,6 +366,10 @@ impl<V, E> Drop for RedisTier<V, E> {
 }
 
 impl Shared {
+    fn count<T>(&self, change: impl FnOnce(&mut Stats) -> T) -> T {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn is_open(&self) -> bool {
         self.open.load(Ordering::SeqCst)
     }

@@ -105,13 +105,10 @@ fn subscription(
     }
     begun();
     // Not by `PubSub::subscribe`, which takes a refusal for a success.
-    let mut subscribe = redis::cmd("SUBSCRIBE");
-    match subscribe
-        .arg(locks.channel())
-        .query::<Value>(&mut connection)
-    {
+    let (mut subscribe, channel) = (redis::cmd("SUBSCRIBE"), locks.name("published"));
+    match subscribe.arg(&channel).query::<Value>(&mut connection) {
         Err(error) if is_refusal(&error) => {
-            link.say_once(only_polling("SUBSCRIBE", &locks.channel(), &error));
+            link.say_once(only_polling("SUBSCRIBE", &channel, &error));
             let refused = Instant::now();
             while open() && link.is_up() && refused.elapsed() < REFUSED {
                 thread::sleep(TICK);
@@ -120,11 +117,11 @@ fn subscription(
         }
         subscribed => subscribed?,
     };
-    let mut channel = connection.as_pubsub();
-    channel.set_read_timeout(Some(TICK))?;
+    let mut messages = connection.as_pubsub();
+    messages.set_read_timeout(Some(TICK))?;
     // When a command found Redis away, this connection may just be silent: it is tried anew.
     while open() && link.is_up() {
-        match channel.get_message() {
+        match messages.get_message() {
             Ok(message) => bell.ring(&message.get_payload::<String>()?),
             Err(error) if error.is_timeout() => {}
             Err(error) => return Err(error),

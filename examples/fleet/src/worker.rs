@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Error, Result};
 use shared_calls::{FlightGroup, SharedCalls, Unshared};
 
-use crate::crew::{query, until, Job, Order, Report, Said, Sharing};
+use crate::crew::{query, until, Job, Report, Said, Sharing, THREADS};
 use crate::tier::{RedisTier, Settings, Stats};
 
 /// The program only knows the trait. Which of the three it is decides who else does its queries.
@@ -23,18 +23,16 @@ pub fn run(job: &Job) -> Result<()> {
         reply: Duration::from_secs(5),
         ..Settings::default()
     };
-    let tier = match job.sharing {
-        Sharing::Both => Some(Arc::new(RedisTier::<String, Error>::new(
-            &job.redis, settings,
-        )?)),
-        _ => None,
-    };
-    let calls: Calls = match (&tier, job.sharing) {
-        (Some(tier), _) => tier.clone(),
-        (None, Sharing::Unshared) => Arc::new(Unshared),
-        (None, _) => group.clone(),
-    };
-    let others = job.threads as u64 - 1;
+    let (mut tier, mut calls): (_, Calls) = (None, group.clone());
+    match job.sharing {
+        Sharing::Unshared => calls = Arc::new(Unshared),
+        Sharing::Local => {}
+        Sharing::Both => {
+            let both = Arc::new(RedisTier::<String, Error>::new(&job.redis, settings)?);
+            (tier, calls) = (Some(both.clone()), both);
+        }
+    }
+    let others = THREADS as u64 - 1;
     let stats = || tier.as_ref().map(|tier| tier.stats()).unwrap_or_default();
     let all_in = |before: Stats| match &tier {
         Some(tier) => {
@@ -56,31 +54,24 @@ pub fn run(job: &Job) -> Result<()> {
     };
 
     for line in std::io::stdin().lines() {
-        let Order { round, key } = serde_json::from_str(&line?)?;
+        let key = line?;
         let ask = || calls.call(&key, || query(job.database, job.name, &key));
-        let mut report = Report {
-            round,
-            answers: BTreeMap::new(),
-            errors: BTreeMap::new(),
-            unlocked: 0,
-        };
+        let mut answers = BTreeMap::new();
         let before = stats();
         thread::scope(|scope| -> Result<()> {
-            let threads: Vec<_> = (0..job.threads).map(|_| scope.spawn(ask)).collect();
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(ask)).collect();
             all_in(before)?;
-            say(&Said::AllIn { round })?;
+            say(&Said::AllIn)?;
             for thread in threads {
-                let (answers, answer) = match thread.join().expect("nothing panics here") {
-                    Ok(answer) => (&mut report.answers, answer),
-                    Err(error) => (&mut report.errors, error.to_string()),
-                };
+                let answer = thread.join().expect("nothing panics here");
+                let answer = answer.unwrap_or_else(|error| format!("error: {error}"));
                 *answers.entry(answer).or_default() += 1;
             }
             Ok(())
         })?;
         let unlocked = |stats: Stats| (stats.alone + stats.unpublished) as usize;
-        report.unlocked = unlocked(stats()) - unlocked(before);
-        say(&Said::Done(report))?;
+        let unlocked = unlocked(stats()) - unlocked(before);
+        say(&Said::Done(Report { answers, unlocked }))?;
     }
     Ok(())
 }
