@@ -9,8 +9,8 @@ use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fleet::crew::{RedisServer, THREADS};
-use fleet::demo::{stampede, takeover, Row, PROCESSES, TAKEOVER_LOCK, WAYS};
+use fleet::crew::{RedisServer, PROCESSES, THREADS};
+use fleet::demo::{stampede, takeover, Row, TAKEOVER_LOCK, WAYS};
 use fleet::worker;
 
 fn main() -> Result<()> {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
-use crate::crew::{row, until, Database, Job, Sharing, Worker, THREADS};
-use crate::demo::{cold_key, PROCESSES};
+use crate::crew::{row, until, Crew, Sharing, PROCESSES, THREADS};
+use crate::demo::cold_key;
 
 /// Short, because each process that dies with a lock holds its round up for so long; and long for
 /// a process that is alive, even on a machine that is busy.
@@ -36,73 +36,52 @@ pub fn run(
     seed: u64,
     mut progress: impl FnMut(&Survey) -> io::Result<()>,
 ) -> Result<Survey> {
-    let database = Database::start()?;
-    let start = |name| {
-        let (database, redis) = (database.address, redis.to_owned());
-        let (sharing, lock) = (Sharing::Both, LOCK);
-        let job = Job {
-            name,
-            database,
-            sharing,
-            redis,
-            lock,
-        };
-        Worker::start(program, &job)
-    };
-    let workers = (0..PROCESSES).map(start).collect::<Result<_>>()?;
-    let random = fastrand::Rng::with_seed(seed);
     let mut chaos = Chaos {
-        database: &database,
-        workers,
-        random,
+        crew: Crew::start(program, redis, Sharing::Both, LOCK)?,
+        random: fastrand::Rng::with_seed(seed),
         key: cold_key(),
         survey: Survey::default(),
     };
     for number in 1..=rounds {
-        let killed = chaos
-            .round(number)
-            .with_context(|| format!("in round {number}"))?;
+        let killed = chaos.round(number);
+        let killed = killed.with_context(|| format!("in round {number}"))?;
         progress(&chaos.survey)?;
         for name in killed {
-            chaos.workers[name] = start(name)?;
+            chaos.crew.replace(name)?;
         }
     }
     Ok(chaos.survey)
 }
 
-struct Chaos<'d> {
-    database: &'d Database,
-    workers: Vec<Worker>,
+struct Chaos {
+    crew: Crew,
     random: fastrand::Rng,
     key: String,
     survey: Survey,
 }
 
-impl Chaos<'_> {
+impl Chaos {
     /// The names of those who were killed.
     fn round(&mut self, number: u64) -> Result<Vec<usize>> {
-        self.database.begin_round(number);
         // Of three, so that a key has an outcome from before, and the others have other ones.
         let key = format!("{}:{}", self.key, number % 3);
-        for worker in &mut self.workers {
-            worker.order(&key)?;
-        }
+        self.crew.order(number, &key)?;
         let killed = self.kill(number)?;
-        for (name, worker) in self.workers.iter().enumerate() {
+        for (name, worker) in self.crew.workers.iter().enumerate() {
             if !killed.contains_key(&name) {
                 worker.all_in()?;
             }
         }
         if killed.len() < PROCESSES {
             until("somebody who is alive asks the database", || {
-                let queries = self.database.queries();
+                let queries = self.crew.database.queries();
                 queries.iter().any(|query| !killed.contains_key(&query.by))
             })?;
         }
-        self.database.answer();
+        self.crew.database.answer();
 
         let mut unlocked = 0;
-        for (name, worker) in self.workers.iter().enumerate() {
+        for (name, worker) in self.crew.workers.iter().enumerate() {
             if !killed.contains_key(&name) {
                 unlocked += worker.done(&row(&key, number))?;
                 self.survey.answers += THREADS;
@@ -118,22 +97,21 @@ impl Chaos<'_> {
     /// One process in ten, at a random moment; and every tenth round the one that is at its query,
     /// whoever that is, so that it happens often enough.
     fn kill(&mut self, number: u64) -> Result<HashMap<usize, Instant>> {
-        let mut names: Vec<_> = (0..PROCESSES)
-            .filter(|_| self.random.u8(..10) == 0)
-            .collect();
+        let mut names = Vec::from_iter(0..PROCESSES);
+        names.retain(|_| self.random.u8(..10) == 0);
         let tenth = number.is_multiple_of(10);
         if tenth || self.random.bool() {
-            until("a query", || !self.database.queries().is_empty())?;
+            until("a query", || !self.crew.database.queries().is_empty())?;
         }
         if tenth {
-            names.push(self.database.queries()[0].by);
+            names.push(self.crew.database.queries()[0].by);
         }
         let mut killed = HashMap::new();
         for name in names {
             sleep(Duration::from_micros(self.random.u64(..20_000)));
             // Before, since nobody takes over from one that is still there.
             let at = Instant::now();
-            self.workers[name].kill();
+            self.crew.workers[name].kill();
             // The first time, if it is killed twice.
             killed.entry(name).or_insert(at);
         }
@@ -142,22 +120,19 @@ impl Chaos<'_> {
 
     /// One query, and one more for each process that was killed during its own: begun after that.
     fn check_queries(&mut self, killed: &HashMap<usize, Instant>, unlocked: usize) -> Result<()> {
-        let queries = self.database.queries();
+        let queries = self.crew.database.queries();
         let taken_over = queries.windows(2).filter(|pair| {
             let died = killed.get(&pair[0].by);
             died.is_some_and(|died| *died < pair[1].at)
         });
-        let taken_over = taken_over.count();
-        let in_excess = queries.len().saturating_sub(1 + taken_over);
+        let most = 1 + taken_over.count() + unlocked;
         ensure!(
-            in_excess <= unlocked,
+            queries.len() <= most,
             "{queries:?}, killed: {killed:?}, unlocked: {unlocked}"
         );
         self.survey.queries += queries.len();
-        self.survey.killed_at_query += killed
-            .keys()
-            .filter(|name| queries.iter().any(|query| query.by == **name))
-            .count();
+        let at_query = |name: &&usize| queries.iter().any(|query| query.by == **name);
+        self.survey.killed_at_query += killed.keys().filter(at_query).count();
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 /// Nothing here takes nearly as long, unless something hangs.
 pub const LIMIT: Duration = Duration::from_secs(30);
-/// Of each worker.
+pub const PROCESSES: usize = 4;
+/// Of each process.
 pub const THREADS: usize = 50;
 
 /// Waits for something that is bound to happen.
@@ -158,7 +159,7 @@ impl Database {
         Ok(database)
     }
 
-    pub fn begin_round(&self, number: u64) {
+    fn begin_round(&self, number: u64) {
         let mut round = self.round();
         round.number = number;
         round.queries.clear();
@@ -245,6 +246,46 @@ pub struct Report {
     pub unlocked: usize,
 }
 
+/// The processes of a fleet, and their database.
+pub struct Crew {
+    pub database: Database,
+    pub workers: Vec<Worker>,
+    program: PathBuf,
+    job: Job,
+}
+
+impl Crew {
+    pub fn start(program: &Path, redis: &str, sharing: Sharing, lock: Duration) -> Result<Self> {
+        let database = Database::start()?;
+        let job = Job {
+            name: 0,
+            database: database.address,
+            sharing,
+            redis: redis.to_owned(),
+            lock,
+        };
+        let workers = (0..PROCESSES).map(|name| Worker::start(program, &job, name));
+        Ok(Self {
+            workers: workers.collect::<Result<_>>()?,
+            program: program.to_owned(),
+            database,
+            job,
+        })
+    }
+
+    pub fn replace(&mut self, name: usize) -> Result<()> {
+        self.workers[name] = Worker::start(&self.program, &self.job, name)?;
+        Ok(())
+    }
+
+    /// All threads of all workers ask.
+    pub fn order(&mut self, round: u64, key: &str) -> Result<()> {
+        self.database.begin_round(round);
+        let mut workers = self.workers.iter_mut();
+        workers.try_for_each(|worker| worker.order(key))
+    }
+}
+
 /// A worker process. When it is dropped, it is gone.
 pub struct Worker {
     process: Child,
@@ -253,9 +294,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn start(program: &Path, job: &Job) -> Result<Self> {
+    fn start(program: &Path, job: &Job, name: usize) -> Result<Self> {
+        let job = Job {
+            name,
+            ..job.clone()
+        };
         let mut process = Command::new(program)
-            .args(["worker", &serde_json::to_string(job)?])
+            .args(["worker", &serde_json::to_string(&job)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -275,7 +320,7 @@ impl Worker {
         })
     }
 
-    pub fn order(&mut self, key: &str) -> Result<()> {
+    fn order(&mut self, key: &str) -> Result<()> {
         writeln!(self.orders, "{key}").context("a worker has ended")
     }
 

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use uuid::Uuid;
 
-use crate::crew::{row, until, Database, Job, Sharing, Worker};
+use crate::crew::{row, until, Crew, Sharing, PROCESSES};
 
-pub const PROCESSES: usize = 4;
 /// The three ways to ask.
 pub const WAYS: [(&str, Sharing); 3] = [
     ("unshared", Sharing::Unshared),
@@ -29,43 +28,57 @@ pub struct Row {
     pub killed: bool,
 }
 
-/// How many queries the database got from all of them. Everybody got its answer.
+/// How many queries the database got from all of them. All threads got its answer.
 pub fn stampede(program: &Path, redis: &str, sharing: Sharing) -> Result<usize> {
-    let crowd = Crowd::ask(program, redis, sharing, Duration::from_secs(3))?;
-    crowd.database.answer();
-    for name in 0..PROCESSES {
-        crowd.answered(name)?;
+    let mut crew = Crew::start(program, redis, sharing, Duration::from_secs(3))?;
+    let answer = ask(&mut crew)?;
+    crew.database.answer();
+    for worker in &crew.workers {
+        worker.done(&answer)?;
     }
-    Ok(crowd.database.queries().len())
+    Ok(crew.database.queries().len())
+}
+
+/// All threads ask for one cold key, and none of them has its answer yet.
+fn ask(crew: &mut Crew) -> Result<String> {
+    let key = cold_key();
+    crew.order(1, &key)?;
+    for worker in &crew.workers {
+        worker.all_in()?;
+    }
+    until("a query", || !crew.database.queries().is_empty())?;
+    Ok(row(&key, 1))
 }
 
 /// The process that runs the query is killed in the middle of it. Only the picture needs the
 /// pauses: a query that takes its time.
 pub fn takeover(program: &Path, redis: &str) -> Result<Vec<Row>> {
-    let mut crowd = Crowd::ask(program, redis, Sharing::Both, TAKEOVER_LOCK)?;
+    let mut crew = Crew::start(program, redis, Sharing::Both, TAKEOVER_LOCK)?;
+    let began = Instant::now();
+    let answer = ask(&mut crew)?;
     sleep(PAUSE);
-    let victim = crowd.database.queries()[0].by;
-    crowd.workers[victim].kill();
-    let killed = crowd.began.elapsed();
-    until("another query", || crowd.database.queries().len() > 1)?;
+    let victim = crew.database.queries()[0].by;
+    crew.workers[victim].kill();
+    let killed = began.elapsed();
+    until("another query", || crew.database.queries().len() > 1)?;
     sleep(PAUSE);
-    crowd.database.answer();
+    crew.database.answer();
 
     let mut rows = Vec::new();
     for name in 0..PROCESSES {
         let dead = name == victim;
         if !dead {
-            crowd.answered(name)?;
+            crew.workers[name].done(&answer)?;
         }
-        let queries = crowd.database.queries();
+        let queries = crew.database.queries();
         let query = queries.iter().find(|query| query.by == name);
         rows.push(Row {
-            query: query.map(|query| query.at - crowd.began),
-            end: if dead { killed } else { crowd.began.elapsed() },
+            query: query.map(|query| query.at - began),
+            end: if dead { killed } else { began.elapsed() },
             killed: dead,
         });
     }
-    let queries = crowd.database.queries().len();
+    let queries = crew.database.queries().len();
     ensure!(queries == 2, "{} processes took over, not 1", queries - 1);
     Ok(rows)
 }
@@ -73,52 +86,4 @@ pub fn takeover(program: &Path, redis: &str) -> Result<Vec<Row>> {
 /// A key that nobody has asked for yet, also in a Redis that others use.
 pub fn cold_key() -> String {
     format!("hot-{}", Uuid::new_v4().simple())
-}
-
-/// The workers, all of whose threads ask for one cold key. None of them has an answer yet.
-struct Crowd {
-    began: Instant,
-    database: Database,
-    workers: Vec<Worker>,
-    key: String,
-}
-
-impl Crowd {
-    fn ask(program: &Path, redis: &str, sharing: Sharing, lock: Duration) -> Result<Self> {
-        let database = Database::start()?;
-        database.begin_round(1);
-        let start = |name| {
-            let (database, redis) = (database.address, redis.to_owned());
-            let job = Job {
-                name,
-                database,
-                sharing,
-                redis,
-                lock,
-            };
-            Worker::start(program, &job)
-        };
-        let mut workers: Vec<_> = (0..PROCESSES).map(start).collect::<Result<_>>()?;
-        let key = cold_key();
-        let began = Instant::now();
-        for worker in &mut workers {
-            worker.order(&key)?;
-        }
-        for worker in &workers {
-            worker.all_in()?;
-        }
-        until("a query", || !database.queries().is_empty())?;
-        let crowd = Self {
-            began,
-            database,
-            workers,
-            key,
-        };
-        Ok(crowd)
-    }
-
-    fn answered(&self, name: usize) -> Result<()> {
-        self.workers[name].done(&row(&self.key, 1))?;
-        Ok(())
-    }
 }

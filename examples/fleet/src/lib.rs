@@ -1,8 +1,7 @@
 //! Shared calls when one process is not enough. A `FlightGroup` shares within a process; ten
 //! processes still send ten queries. `RedisTier` puts a second tier behind it, in Redis.
 //!
-//! It is an example to copy, not a part of the crate. What there is to copy, in the order to read
-//! it in:
+//! It is an example to copy, not a part of the crate. What to copy, in reading order:
 //!
 //! - [`tier`]: the algorithm, and why it is right. The heart.
 //! - [`lock`]: a key's lock and outcome in Redis, and the scripts that change them.
@@ -11,7 +10,7 @@
 //! - [`link`]: connections, and what is done while there is no Redis.
 //! - [`check`]: what Redis must be able to do, and what is said where it is not.
 //!
-//! And what shows it:
+//! What shows it:
 //!
 //! - [`worker`]: a program that uses it, one process of a fleet.
 //! - [`crew`]: the fleet, with a Redis and a database that counts.

@@ -52,34 +52,25 @@ impl Link {
         &self,
         command: impl Fn(&mut Connection) -> RedisResult<T>,
     ) -> Result<T, NoRedis> {
-        if !self.is_up() {
-            return Err(NoRedis);
+        let mut idle = self.idle().pop();
+        while self.is_up() {
+            let reused = idle.is_some();
+            let connection = idle.take().map_or_else(|| self.connect(), Ok);
+            // On an error the connection is dropped: a late reply to this command must not be taken
+            // for the next one's.
+            match connection.and_then(|mut it| Ok((command(&mut it)?, it))) {
+                Ok((value, connection)) => {
+                    let mut idle = self.idle();
+                    idle.push(connection);
+                    idle.truncate(IDLE);
+                    return Ok(value);
+                }
+                // Redis was restarted, or closes what is idle for long. That is no fault yet.
+                Err(error) if reused && error.is_connection_dropped() => self.idle().clear(),
+                Err(error) => return Err(self.fault(&error)),
+            }
         }
-        let idle = self.idle().pop();
-        let reused = idle.is_some();
-        let mut result = self.run_on(idle, &command);
-        if reused && matches!(&result, Err(error) if error.is_connection_dropped()) {
-            // Redis was restarted, or closes what is idle for long. That is no fault yet.
-            self.idle().clear();
-            result = self.run_on(None, &command);
-        }
-        result.map_err(|error| self.fault(&error))
-    }
-
-    fn run_on<T>(
-        &self,
-        idle: Option<Connection>,
-        command: impl Fn(&mut Connection) -> RedisResult<T>,
-    ) -> RedisResult<T> {
-        let mut connection = idle.map_or_else(|| self.connect(), Ok)?;
-        // On an error the connection is dropped: a late reply to this command must not be taken
-        // for the next one's.
-        let value = command(&mut connection)?;
-        let mut idle = self.idle();
-        if idle.len() < IDLE {
-            idle.push(connection);
-        }
-        Ok(value)
+        Err(NoRedis)
     }
 
     pub fn connect(&self) -> RedisResult<Connection> {
@@ -111,9 +102,8 @@ impl Link {
     pub fn fault(&self, error: &RedisError) -> NoRedis {
         if is_refusal(error) {
             // Other calls, of other keys, may fare better.
-            self.say_once(format!(
-                "Redis refuses a command: its call is not shared with other processes: {error}"
-            ));
+            let what = "Redis refuses a command: its call is not shared with other processes";
+            self.say_once(format!("{what}: {error}"));
             return NoRedis;
         }
         self.down(error)
@@ -142,8 +132,6 @@ impl Link {
 
 /// Redis has understood the command, and is there; but it does not do it, or not for this user.
 pub fn is_refusal(error: &RedisError) -> bool {
-    matches!(
-        error.code(),
-        Some("ERR" | "NOPERM" | "NOSCRIPT" | "WRONGTYPE")
-    )
+    let code = error.code().unwrap_or_default();
+    ["ERR", "NOPERM", "NOSCRIPT", "WRONGTYPE"].contains(&code)
 }

@@ -177,6 +177,7 @@ impl Locks {
                 Some(name) if holder.ends_with(name) => Answer::Acquired(Token(holder)),
                 _ => Answer::Held(number(&holder)),
             },
+            // And not wanted.
             (None, None) => Answer::Free,
         })
     }

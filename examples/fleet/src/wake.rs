@@ -60,10 +60,8 @@ impl Place<'_> {
     /// Until the key is announced, but no longer than this.
     pub fn wait(&self, at_most: Duration) {
         let silent = |keys: &mut HashMap<String, bool>| keys.get(self.key) == Some(&false);
-        let waited = self
-            .bell
-            .rung
-            .wait_timeout_while(self.bell.keys(), at_most, silent);
+        let (keys, rung) = (self.bell.keys(), &self.bell.rung);
+        let waited = rung.wait_timeout_while(keys, at_most, silent);
         let (mut keys, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(rung) = keys.get_mut(self.key) {
             *rung = false;

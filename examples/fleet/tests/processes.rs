@@ -6,8 +6,8 @@ use std::process::Command;
 
 use common::{limit, program, redis};
 use fleet::chaos;
-use fleet::crew::{Sharing, THREADS};
-use fleet::demo::{stampede, takeover, PROCESSES, TAKEOVER_LOCK};
+use fleet::crew::{Sharing, PROCESSES, THREADS};
+use fleet::demo::{stampede, takeover, TAKEOVER_LOCK};
 
 #[test]
 fn four_processes_of_fifty_threads_send_one_query() {
