@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
-use crate::crew::{row, until, Crew, Sharing, PROCESSES, THREADS};
+use crate::crew::{row, until, Crew, Query, Sharing, PROCESSES, THREADS};
 use crate::demo::cold_key;
 
 /// Short, because each process that dies with a lock holds its round up for so long; and long for
@@ -73,10 +73,9 @@ impl Chaos {
             }
         }
         if killed.len() < PROCESSES {
-            until("somebody who is alive asks the database", || {
-                let queries = self.crew.database.queries();
-                queries.iter().any(|query| !killed.contains_key(&query.by))
-            })?;
+            let alive = |query: &Query| !killed.contains_key(&query.by);
+            let asks = || self.crew.database.queries().iter().any(alive);
+            until("a process that is alive asks the database", asks)?;
         }
         self.crew.database.answer();
 
@@ -94,8 +93,7 @@ impl Chaos {
         Ok(killed.into_keys().collect())
     }
 
-    /// One process in ten, at a random moment; and every tenth round the one that is at its query,
-    /// whoever that is, so that it happens often enough.
+    /// One process in ten, at a random moment; and every tenth round the one that is at its query.
     fn kill(&mut self, number: u64) -> Result<HashMap<usize, Instant>> {
         let mut names = Vec::from_iter(0..PROCESSES);
         names.retain(|_| self.random.u8(..10) == 0);
@@ -111,7 +109,7 @@ impl Chaos {
             sleep(Duration::from_micros(self.random.u64(..20_000)));
             // Before, since nobody takes over from one that is still there.
             let at = Instant::now();
-            self.crew.workers[name].kill();
+            self.crew.workers[name].process.kill();
             // The first time, if it is killed twice.
             killed.entry(name).or_insert(at);
         }
@@ -121,10 +119,9 @@ impl Chaos {
     /// One query, and one more for each process that was killed during its own: begun after that.
     fn check_queries(&mut self, killed: &HashMap<usize, Instant>, unlocked: usize) -> Result<()> {
         let queries = self.crew.database.queries();
-        let taken_over = queries.windows(2).filter(|pair| {
-            let died = killed.get(&pair[0].by);
-            died.is_some_and(|died| *died < pair[1].at)
-        });
+        let took_over =
+            |pair: &&[Query]| killed.get(&pair[0].by).is_some_and(|at| *at < pair[1].at);
+        let taken_over = queries.windows(2).filter(took_over);
         let most = 1 + taken_over.count() + unlocked;
         ensure!(
             queries.len() <= most,

@@ -36,11 +36,7 @@ pub struct Check {
     pub notes: Vec<String>,
 }
 
-/// One round trip.
-///
-/// # Errors
-///
-/// When Redis does not answer.
+/// One round trip. Fails only when Redis does not answer.
 pub fn check(connection: &mut Connection, locks: &Locks) -> RedisResult<Check> {
     let probe = Script::new(PROBE);
     let mut pipe = redis::pipe();
@@ -52,31 +48,31 @@ pub fn check(connection: &mut Connection, locks: &Locks) -> RedisResult<Check> {
     pipe.arg(&["probe", "flights", "published"].map(|what| locks.name(what)));
     let mut replies: Vec<Value> = pipe.ignore_errors().query(connection)?;
 
-    let mut check = match replies.remove(0).extract_error() {
-        Ok(info) => judge(&redis::from_redis_value::<String>(info)?),
-        Err(error) => Check {
-            unusable: None,
-            notes: vec![format!(
-                "Redis refuses INFO, so its version, mode and eviction policy are unknown: {error}"
-            )],
-        },
-    };
+    let mut check = Check::default();
+    match replies.remove(0).extract_error() {
+        Ok(info) => check = judge(&redis::from_redis_value::<String>(info)?),
+        Err(error) => check.notes.push(format!(
+            "Redis refuses INFO, so its version, mode and eviction policy are unknown: {error}"
+        )),
+    }
     let mut failed = BTreeSet::new();
     for reply in replies {
-        match reply.extract_error() {
-            Ok(failures @ Value::Array(_)) => {
-                type Failures = Vec<(String, String, String)>;
-                for (command, name, error) in redis::from_redis_value::<Failures>(failures)? {
-                    match &*command {
-                        "PUBLISH" => check.notes.push(only_polling(&command, &name, &error)),
-                        _ => drop(failed.insert(format!("{command} {name}: {error}"))),
-                    }
-                }
-            }
+        let failures = match reply.extract_error() {
+            Ok(failures @ Value::Array(_)) => failures,
+            Ok(_) => continue,
             // It could not be loaded, which has failed before.
-            Err(error) if error.code() == Some("NOSCRIPT") => {}
-            Err(error) => drop(failed.insert(error.to_string())),
-            Ok(_) => {}
+            Err(error) if error.code() == Some("NOSCRIPT") => continue,
+            Err(error) => {
+                failed.insert(error.to_string());
+                continue;
+            }
+        };
+        for [command, name, error] in redis::from_redis_value::<Vec<[String; 3]>>(failures)? {
+            if command == "PUBLISH" {
+                check.notes.push(only_polling(&command, &name, &error));
+            } else {
+                failed.insert(format!("{command} {name}: {error}"));
+            }
         }
     }
     if !failed.is_empty() && check.unusable.is_none() {
@@ -99,19 +95,20 @@ pub fn judge(info: &str) -> Check {
         _ => false, // A fork that counts in another way. The probe finds out.
     };
     let (major, minor) = OLDEST;
-    check.unusable = if field("redis_mode") == Some("sentinel") {
-        Some("this is a Sentinel: name the primary that it watches".to_owned())
-    } else if too_old {
-        Some(format!(
-            "Redis {version} is too old: {major}.{minor} or newer is needed"
-        ))
-    } else if field("cluster_enabled") == Some("1") {
-        Some("Redis Cluster is not supported: a script needs keys of several slots".to_owned())
-    } else if matches!(field("role"), Some("slave" | "replica")) {
-        Some("this is a replica: name the primary".to_owned())
-    } else {
-        None
-    };
+    let old = format!("Redis {version} is too old: {major}.{minor} or newer is needed");
+    let sentinel = "this is a Sentinel: name the primary that it watches";
+    let cluster = "Redis Cluster is not supported: a script needs keys of several slots";
+    let reasons = [
+        (field("redis_mode") == Some("sentinel"), sentinel),
+        (too_old, &*old),
+        (field("cluster_enabled") == Some("1"), cluster),
+        (
+            field("role") == Some("slave"),
+            "this is a replica: name the primary",
+        ),
+    ];
+    let mut reasons = reasons.into_iter().filter(|(applies, _)| *applies);
+    check.unusable = reasons.next().map(|(_, reason)| reason.to_owned());
     let limited = field("maxmemory").is_some_and(|limit| limit != "0");
     let policy = field("maxmemory_policy").unwrap_or("noeviction");
     if limited && policy != "noeviction" {

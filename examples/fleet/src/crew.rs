@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -30,9 +31,9 @@ pub fn until(what: &str, mut happened: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// A redis-server that ends when this is dropped.
+/// A redis-server of our own.
 pub struct RedisServer {
-    process: Child,
+    pub process: Process,
     port: u16,
     directory: TempDir,
 }
@@ -69,23 +70,9 @@ impl RedisServer {
         client.get_connection_with_timeout(Duration::from_secs(2))
     }
 
-    pub fn kill(&mut self) {
-        // Fails if it has ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-
     pub fn restart(&mut self) -> Result<()> {
         self.process = spawn_redis(self.port, self.directory.path(), &[])?;
         ensure!(self.is_up()?, "redis-server ended");
-        Ok(())
-    }
-
-    /// `STOP`: takes connections and commands, but answers none. Until `CONT`.
-    pub fn signal(&self, name: &str) -> Result<()> {
-        let pid = self.process.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status()?;
-        ensure!(status.success(), "kill -s {name} {pid}: {status}");
         Ok(())
     }
 
@@ -94,19 +81,13 @@ impl RedisServer {
         let mut up = false;
         until("redis-server answers", || {
             up = self.connect().is_ok();
-            up || !matches!(self.process.try_wait(), Ok(None))
+            up || !matches!(self.process.0.try_wait(), Ok(None))
         })?;
         Ok(up)
     }
 }
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn spawn_redis(port: u16, directory: &Path, arguments: &[&str]) -> std::io::Result<Child> {
+fn spawn_redis(port: u16, directory: &Path, arguments: &[&str]) -> std::io::Result<Process> {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
         .args(["--save", "", "--appendonly", "no", "--dir"])
@@ -114,12 +95,11 @@ fn spawn_redis(port: u16, directory: &Path, arguments: &[&str]) -> std::io::Resu
         .args(arguments)
         .stdout(Stdio::null())
         .spawn()
+        .map(Process)
 }
 
-/// A database that counts its queries, since those who save them should not be the ones to count.
-///
-/// A query is a line over TCP, with the name of the process; its answer is a line that names the
-/// key and the round in which it was asked. It answers the queries of a round when it is told to.
+/// A database that counts its queries. A query is a line over TCP, with the name of the process; its
+/// answer is a line that names the key and the round. It answers a round when it is told to.
 pub struct Database {
     pub address: SocketAddr,
     state: Arc<(Mutex<Round>, Condvar)>,
@@ -144,41 +124,34 @@ impl Database {
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let state = Arc::new((Mutex::new(Round::default()), Condvar::new()));
-        let database = Self {
-            address,
-            state: Arc::clone(&state),
-        };
+        let state = Arc::<(Mutex<Round>, Condvar)>::default();
+        let all = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let state = Arc::clone(&state);
+                let state = Arc::clone(&all);
                 // Fails if the client is killed.
                 thread::spawn(move || answer(client, &state));
             }
         });
-        Ok(database)
+        Ok(Self { address, state })
     }
 
     fn begin_round(&self, number: u64) {
-        let mut round = self.round();
+        let mut round = self.state.0.lock();
         round.number = number;
         round.queries.clear();
     }
 
     /// Answers the queries of this round: those that wait, and those that are still to come.
     pub fn answer(&self) {
-        let mut round = self.round();
+        let mut round = self.state.0.lock();
         round.answered = round.number;
         self.state.1.notify_all();
     }
 
-    /// Those of this round, in their order.
+    /// Those of this round, in order.
     pub fn queries(&self) -> Vec<Query> {
-        self.round().queries.clone()
-    }
-
-    fn round(&self) -> MutexGuard<'_, Round> {
-        self.state.0.lock().expect("no panics here")
+        self.state.0.lock().queries.clone()
     }
 }
 
@@ -186,14 +159,12 @@ fn answer(client: TcpStream, (state, answered): &(Mutex<Round>, Condvar)) -> Res
     let mut line = String::new();
     BufReader::new(&client).read_line(&mut line)?;
     let (by, key) = line.trim().split_once(' ').context("not a query")?;
-    let query = Query {
-        by: by.parse()?,
-        at: Instant::now(),
-    };
-    let mut round = state.lock().expect("no panics here");
+    let (by, at) = (by.parse()?, Instant::now());
+    let mut round = state.lock();
     let number = round.number;
-    round.queries.push(query);
-    drop(answered.wait_while(round, |round| round.answered < number));
+    round.queries.push(Query { by, at });
+    answered.wait_while(&mut round, |round| round.answered < number);
+    drop(round);
     writeln!(&client, "{}", row(key, number))?;
     Ok(())
 }
@@ -235,15 +206,12 @@ pub enum Sharing {
 pub enum Said {
     /// All threads of the worker are in the call, and none of them came too late to share.
     AllIn,
-    Done(Report),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Report {
-    /// How many threads got which answer, or which error.
-    pub answers: BTreeMap<String, usize>,
-    /// Functions that ran without a lock, or lost it.
-    pub unlocked: usize,
+    Done {
+        /// How many threads got which answer, or which error.
+        answers: BTreeMap<String, usize>,
+        /// Functions that ran without a lock, or lost it.
+        unlocked: usize,
+    },
 }
 
 /// The processes of a fleet, and their database.
@@ -286,9 +254,9 @@ impl Crew {
     }
 }
 
-/// A worker process. When it is dropped, it is gone.
+/// A worker process.
 pub struct Worker {
-    process: Child,
+    pub process: Process,
     orders: ChildStdin,
     said: Receiver<Said>,
 }
@@ -314,7 +282,7 @@ impl Worker {
             let _ = said.map(|said| say.send(said)).find(Result::is_err);
         });
         Ok(Self {
-            process,
+            process: Process(process),
             orders,
             said,
         })
@@ -330,31 +298,35 @@ impl Worker {
     }
 
     pub fn all_in(&self) -> Result<()> {
-        match self.hear()? {
-            Said::AllIn => Ok(()),
-            other => bail!("not in turn: {other:?}"),
-        }
+        let said = self.hear()?;
+        ensure!(matches!(said, Said::AllIn), "not in turn: {said:?}");
+        Ok(())
     }
 
     /// All its threads have this answer. Returns how many functions ran without a lock.
     pub fn done(&self, answer: &str) -> Result<usize> {
-        let Said::Done(report) = self.hear()? else {
+        let Said::Done { answers, unlocked } = self.hear()? else {
             bail!("not in turn");
         };
         let right = BTreeMap::from([(answer.to_owned(), THREADS)]);
-        ensure!(report.answers == right, "wrong answers: {report:?}");
-        Ok(report.unlocked)
-    }
-
-    /// `kill -9`.
-    pub fn kill(&mut self) {
-        // Fails if it has ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        ensure!(answers == right, "wrong answers: {answers:?}");
+        Ok(unlocked)
     }
 }
 
-impl Drop for Worker {
+/// A process that does not outlive this.
+pub struct Process(pub Child);
+
+impl Process {
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        // Fails if it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }

@@ -50,15 +50,14 @@ fn ask(crew: &mut Crew) -> Result<String> {
     Ok(row(&key, 1))
 }
 
-/// The process that runs the query is killed in the middle of it. Only the picture needs the
-/// pauses: a query that takes its time.
+/// The process that runs the query is killed. Only the picture needs the pauses.
 pub fn takeover(program: &Path, redis: &str) -> Result<Vec<Row>> {
     let mut crew = Crew::start(program, redis, Sharing::Both, TAKEOVER_LOCK)?;
     let began = Instant::now();
     let answer = ask(&mut crew)?;
     sleep(PAUSE);
     let victim = crew.database.queries()[0].by;
-    crew.workers[victim].kill();
+    crew.workers[victim].process.kill();
     let killed = began.elapsed();
     until("another query", || crew.database.queries().len() > 1)?;
     sleep(PAUSE);

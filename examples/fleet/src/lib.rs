@@ -1,7 +1,5 @@
-//! Shared calls when one process is not enough. A `FlightGroup` shares within a process; ten
-//! processes still send ten queries. `RedisTier` puts a second tier behind it, in Redis.
-//!
-//! It is an example to copy, not a part of the crate. What to copy, in reading order:
+//! Shared calls between processes: [`tier::RedisTier`], an example to copy, not a part of the crate.
+//! What to copy, in reading order:
 //!
 //! - [`tier`]: the algorithm, and why it is right. The heart.
 //! - [`lock`]: a key's lock and outcome in Redis, and the scripts that change them.

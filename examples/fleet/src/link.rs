@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::{Client, Connection, IntoConnectionInfo, RedisError, RedisResult};
 use tracing::{info, warn};
 
@@ -24,8 +24,7 @@ pub struct Link {
     client: Client,
     idle: Mutex<Vec<Connection>>,
     /// Set to `false` by any command that Redis does not answer, and to `true` by the subscriber's
-    /// thread alone, which keeps trying. So no call ever waits for a server that was found to be
-    /// away.
+    /// thread alone, which keeps trying. So no call waits for a server that is known to be away.
     up: AtomicBool,
     reply: Duration,
     said: Mutex<HashSet<String>>,
@@ -52,7 +51,7 @@ impl Link {
         &self,
         command: impl Fn(&mut Connection) -> RedisResult<T>,
     ) -> Result<T, NoRedis> {
-        let mut idle = self.idle().pop();
+        let mut idle = self.idle.lock().pop();
         while self.is_up() {
             let reused = idle.is_some();
             let connection = idle.take().map_or_else(|| self.connect(), Ok);
@@ -60,13 +59,13 @@ impl Link {
             // for the next one's.
             match connection.and_then(|mut it| Ok((command(&mut it)?, it))) {
                 Ok((value, connection)) => {
-                    let mut idle = self.idle();
+                    let mut idle = self.idle.lock();
                     idle.push(connection);
                     idle.truncate(IDLE);
                     return Ok(value);
                 }
                 // Redis was restarted, or closes what is idle for long. That is no fault yet.
-                Err(error) if reused && error.is_connection_dropped() => self.idle().clear(),
+                Err(error) if reused && error.is_connection_dropped() => self.idle.lock().clear(),
                 Err(error) => return Err(self.fault(&error)),
             }
         }
@@ -110,7 +109,7 @@ impl Link {
     }
 
     pub fn say_once(&self, message: String) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         if said.len() < MESSAGES && said.insert(message.clone()) {
             warn!("{message}");
         }
@@ -119,14 +118,10 @@ impl Link {
     /// Said once, not for each call that would have used it.
     fn down(&self, error: &dyn Display) -> NoRedis {
         if self.up.swap(false, Ordering::SeqCst) {
-            self.idle().clear();
+            self.idle.lock().clear();
             warn!(%error, "no Redis: calls are shared within this process only");
         }
         NoRedis
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,15 +8,13 @@
 //! The holder renews its lease, by `EXTEND`. `KEY:outcome` is what was published last, with its
 //! token, for a while.
 //!
-//! A token is a number, the two times of its holder's settings, and a random name:
-//! `NUMBER:LOCK:OUTCOME:NAME`, in milliseconds. Each holder gets a higher number than the one
-//! before it, and so than the outcome that is there, if any. The times let processes with other
-//! settings recognise an expiry that cannot be right. The name makes a token unique even where Redis
-//! forgot its numbers.
+//! A token is `NUMBER:LOCK:OUTCOME:NAME`. Each holder gets a higher number than the one before it,
+//! and so than the outcome that is there, if any. The two times, in milliseconds, are those of its
+//! settings: they tell processes with other settings which expiry cannot be right. The name makes a
+//! token unique even where Redis forgot its numbers.
 //!
 //! Each change is one script, and so atomic. All but `ASK` compare the token first: a process that
-//! has lost the lock changes nothing any more. Each may be repeated without harm if its reply is
-//! lost.
+//! has lost the lock changes nothing. Each may be repeated without harm if its reply is lost.
 
 use std::time::Duration;
 
@@ -32,13 +30,13 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A caller that has seen flight number ARGV[1] gets its outcome, or a later one; or else the lock,
 /// if it is free and wanted: `SET NX PX` is the arbiter. Or else it learns who has the lock.
 ///
-/// Other programs, and clocks that are set back, may leave what a tier never would: a lock without
-/// an expiry, or with one beyond its lease, or a value of another type. Those would block the key for
+/// Other programs, and clocks that are set back, leave what a tier never would: a lock without an
+/// expiry, or with one beyond its lease, or a value of another type. Those would block the key for
 /// ever, so `sane` corrects them first. A holder that is alive loses nothing: it renews its lease.
 ///
-/// The numbers come from one counter for all keys, which never expires. If it is lost all the same,
-/// evicted for want of memory, they still go up from an outcome that is there. Lua writes numbers
-/// of up to 14 digits as integers, so anything longer counts as damaged.
+/// One counter numbers all flights, and never expires. If it is lost all the same, the numbers still
+/// go up from an outcome that is there. Lua writes up to 14 digits as an integer: anything longer
+/// counts as damaged.
 const ASK: &str = "
     local notes = {}
     local function damaged(reply)
@@ -111,9 +109,8 @@ pub enum Answer {
     Outcome(Vec<u8>),
     /// Ours now.
     Acquired(Token),
-    /// By the flight of that number.
+    /// By the flight of that number; or it is free, and was not wanted.
     Held(u64),
-    Free,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -155,31 +152,31 @@ impl Locks {
         seen: Option<u64>,
         name: Option<&str>,
     ) -> Result<Answer, NoRedis> {
+        let seen = seen.map(|number| number.to_string()).unwrap_or_default();
         let mut ask = self.ask.key(self.lock(key));
         ask.key(self.outcome(key)).key(self.name("flights"));
-        ask.arg(seen.map(|number| number.to_string()).unwrap_or_default());
-        ask.arg(name.unwrap_or_default());
-        ask.arg(self.time).arg(self.outcome_time);
-        ask.arg(LONGEST.as_millis() as u64);
+        ask.arg(seen).arg(name.unwrap_or_default()).arg(self.time);
+        ask.arg(self.outcome_time).arg(LONGEST.as_millis() as u64);
         type Reply = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<String>);
         let (outcome, holder, notes): Reply = link.run(|connection| ask.invoke(connection))?;
         for note in notes {
             warn!(key, "another client's mistake, or a clock's: the {note}");
         }
-        let holder = holder.map(|holder| String::from_utf8_lossy(&holder).into_owned());
-        Ok(match (outcome, holder) {
-            (Some(mut outcome), _) => {
-                let json = outcome.iter().position(|byte| *byte == b' ');
-                Answer::Outcome(outcome.split_off(json.unwrap_or_default()))
-            }
-            // Also when this request is a repetition.
-            (None, Some(holder)) => match name {
-                Some(name) if holder.ends_with(name) => Answer::Acquired(Token(holder)),
-                _ => Answer::Held(number(&holder)),
-            },
-            // And not wanted.
-            (None, None) => Answer::Free,
-        })
+        if let Some(mut outcome) = outcome {
+            let json = outcome.iter().position(|byte| *byte == b' ');
+            return Ok(Answer::Outcome(outcome.split_off(json.unwrap_or_default())));
+        }
+        let holder = String::from_utf8_lossy(&holder.unwrap_or_default()).into_owned();
+        // Also when this request is a repetition.
+        if name.is_some_and(|name| holder.ends_with(name)) {
+            return Ok(Answer::Acquired(Token(holder)));
+        }
+        // A token that is not ours, or none, counts as later than all.
+        let number = holder
+            .split(':')
+            .next()
+            .and_then(|number| number.parse().ok());
+        Ok(Answer::Held(number.unwrap_or(u64::MAX)))
     }
 
     /// Renews many locks in one round trip. For each: `false` if the lock is no longer that
@@ -247,10 +244,4 @@ impl Locks {
     fn outcome(&self, key: &str) -> String {
         format!("{}key:{key}:outcome", self.prefix)
     }
-}
-
-/// A token that is not ours counts as later than all.
-fn number(token: &str) -> u64 {
-    let number = token.split(':').next().unwrap_or_default();
-    number.parse().unwrap_or(u64::MAX)
 }

@@ -95,15 +95,13 @@ fn run(command: Command) -> Result<()> {
 fn usable(url: &str) -> Result<()> {
     let link = Link::new(url, Duration::from_secs(2))?;
     let locks = Locks::new("fleet:", Duration::ZERO, Duration::ZERO);
-    match check(&mut link.connect()?, &locks)?.unusable {
-        Some(reason) => bail!(reason),
-        None => Ok(()),
-    }
+    let reason = check(&mut link.connect()?, &locks)?.unusable;
+    reason.map_or(Ok(()), |reason| bail!(reason))
 }
 
 /// Not `println!`, which panics when nobody reads on: `fleet | head`.
-fn say(line: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{line}")
+macro_rules! say {
+    ($($text:tt)*) => { writeln!(io::stdout(), $($text)*) };
 }
 
 fn number(n: usize, one: &str, many: &str) -> String {
@@ -111,18 +109,15 @@ fn number(n: usize, one: &str, many: &str) -> String {
 }
 
 fn run_demo(program: &Path, redis: &str) -> Result<()> {
-    let fleet = format!("{PROCESSES} processes of {THREADS} threads");
-    say(&format!("{fleet} ask at once for one cold key.\n"))?;
+    say!("{PROCESSES} processes of {THREADS} threads ask at once for one cold key.\n")?;
     for (name, sharing) in WAYS {
         let queries = number(stampede(program, redis, sharing)?, "query", "queries");
-        say(&format!(
-            "{name:<22} {queries:>11}, counted by the database"
-        ))?;
+        say!("{name:<22} {queries:>11}, counted by the database")?;
     }
     let rows = takeover(program, redis)?;
     let lock = TAKEOVER_LOCK.as_millis();
-    say("\nAgain; the process that runs the query is killed.")?;
-    say(&format!("Its lock lasts {lock} ms.\n"))?;
+    say!("\nAgain; the process that runs the query is killed.")?;
+    say!("Its lock lasts {lock} ms.\n")?;
     for (i, row) in rows.iter().enumerate() {
         let what = match (row.query, row.killed) {
             (_, true) => "ran the query, killed".to_owned(),
@@ -130,7 +125,7 @@ fn run_demo(program: &Path, redis: &str) -> Result<()> {
             (None, _) => "waited, answered".to_owned(),
         };
         let (process, end) = (i + 1, row.end.as_millis());
-        say(&format!("process {process}: {what} at {end} ms"))?;
+        say!("process {process}: {what} at {end} ms")?;
     }
     Ok(())
 }
@@ -139,11 +134,9 @@ fn run_chaos(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<()> 
     let processes = |n| number(n, "process", "processes");
     let queries = |n| number(n, "query", "queries");
     let all = number(rounds as usize, "round", "rounds");
-    say(&format!(
-        "{all} of {PROCESSES} processes of {THREADS} threads at one key;"
-    ))?;
-    say("in each, one process in ten is killed.")?;
-    say(&format!("Seed {seed} (--seed)."))?;
+    say!("{all} of {PROCESSES} processes of {THREADS} threads at one key;")?;
+    say!("in each, one process in ten is killed.")?;
+    say!("Seed {seed} (--seed).")?;
     let began = Instant::now();
     let mut tenths = 0;
     let survey = chaos::run(program, redis, rounds, seed, |so_far| {
@@ -153,22 +146,14 @@ fn run_chaos(program: &Path, redis: &str, rounds: u64, seed: u64) -> Result<()> 
             return Ok(());
         }
         let (killed, queries) = (processes(so_far.killed), queries(so_far.queries));
-        say(&format!(
-            "round {round} of {rounds}: {killed} killed, {queries}"
-        ))
+        say!("round {round} of {rounds}: {killed} killed, {queries}")
     })?;
     let (killed, at_query) = (processes(survey.killed), survey.killed_at_query);
     let (queries, unlocked) = (queries(survey.queries), survey.unlocked);
     let calls = number(survey.answers, "call", "calls");
     let took = began.elapsed().as_secs_f64();
-    say(&format!(
-        "{killed} killed, {at_query} of them at their query."
-    ))?;
-    say(&format!(
-        "{queries}: one a round, and one for each takeover ({unlocked} without a lock)."
-    ))?;
-    say(&format!(
-        "{calls}, each with the right answer. {took:.1} s."
-    ))?;
+    say!("{killed} killed, {at_query} of them at their query.")?;
+    say!("{queries}: one a round, and one for each takeover ({unlocked} without a lock).")?;
+    say!("{calls}, each with the right answer. {took:.1} s.")?;
     Ok(())
 }

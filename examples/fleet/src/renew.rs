@@ -7,9 +7,9 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::link::{Link, NoRedis};
@@ -38,16 +38,16 @@ impl Held {
             since,
             renewed,
         };
-        self.lock().insert(token.clone(), lock);
+        self.0.lock().insert(token.clone(), lock);
     }
 
     /// The lock is not renewed any more. `false` if it is known to be lost.
     pub fn release(&self, token: &Token) -> bool {
-        self.lock().remove(token).is_some()
+        self.0.lock().remove(token).is_some()
     }
 
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.0.lock().len()
     }
 
     /// Renews all locks that are due, and returns after how long it wants to be called again.
@@ -56,7 +56,7 @@ impl Held {
         loop {
             let batch = self.due(third, max_run);
             if batch.is_empty() {
-                let last = self.lock().values().map(|lock| lock.renewed).min();
+                let last = self.0.lock().values().map(|lock| lock.renewed).min();
                 return last.map_or(third, |last| third.saturating_sub(last.elapsed()));
             }
             if let Err(NoRedis) = self.renew(link, locks, &batch) {
@@ -70,7 +70,7 @@ impl Held {
     fn due(&self, third: Duration, max_run: Duration) -> Vec<(String, Token)> {
         let mut due = Vec::new();
         let mut hung = Vec::new();
-        for (token, lock) in &*self.lock() {
+        for (token, lock) in &*self.0.lock() {
             let age = lock.renewed.elapsed();
             if age >= third && lock.since.elapsed() > max_run {
                 hung.push(token.clone());
@@ -97,7 +97,7 @@ impl Held {
         for ((_, token), extended) in batch.iter().zip(locks.extend(link, batch)?) {
             match extended {
                 Ok(true) => {
-                    if let Some(lock) = self.lock().get_mut(token) {
+                    if let Some(lock) = self.0.lock().get_mut(token) {
                         lock.renewed = sent;
                     }
                 }
@@ -110,13 +110,9 @@ impl Held {
 
     fn lose(&self, token: &Token, why: &str) {
         // If it is not there any more, its function has ended meanwhile, and released it.
-        if let Some(Lock { key, renewed, .. }) = self.lock().remove(token) {
+        if let Some(Lock { key, renewed, .. }) = self.0.lock().remove(token) {
             let since = renewed.elapsed();
             warn!(key, last_renewed = ?since, "the function {why}: other processes go on without it");
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Token, Lock>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

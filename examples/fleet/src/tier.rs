@@ -37,10 +37,11 @@
 use std::fmt::Display;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use redis::{ErrorKind, RedisResult};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
@@ -127,8 +128,9 @@ pub struct Stats {
     pub connected: bool,
     /// Functions that run here now, with the lock.
     pub holding: usize,
-    /// Functions that ran here with the lock, and without for want of Redis.
+    /// Functions that ran here with the lock.
     pub locked: u64,
+    /// Functions that ran here without it, because Redis was away or refused.
     pub alone: u64,
     /// Outcomes that were not published: the lock was lost, or Redis was.
     pub unpublished: u64,
@@ -143,7 +145,7 @@ impl<V, E> RedisTier<V, E> {
     ///
     /// # Errors
     ///
-    /// When the URL or the settings make no sense. When there is no Redis, that is no error.
+    /// When the URL or the settings make no sense. That there is no Redis is no error.
     pub fn new(url: &str, settings: Settings) -> RedisResult<Self> {
         let s = &settings;
         let refuse = |why| Err((ErrorKind::InvalidClientConfig, why).into());
@@ -171,10 +173,10 @@ impl<V, E> RedisTier<V, E> {
             renews: None,
         };
         tier.shared.spawn("fleet-listen", |s| {
-            wake::listen(&s.link, &s.locks, &s.bell, || s.is_open());
+            wake::listen(&s.link, &s.locks, &s.bell, || s.open.load(Ordering::SeqCst));
         })?;
         tier.renews = Some(tier.shared.spawn("fleet-renew", |s| {
-            while s.is_open() {
+            while s.open.load(Ordering::SeqCst) {
                 let pause = s.held.renew_due(&s.link, &s.locks, s.settings.max_run);
                 thread::park_timeout(pause);
             }
@@ -183,7 +185,7 @@ impl<V, E> RedisTier<V, E> {
     }
 
     pub fn stats(&self) -> Stats {
-        let mut stats = self.shared.count(|stats| *stats);
+        let mut stats = *self.shared.counts.lock();
         stats.connected = self.shared.link.is_up();
         stats.holding = self.shared.held.count();
         stats
@@ -202,10 +204,9 @@ where
 {
     /// Like [`FlightGroup::call_ex`], until a deadline.
     ///
-    /// Bounds how long this call waits for another thread or another process, and then gives
-    /// [`CallError::TimedOut`]; not how long its own function runs. When Redis hangs, it may be
-    /// late by [`Settings::reply`], or by twice that on a new connection, if the URL has a password
-    /// and a database number.
+    /// Bounds how long this call waits for another thread or process, and then gives
+    /// [`CallError::TimedOut`]; not how long its own function runs. When Redis hangs, it may be late
+    /// by [`Settings::reply`], or by twice that where a new connection has to log in.
     pub fn call_until(
         &self,
         key: &str,
@@ -234,7 +235,7 @@ where
                     Err(CallError::TimedOut)
                 }
                 Ok(_) => {
-                    self.shared.count(|stats| stats.asked_again += 1);
+                    self.shared.counts.lock().asked_again += 1;
                     continue;
                 }
                 Err(error) => Err(error),
@@ -248,15 +249,12 @@ where
     }
 
     /// What the leader of the local flight does: runs `f`, unless another process does so.
-    fn lead<F>(
+    fn lead(
         &self,
         key: &str,
         deadline: Option<Instant>,
-        f: &mut Option<F>,
-    ) -> Result<Landing<V>, E>
-    where
-        F: FnOnce() -> Result<V, E>,
-    {
+        f: &mut Option<impl FnOnce() -> Result<V, E>>,
+    ) -> Result<Landing<V>, E> {
         let s = &*self.shared;
         let mut f = || f.take().expect("who has run it does not ask again")();
         let name = Uuid::new_v4().simple().to_string();
@@ -276,10 +274,7 @@ where
                     drop(place);
                     s.held.keep(key, &token, asked);
                     if seen.is_some() {
-                        info!(
-                            key,
-                            "takes over: the last holder of the lock published nothing"
-                        );
+                        info!(key, "takes over: the last holder published nothing");
                     }
                     return self.run_locked(key, &token, f).map(Landing::Ran);
                 }
@@ -290,14 +285,13 @@ where
                 }
                 // The lowest. It is the first, unless Redis has forgotten its numbers meanwhile.
                 Ok(Answer::Held(number)) => seen = Some(seen.unwrap_or(number).min(number)),
-                Ok(Answer::Free) => unreachable!("we would have acquired it"),
                 Err(NoRedis) => {
                     drop(place);
-                    s.count(|stats| stats.alone += 1);
+                    s.counts.lock().alone += 1;
                     return f().map(Landing::Ran);
                 }
             }
-            s.count(|stats| stats.asked += 1);
+            s.counts.lock().asked += 1;
             in_vain = asked;
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(asked));
             place.wait(s.settings.poll.min(left));
@@ -312,7 +306,7 @@ where
         f: impl FnOnce() -> Result<V, E>,
     ) -> Result<V, E> {
         let s = &*self.shared;
-        s.count(|stats| stats.locked += 1);
+        s.counts.lock().locked += 1;
         let result = catch_unwind(AssertUnwindSafe(f));
         // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
         // processes are about to learn.
@@ -328,14 +322,11 @@ where
         };
         let published = s.locks.publish(&s.link, key, token, &json);
         if !matches!(published, Ok(true)) {
-            s.count(|stats| stats.unpublished += 1);
+            s.counts.lock().unpublished += 1;
         }
         if kept && matches!(published, Ok(false)) {
             // Its process was paused, for example, so that the renewals have not noticed yet.
-            warn!(
-                key,
-                "the lock was lost: other processes go on without the outcome"
-            );
+            warn!(key, "the lock was lost: other processes go on without it");
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -366,14 +357,6 @@ impl<V, E> Drop for RedisTier<V, E> {
 }
 
 impl Shared {
-    fn count<T>(&self, change: impl FnOnce(&mut Stats) -> T) -> T {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn is_open(&self) -> bool {
-        self.open.load(Ordering::SeqCst)
-    }
-
     fn spawn(self: &Arc<Self>, name: &str, run: fn(&Self)) -> RedisResult<Thread> {
         let shared = Arc::clone(self);
         let thread = thread::Builder::new().name(name.to_owned());

@@ -1,14 +1,13 @@
 //! Wakes those who wait for another process, when Redis says that it has published.
 //!
 //! One subscription for the whole process, to one channel on which keys are announced. A message
-//! is no more than a hint to ask now: it may be lost, when the connection is, and then whoever
-//! waits asks a little later all the same.
+//! is a hint to ask now. If it is lost, those who wait ask a little later all the same.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use redis::{ErrorKind, RedisResult, Value};
 use tracing::debug;
 
@@ -39,30 +38,25 @@ pub struct Place<'b> {
 impl Bell {
     /// To be done before one asks: what is published after the answer rings.
     pub fn take_place<'b>(&'b self, key: &'b str) -> Place<'b> {
-        self.keys().insert(key.to_owned(), false);
+        self.keys.lock().insert(key.to_owned(), false);
         Place { bell: self, key }
     }
 
     fn ring(&self, key: &str) {
-        if let Some(rung) = self.keys().get_mut(key) {
+        if let Some(rung) = self.keys.lock().get_mut(key) {
             *rung = true;
             // There are few who wait: one for each key.
             self.rung.notify_all();
         }
-    }
-
-    fn keys(&self) -> MutexGuard<'_, HashMap<String, bool>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place<'_> {
     /// Until the key is announced, but no longer than this.
     pub fn wait(&self, at_most: Duration) {
+        let mut keys = self.bell.keys.lock();
         let silent = |keys: &mut HashMap<String, bool>| keys.get(self.key) == Some(&false);
-        let (keys, rung) = (self.bell.keys(), &self.bell.rung);
-        let waited = rung.wait_timeout_while(keys, at_most, silent);
-        let (mut keys, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.bell.rung.wait_while_for(&mut keys, silent, at_most);
         if let Some(rung) = keys.get_mut(self.key) {
             *rung = false;
         }
@@ -71,7 +65,7 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.bell.keys().remove(self.key);
+        self.bell.keys.lock().remove(self.key);
     }
 }
 
@@ -97,8 +91,7 @@ fn subscription(
     begun: impl FnOnce(),
 ) -> RedisResult<()> {
     let mut connection = link.connect()?;
-    let check = check(&mut connection, locks)?;
-    if let Err(NoRedis) = link.admit(check) {
+    if let Err(NoRedis) = link.admit(check(&mut connection, locks)?) {
         return Err((ErrorKind::Client, "this Redis cannot be used").into());
     }
     begun();

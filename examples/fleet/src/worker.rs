@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Error, Result};
 use shared_calls::{FlightGroup, SharedCalls, Unshared};
 
-use crate::crew::{query, until, Job, Report, Said, Sharing, THREADS};
+use crate::crew::{query, until, Job, Said, Sharing, THREADS};
 use crate::tier::{RedisTier, Settings, Stats};
 
 /// The program only knows the trait. Which of the three it is decides who else does its queries.
@@ -34,23 +34,19 @@ pub fn run(job: &Job) -> Result<()> {
     }
     let others = THREADS as u64 - 1;
     let stats = || tier.as_ref().map(|tier| tier.stats()).unwrap_or_default();
-    let all_in = |before: Stats| match &tier {
-        Some(tier) => {
-            until("all threads in the call", || {
-                tier.local_stats().waiting == others
-            })?;
-            // If Redis is asked in vain from now on, the last of them is in time, too. It may be
-            // being asked already; the time after that is from now on.
-            let asked = stats().asked + 2;
-            let ran = |stats: Stats| stats.locked + stats.alone;
-            until("in time", || {
-                stats().asked >= asked || ran(stats()) > ran(before)
-            })
-        }
-        None if job.sharing == Sharing::Local => until("all threads in the call", || {
-            group.stats().waiting == others
-        }),
-        None => Ok(()),
+    let waiting = || match (&tier, job.sharing) {
+        (_, Sharing::Unshared) => others,
+        (_, Sharing::Local) => group.stats().waiting,
+        (tier, Sharing::Both) => tier.as_ref().map_or(0, |tier| tier.local_stats().waiting),
+    };
+    let ran = |stats: Stats| stats.locked + stats.alone;
+    let all_in = |before: Stats| {
+        until("all threads in the call", || waiting() == others)?;
+        // If Redis is asked in vain from now on, the last of them is in time, too. It may be being
+        // asked already; the time after that is from now on.
+        let asked = stats().asked + 2;
+        let in_time = || tier.is_none() || stats().asked >= asked || ran(stats()) > ran(before);
+        until("in time", in_time)
     };
 
     for line in std::io::stdin().lines() {
@@ -71,7 +67,7 @@ pub fn run(job: &Job) -> Result<()> {
         })?;
         let unlocked = |stats: Stats| (stats.alone + stats.unpublished) as usize;
         let unlocked = unlocked(stats()) - unlocked(before);
-        say(&Said::Done(Report { answers, unlocked }))?;
+        say(&Said::Done { answers, unlocked })?;
     }
     Ok(())
 }

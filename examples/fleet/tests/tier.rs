@@ -692,7 +692,7 @@ fn connected(tiers: [&Tier; 2], are: bool) {
 fn without_redis_it_shares_locally_until_there_is_one() {
     let _limit = limit(60);
     let Some(mut redis) = redis() else { return };
-    redis.kill();
+    redis.process.kill();
     let (a, b) = two(&redis, settings());
     assert!(!a.stats().connected);
     shares_locally(&a);
@@ -714,7 +714,7 @@ fn that_there_is_no_redis_is_said_once() {
     tracing::subscriber::with_default(subscriber.finish(), || {
         let a = tier(&redis, settings());
         assert_eq!(a.call("k", || value("v")).unwrap(), "v");
-        redis.kill();
+        redis.process.kill();
         for _ in 0..10 {
             assert_eq!(a.call("k", || value("v")).unwrap(), "v");
         }
@@ -750,7 +750,7 @@ fn redis_killed_while_they_hold_and_wait() {
     let Some(mut redis) = redis() else { return };
     let (a, b) = two(&redis, settings());
     subscribed(&redis, 2);
-    redis_goes_away(&a, &b, || redis.kill());
+    redis_goes_away(&a, &b, || redis.process.kill());
     shares_locally(&a);
     redis.restart().unwrap();
     connected([&a, &b], true);
@@ -770,7 +770,7 @@ fn redis_hung_while_they_hold_and_wait() {
     };
     let (a, b) = two(&redis, settings());
     subscribed(&redis, 2);
-    redis_goes_away(&a, &b, || redis.signal("STOP").unwrap());
+    redis_goes_away(&a, &b, || signal(&redis, "STOP"));
     shares_locally(&a);
     // Not each of them finds out for itself.
     let began = Instant::now();
@@ -778,7 +778,7 @@ fn redis_hung_while_they_hold_and_wait() {
         assert_eq!(a.call("k", || value("v")).unwrap(), "v");
     }
     assert!(began.elapsed() < reply * 20, "{:?}", began.elapsed());
-    redis.signal("CONT").unwrap();
+    signal(&redis, "CONT");
     connected([&a, &b], true);
     assert_eq!(shared(&a, &b, value("v")).1.result.unwrap(), "v");
 }
@@ -796,12 +796,12 @@ fn redis_that_hangs_past_a_deadline_runs_nothing() {
     thread::scope(|scope| {
         let call = || b.call_until("k", after(Duration::from_secs(1)), never);
         let waits = waits_for_another(&b, || scope.spawn(call));
-        redis.signal("STOP").unwrap();
+        signal(&redis, "STOP");
         // It is asking, or will ask, when the deadline passes.
         let late = waits.join().unwrap();
         assert_timed_out(&late);
     });
-    redis.signal("CONT").unwrap();
+    signal(&redis, "CONT");
 }
 
 #[test]

@@ -36,6 +36,13 @@ pub fn redis_with(arguments: &[&str]) -> Option<RedisServer> {
     redis
 }
 
+/// `STOP`: it takes connections and commands, but answers none. Until `CONT`.
+pub fn signal(redis: &RedisServer, name: &str) {
+    let pid = redis.process.0.id().to_string();
+    let status = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(status.unwrap().success(), "kill -s {name} {pid}");
+}
+
 /// Nothing that hangs hangs CI: unless this is dropped in time, the tests are aborted, and the
 /// processes that they have started are killed.
 pub fn limit(seconds: u64) -> Sender<()> {
