@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use clap::{Parser, Subcommand};
 use fleet::check::check;
 use fleet::crew::{RedisServer, PROCESSES, THREADS};
@@ -37,7 +37,7 @@ enum Command {
         /// How often all processes ask
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         rounds: u64,
-        /// Decides who is killed and when; threads and processes still run as they please
+        /// Decides who is killed, and when (the rest stays random)
         /// [default: a random one, which is printed]
         #[arg(long, verbatim_doc_comment)]
         seed: Option<u64>,
@@ -63,7 +63,9 @@ fn run(command: Command) -> Result<()> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
     let log = tracing_subscriber::fmt().with_writer(stderr);
     let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let filter = filter.from_env().context("RUST_LOG")?;
+    let filter = filter
+        .from_env()
+        .map_err(|error| anyhow!("RUST_LOG: {error}"))?;
     log.with_ansi(colours).with_env_filter(filter).init();
     if let Command::Worker { job } = command {
         let job = serde_json::from_str(&job).context("workers are started by the demo")?;
@@ -74,7 +76,7 @@ fn run(command: Command) -> Result<()> {
     let redis = match std::env::var("REDIS_URL") {
         Ok(url) if !url.is_empty() => {
             // The tier would do without. That is not what is to be seen here.
-            usable(&url).context("REDIS_URL")?;
+            usable(&url).map_err(|error| anyhow!("REDIS_URL: {error}"))?;
             url
         }
         _ => {
