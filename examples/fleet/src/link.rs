@@ -86,7 +86,7 @@ impl Link {
     /// Goes on with a Redis that was checked, or without one that cannot be used.
     pub fn admit(&self, check: Check) -> Result<(), NoRedis> {
         if let Some(reason) = check.unusable {
-            return Err(self.down(&reason));
+            return Err(self.down("Redis cannot be used", &reason));
         }
         for note in check.notes {
             self.say_once(note);
@@ -105,7 +105,7 @@ impl Link {
             self.say_once(format!("{what}: {error}"));
             return NoRedis;
         }
-        self.down(error)
+        self.down("no Redis", error)
     }
 
     pub fn say_once(&self, message: String) {
@@ -116,10 +116,10 @@ impl Link {
     }
 
     /// Said once, not for each call that would have used it.
-    fn down(&self, error: &dyn Display) -> NoRedis {
+    fn down(&self, what: &str, error: &dyn Display) -> NoRedis {
         if self.up.swap(false, Ordering::SeqCst) {
             self.idle.lock().clear();
-            warn!(%error, "no Redis: calls are shared within this process only");
+            warn!(%error, "{what}: calls are shared within this process only");
         }
         NoRedis
     }

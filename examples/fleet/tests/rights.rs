@@ -287,7 +287,10 @@ fn unusable(redis: &RedisServer, url: &str, words: &str) {
     let stats = a.stats();
     assert_eq!((stats.alone, stats.locked), (3, 0));
     assert!(!stats.connected);
-    log.assert_said_once(&["shared within this process only", words]);
+    log.assert_said_once(&[
+        "Redis cannot be used: calls are shared within this process only",
+        words,
+    ]);
 }
 
 #[test]
