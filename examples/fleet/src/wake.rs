@@ -99,7 +99,7 @@ fn subscription(
     let (mut subscribe, channel) = (redis::cmd("SUBSCRIBE"), locks.name("published"));
     match subscribe.arg(&channel).query::<Value>(&mut connection) {
         Err(error) if is_refusal(&error) => {
-            link.say_once(only_polling("SUBSCRIBE", &channel, &error));
+            link.say_once(only_polling("SUBSCRIBE", &channel, &error.to_string()));
             let refused = Instant::now();
             while open() && link.is_up() && refused.elapsed() < REFUSED {
                 thread::sleep(TICK);

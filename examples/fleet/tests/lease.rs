@@ -186,14 +186,63 @@ fn a_redis_that_forgot_the_scripts_renews_all_the_same() {
     assert!(held.release(token));
 }
 
-/// A short lease, and a Redis in which another client has made a mistake.
+#[test]
+fn a_lock_outlives_a_redis_that_hangs_for_less_than_its_lease() {
+    // What it logs is not for the other tests.
+    let _log = log();
+    let _limit = limit(120);
+    let Some(redis) = redis() else { return };
+    let lock = Duration::from_secs(9);
+    let reply = Duration::from_millis(500);
+    let settings = Settings {
+        lock,
+        reply,
+        ..settings()
+    };
+    let (a, b) = two(&redis, settings);
+    subscribed(&redis, 2);
+    let (function, f) = held();
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| a.call("k", f).unwrap());
+        function.runs.recv().unwrap();
+        let began = Instant::now();
+        signal(&redis, "STOP");
+        // A renewal is due after a third of the lease, and gets no reply.
+        wait("a renewal fails", || !a.stats().connected);
+        signal(&redis, "CONT");
+        for tier in [&a, &b] {
+            wait("connected", || tier.stats().connected);
+        }
+        wait("it runs for longer than a lease", || began.elapsed() > lock);
+        let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
+        function.end.send(value("v")).unwrap();
+        assert_eq!(holder.join().unwrap(), "v");
+        assert_eq!(waits.join().unwrap(), "v");
+    });
+    assert_eq!((a.stats().unpublished, b.stats().locked), (0, 0));
+}
+
+/// Another client makes a mistake, before or after a tier with a short lease connects.
 fn after_a_mistake(mistake: impl Fn(&mut Connection), said: &[&str]) {
+    for before in [false, true] {
+        after_a_mistake_made(before, &mistake, said);
+    }
+}
+
+fn after_a_mistake_made(before: bool, mistake: impl Fn(&mut Connection), said: &[&str]) {
     let log = log();
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let lock = Duration::from_millis(500);
+    if before {
+        mistake(&mut redis.connect().unwrap());
+    }
     let a = tier(&redis, Settings { lock, ..settings() });
-    mistake(&mut redis.connect().unwrap());
+    // What it checks at first is over.
+    subscribed(&redis, 1);
+    if !before {
+        mistake(&mut redis.connect().unwrap());
+    }
     let began = Instant::now();
     assert_eq!(a.call("k", || value("v")).unwrap(), "v");
     // Much longer than a lease, so that a busy machine is not taken for a fault; and much shorter
