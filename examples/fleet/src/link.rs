@@ -127,6 +127,8 @@ impl Link {
 
 /// Redis has understood the command, and is there; but it does not do it, or not for this user.
 pub fn is_refusal(error: &RedisError) -> bool {
-    let code = error.code().unwrap_or_default();
-    ["ERR", "NOPERM", "NOSCRIPT", "WRONGTYPE"].contains(&code)
+    let (code, text) = (error.code().unwrap_or_default(), error.to_string());
+    // For any error in a script, the code of Redis 6 is ERR.
+    let away = ["OOM ", "READONLY ", "MISCONF "].map(|code| text.contains(code));
+    !away.contains(&true) && ["ERR", "NOPERM", "NOSCRIPT", "WRONGTYPE"].contains(&code)
 }
