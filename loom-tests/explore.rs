@@ -59,7 +59,13 @@ impl Model {
             );
             explored.push(*executions.lock().unwrap());
         }
-        println!("executions: {explored:?}");
+        // In the words that `models.rs` looks for.
+        let executions: Vec<_> = explored.iter().map(usize::to_string).collect();
+        println!("executions: {}", executions.join(", "));
+        let bound = self
+            .preemptions
+            .map_or("none".to_owned(), |n| n.to_string());
+        println!("bound: {bound}");
         assert_eq!(
             explored, self.executions,
             "executions, by spurious wake-ups"
