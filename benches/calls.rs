@@ -1,4 +1,4 @@
-//! What a call costs, beside the hand-written version and beside the bare primitives. For figures
+//! What a call costs, beside the literal version and beside the bare primitives. For figures
 //! over time; `bars` compares them within one run.
 //!
 //! ```text
@@ -9,7 +9,7 @@
 #[cfg(not(loom))]
 mod crew;
 #[cfg(not(loom))]
-mod handwritten;
+mod literal;
 #[cfg(not(loom))]
 mod release;
 
@@ -29,17 +29,18 @@ fn main() {
 mod benches {
     use std::hint::black_box;
     use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Barrier, Mutex};
-    use std::thread;
+    use std::thread::{self, ThreadId};
     use std::time::{Duration, Instant};
 
     use criterion::{criterion_group, BenchmarkId, Criterion, SamplingMode, Throughput};
     use shared_calls::FlightGroup;
 
-    use crate::handwritten::Handwritten;
-    use crate::release::{Bare, ByHand, Nested, Release, Turns};
+    use crate::literal::{self, Literal};
+    use crate::release::{until_all_wait, Bare, Release, Turns, KEY, VALUE};
 
-    type ByKey<K> = Handwritten<K, Result<u64, Arc<io::Error>>>;
+    type ByKey<K> = Literal<K, Result<u64, Arc<io::Error>>>;
 
     criterion_group! {
         name = benches;
@@ -58,17 +59,17 @@ mod benches {
         lone.bench_function("str/group", |b| {
             b.iter(|| group.call(black_box("user:42"), || Ok(black_box(42))))
         });
-        let by_hand = ByKey::<String>::new();
-        lone.bench_function("str/by_hand", |b| {
-            b.iter(|| by_hand.call(black_box("user:42"), || Ok(black_box(42))))
+        let literal = ByKey::<String>::new();
+        lone.bench_function("str/literal", |b| {
+            b.iter(|| literal.call(black_box("user:42"), || Ok(black_box(42))))
         });
         let group = FlightGroup::<u64, io::Error, u64>::new();
         lone.bench_function("u64/group", |b| {
             b.iter(|| group.call(black_box(&42), || Ok(black_box(42))))
         });
-        let by_hand = ByKey::<u64>::new();
-        lone.bench_function("u64/by_hand", |b| {
-            b.iter(|| by_hand.call(black_box(&42), || Ok(black_box(42))))
+        let literal = ByKey::<u64>::new();
+        lone.bench_function("u64/literal", |b| {
+            b.iter(|| literal.call(black_box(&42), || Ok(black_box(42))))
         });
         let mutex = Mutex::new(0);
         lone.bench_function("two_lock_pairs", |b| {
@@ -87,9 +88,9 @@ mod benches {
         same_key.bench_function("group", |b| {
             b.iter_custom(|calls| from_threads(calls, |_| group.call("user:42", || Ok(short()))))
         });
-        let by_hand = ByKey::<String>::new();
-        same_key.bench_function("by_hand", |b| {
-            b.iter_custom(|calls| from_threads(calls, |_| by_hand.call("user:42", || Ok(short()))))
+        let literal = ByKey::<String>::new();
+        same_key.bench_function("literal", |b| {
+            b.iter_custom(|calls| from_threads(calls, |_| literal.call("user:42", || Ok(short()))))
         });
         let mutex = Mutex::new(0);
         same_key.bench_function("two_lock_pairs", |b| {
@@ -107,9 +108,9 @@ mod benches {
         distinct_keys.bench_function("group", |b| {
             b.iter_custom(|calls| from_threads(calls, |i| group.call(&*keys[i], || Ok(short()))))
         });
-        let by_hand = ByKey::<String>::new();
-        distinct_keys.bench_function("by_hand", |b| {
-            b.iter_custom(|calls| from_threads(calls, |i| by_hand.call(&*keys[i], || Ok(short()))))
+        let literal = ByKey::<String>::new();
+        distinct_keys.bench_function("literal", |b| {
+            b.iter_custom(|calls| from_threads(calls, |i| literal.call(&*keys[i], || Ok(short()))))
         });
         let mutex = Mutex::new(0);
         distinct_keys.bench_function("two_lock_pairs", |b| {
@@ -131,7 +132,7 @@ mod benches {
             let contenders: [(&str, Arc<dyn Release>); 4] = [
                 ("group", Arc::new(FlightGroup::<u64, io::Error>::new())),
                 ("nested", Arc::new(Nested::new())),
-                ("by_hand", Arc::new(ByHand::new())),
+                ("literal", Arc::new(ByLiteral::new())),
                 ("bare_broadcast", Arc::new(Bare::new())),
             ];
             for (name, contender) in contenders {
@@ -140,6 +141,70 @@ mod benches {
                     b.iter_custom(|rounds| (0..rounds).map(|_| turns.round()).sum())
                 });
             }
+        }
+    }
+
+    /// The same from inside another flight's function, each follower in one of its own: such waits are
+    /// written into the graph of who waits for whom.
+    pub struct Nested {
+        outer: FlightGroup<u64, io::Error, ThreadId>,
+        hot: FlightGroup<u64, io::Error>,
+    }
+
+    impl Nested {
+        pub fn new() -> Self {
+            Self {
+                outer: FlightGroup::new(),
+                hot: FlightGroup::new(),
+            }
+        }
+    }
+
+    impl Release for Nested {
+        fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
+            self.hot.lead(followers, summon)
+        }
+
+        fn follow(&self) -> u64 {
+            let own = thread::current().id();
+            self.outer.call(&own, || Ok(self.hot.follow())).unwrap()
+        }
+    }
+
+    pub struct ByLiteral {
+        calls: ByKey<String>,
+        seated: AtomicUsize,
+    }
+
+    impl ByLiteral {
+        pub fn new() -> Self {
+            Self {
+                calls: Literal::new(),
+                seated: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    impl Release for ByLiteral {
+        fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
+            let literal::Joined::Leader(call) = self.calls.join(KEY) else {
+                unreachable!("the last round is over")
+            };
+            self.seated.store(0, Ordering::SeqCst);
+            summon();
+            until_all_wait(followers, || self.seated.load(Ordering::SeqCst));
+            let begun = Instant::now();
+            self.calls.delete(KEY);
+            call.done(Ok(Ok(VALUE)));
+            begun
+        }
+
+        fn follow(&self) -> u64 {
+            let literal::Joined::Follower(call) = self.calls.join(KEY) else {
+                unreachable!("the leader waits for all followers")
+            };
+            self.seated.fetch_add(1, Ordering::SeqCst);
+            call.wait().unwrap().unwrap()
         }
     }
 

@@ -10,6 +10,8 @@
 //! those that hold the lock slower than they are: so the figures are good for comparison only.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
+mod literal;
+
 use std::env;
 use std::hint::black_box;
 use std::io;
@@ -17,9 +19,12 @@ use std::process::{Command, ExitCode};
 use std::sync::Barrier;
 use std::thread;
 
-use shared_calls::{FlightGroup, ShardedGroup, SharedCalls};
+use literal::Literal;
+use shared_calls::FlightGroup;
 
 const CALLS: usize = 1_000_000;
+
+const CONTENDERS: [&str; 2] = ["group", "literal"];
 
 #[cfg(loom)]
 fn main() {}
@@ -32,16 +37,23 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("futex calls for a million calls on distinct keys");
-    println!("{:>8} {:>12} {:>12}", "threads", "one group", "16 groups");
+    print!("{:>8}", "threads");
+    for which in CONTENDERS {
+        print!(" {which:>12}");
+    }
+    println!();
     for threads in [2, 8, 32] {
-        let counts = ["one", "sharded"].map(|which| futex_calls(which, threads));
-        match counts {
-            [Ok(one), Ok(sharded)] => println!("{threads:>8} {one:>12} {sharded:>12}"),
-            [Err(error), _] | [_, Err(error)] => {
-                eprintln!("cannot count with strace: {error}");
-                return ExitCode::FAILURE;
+        print!("{threads:>8}");
+        for which in CONTENDERS {
+            match futex_calls(which, threads) {
+                Ok(calls) => print!(" {calls:>12}"),
+                Err(error) => {
+                    eprintln!("cannot count with strace: {error}");
+                    return ExitCode::FAILURE;
+                }
             }
         }
+        println!();
     }
     ExitCode::SUCCESS
 }
@@ -66,19 +78,28 @@ fn futex_calls(which: &str, threads: usize) -> io::Result<u64> {
 }
 
 fn work(which: &str, threads: usize) {
-    let calls: Box<dyn SharedCalls<u64, (), u64> + Sync> = match which {
-        "one" => Box::new(FlightGroup::<u64, (), u64>::new()),
-        _ => Box::new(ShardedGroup::<u64, (), u64>::new(16)),
-    };
+    match which {
+        "group" => {
+            let group = FlightGroup::<u64, (), u64>::new();
+            from_threads(threads, |key| group.call(key, || Ok(black_box(1))).unwrap());
+        }
+        "literal" => {
+            let literal = Literal::<u64, u64>::new();
+            from_threads(threads, |key| literal.call(key, || black_box(1)).unwrap());
+        }
+        _ => panic!("nobody is called {which}"),
+    }
+}
+
+fn from_threads(threads: usize, call: impl Fn(&u64) -> u64 + Sync) {
     let start = Barrier::new(threads);
     thread::scope(|scope| {
         for thread in 0..threads as u64 {
-            let (calls, start) = (&*calls, &start);
+            let (call, start) = (&call, &start);
             scope.spawn(move || {
                 start.wait();
-                for call in 0..(CALLS / threads) as u64 {
-                    let key = black_box((thread << 32) | (call % 64));
-                    (&calls).call(&key, || Ok(black_box(1))).unwrap();
+                for i in 0..(CALLS / threads) as u64 {
+                    black_box(call(black_box(&((thread << 32) | (i % 64)))));
                 }
             });
         }

@@ -2,18 +2,16 @@
 //! followers has the value.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use shared_calls::{FlightGroup, Joined};
 
 use crate::crew::Crew;
-use crate::handwritten::{self, Handwritten, Seat};
 
-const KEY: &str = "user:42";
-const VALUE: u64 = 42;
+pub const KEY: &str = "user:42";
+pub const VALUE: u64 = 42;
 
 /// One way to have followers wait and to release them.
 pub trait Release: Send + Sync {
@@ -26,7 +24,7 @@ pub trait Release: Send + Sync {
 }
 
 /// Returns when `seated` says that all followers are, and have had the time to fall asleep.
-fn until_all_wait(followers: usize, seated: impl Fn() -> usize) {
+pub fn until_all_wait(followers: usize, seated: impl Fn() -> usize) {
     while seated() < followers {
         thread::sleep(Duration::from_micros(100));
     }
@@ -50,70 +48,6 @@ impl Release for FlightGroup<u64, io::Error> {
             unreachable!("the leader waits for all followers")
         };
         follower.wait().result.unwrap()
-    }
-}
-
-/// The same from inside another flight's function, each follower in one of its own: such waits are
-/// written into the graph of who waits for whom.
-pub struct Nested {
-    outer: FlightGroup<u64, io::Error, ThreadId>,
-    hot: FlightGroup<u64, io::Error>,
-}
-
-impl Nested {
-    pub fn new() -> Self {
-        Self {
-            outer: FlightGroup::new(),
-            hot: FlightGroup::new(),
-        }
-    }
-}
-
-impl Release for Nested {
-    fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
-        self.hot.lead(followers, summon)
-    }
-
-    fn follow(&self) -> u64 {
-        let own = thread::current().id();
-        self.outer.call(&own, || Ok(self.hot.follow())).unwrap()
-    }
-}
-
-pub struct ByHand {
-    calls: Handwritten<String, Result<u64, Arc<io::Error>>>,
-    seated: AtomicUsize,
-}
-
-impl ByHand {
-    pub fn new() -> Self {
-        Self {
-            calls: Handwritten::new(),
-            seated: AtomicUsize::new(0),
-        }
-    }
-}
-
-impl Release for ByHand {
-    fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
-        let Seat::Leader(call) = self.calls.join(KEY) else {
-            unreachable!("the last round is over")
-        };
-        self.seated.store(0, Ordering::SeqCst);
-        summon();
-        until_all_wait(followers, || self.seated.load(Ordering::SeqCst));
-        let begun = Instant::now();
-        self.calls.unlink(KEY);
-        handwritten::land(&call, Ok(VALUE));
-        begun
-    }
-
-    fn follow(&self) -> u64 {
-        let Seat::Follower(call) = self.calls.join(KEY) else {
-            unreachable!("the leader waits for all followers")
-        };
-        self.seated.fetch_add(1, Ordering::SeqCst);
-        handwritten::wait(&call).unwrap()
     }
 }
 

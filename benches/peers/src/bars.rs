@@ -1,6 +1,6 @@
 //! The bars: what shared-calls promises of its cost.
 
-use peers::SHARED_CALLS;
+use peers::{LITERAL, SHARED_CALLS};
 
 use crate::figures::{number, thousands};
 use crate::hot::CROWDS;
@@ -18,87 +18,76 @@ pub fn judge(results: &Results) -> (Table, bool) {
         met: true,
     };
 
-    let by_hand = results.lone("hand-written").expect("it is measured");
-    let alike = results.fastest_alike();
-    for name in [SHARED_CALLS, "shared-calls, without ages"] {
-        let ours = results.lone(name).expect("it is measured");
-        let text = ours.text;
-        for peer in [by_hand, alike] {
-            bars.time(
-                &format!("1 lone call of {name} / {}", peer.name),
-                text.nanos / peer.text.nanos,
-                0.6,
-            );
-            if let (Some(ours), Some(theirs)) = (ours.turns, peer.turns) {
-                bars.time(
-                    "1 the same, of keys in turn",
-                    ours.nanos / theirs.nanos,
-                    0.6,
-                );
-            }
-        }
-        bars.time(
-            &format!("1 lone call of {name} / two lock pairs"),
-            text.nanos / results.lone.floor,
-            3.0,
-        );
-        let costs = [Some(text), ours.number, ours.fast];
-        let sum = |of: fn(Cost) -> f64| costs.iter().flatten().map(|cost| of(*cost)).sum();
-        bars.count(
-            &format!("1 allocations of {name}"),
-            sum(|cost| cost.allocations),
-            0.0,
-        );
-        bars.count(&format!("1 clones of {name}"), sum(|cost| cost.clones), 0.0);
-    }
+    let [ours, literal] =
+        [SHARED_CALLS, LITERAL].map(|name| results.lone(name).expect("it is measured"));
+    bars.time(
+        "1 lone call / the literal version",
+        ours.text.nanos / literal.text.nanos,
+        0.7,
+    );
+    let [ours_in_turn, literal_in_turn] =
+        [ours, literal].map(|row| row.turns.expect("it is measured").nanos);
+    bars.time(
+        "1 the same, of keys in turn",
+        ours_in_turn / literal_in_turn,
+        0.7,
+    );
+    let costs = [Some(ours.text), ours.turns, ours.number, ours.fast];
+    let sum = |of: fn(Cost) -> f64| costs.iter().flatten().map(|cost| of(*cost)).sum();
+    bars.count(
+        "2 allocations of a lone call",
+        sum(|cost| cost.allocations),
+        0.0,
+    );
+    bars.count("2 clones of a lone call", sum(|cost| cost.clones), 0.0);
 
     let hot = results.hot(SHARED_CALLS);
     let hot = hot.expect("it is measured");
     bars.time(
-        "3 executions for each 7.99 calls of 8 threads",
+        "- executions for each 7.99 calls of 8 threads",
         7.99 / hot.calls_per_run,
         1.0,
     );
     for (crowd, runs) in CROWDS.into_iter().zip(hot.runs_of_crowds) {
-        let what = format!("3 executions for {} at once", thousands(crowd as u64));
+        let what = format!("- executions for {} at once", thousands(crowd as u64));
         bars.count(&what, runs.expect("it is measured") as f64, 1.0);
     }
 
     let ours = results.release(SHARED_CALLS).expect("it is measured");
     for (size, followers) in FOLLOWERS.into_iter().enumerate().skip(1) {
         let what = format!(
-            "4 release of {} / bare broadcast",
+            "5 release of {} / bare broadcast",
             thousands(followers as u64)
         );
         bars.time(&what, results.beside_broadcast(ours, size), 1.1);
     }
-    bars.time(
-        "4 leader's return with 512 followers / with 1",
-        ours.leader_ratio(),
-        2.0,
-    );
-
     let grown = results.growth(SHARED_CALLS);
     let grown = grown.expect("it is measured");
     let (small, large) = (grown.sizes[0], grown.sizes[grown.sizes.len() - 1]);
     let keys = thousands(large.keys as u64);
     bars.time(
-        &format!("5 call with {keys} keys in flight / with 1"),
+        &format!("6 call with {keys} keys in flight / with 1"),
         large.same / small.same,
         2.0,
     );
     bars.time(
-        "5 the same, of other keys in turn",
+        "6 the same, of other keys in turn",
         large.others / small.others,
         2.0,
     );
+    let bytes_per_key = grown.sizes[1..].iter().map(|size| size.bytes_per_key);
     bars.count(
-        "5 KiB left after the spike",
+        "6 bytes of a key in flight, beside its text",
+        bytes_per_key.fold(0.0, f64::max),
+        150.0,
+    );
+    bars.count(
+        "6 KiB left after the spike",
         grown.left as f64 / 1_024.0,
         64.0,
     );
     bars.time(
-        "5 slowest single step down / up",
+        "6 slowest single step down / up",
         grown.slowest_land / grown.slowest_join,
         1.0,
     );

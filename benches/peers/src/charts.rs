@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use peers::SHARED_CALLS;
+use peers::{LITERAL, SHARED_CALLS};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -14,13 +14,14 @@ use crate::release::{self, FOLLOWERS};
 type Chart = Result<String, Box<dyn Error>>;
 
 const OURS: RGBColor = RGBColor(0xc2, 0x41, 0x0c);
+/// The main peer's.
+const MAIN: RGBColor = RGBColor(0x25, 0x63, 0xeb);
 const PEER: RGBColor = RGBColor(0x94, 0xa3, 0xb8);
 const FLOOR: RGBColor = RGBColor(0x47, 0x55, 0x69);
 const INK: RGBColor = RGBColor(0x1e, 0x29, 0x3b);
 const GRID: RGBColor = RGBColor(0xe2, 0xe8, 0xf0);
 /// Of the peers' lines, which have to be told apart.
-const LINES: [RGBColor; 8] = [
-    RGBColor(0x25, 0x63, 0xeb),
+const LINES: [RGBColor; 7] = [
     RGBColor(0x15, 0x80, 0x3d),
     RGBColor(0xa2, 0x1c, 0xaf),
     RGBColor(0x0e, 0x74, 0x90),
@@ -50,7 +51,8 @@ pub fn lone(lone: &Lone) -> Chart {
             color: color(row.name),
         });
     }
-    bars[1..].sort_by(|a, b| a.length.total_cmp(&b.length));
+    // After the floor, ours and the main peer, which are the first rows.
+    bars[3..].sort_by(|a, b| a.length.total_cmp(&b.length));
     draw_bars("The cost of a lone call", &bars)
 }
 
@@ -76,10 +78,10 @@ pub fn failing(rows: &[failing::Row]) -> Chart {
 }
 
 fn color(name: &str) -> RGBColor {
-    if name.starts_with(SHARED_CALLS) {
-        OURS
-    } else {
-        PEER
+    match name {
+        SHARED_CALLS => OURS,
+        LITERAL => MAIN,
+        _ => PEER,
     }
 }
 
@@ -175,12 +177,11 @@ pub fn release(rows: &[release::Row]) -> Chart {
         let mut order: Vec<_> = rows.iter().enumerate().collect();
         order.sort_by_key(|(i, row)| (row.name == SHARED_CALLS, *i));
         for (i, row) in order {
-            let style = if row.name == SHARED_CALLS {
-                OURS.stroke_width(4)
-            } else if i == 0 {
-                FLOOR.stroke_width(2)
-            } else {
-                lines.next().expect("endless").stroke_width(2)
+            let style = match row.name {
+                SHARED_CALLS => OURS.stroke_width(4),
+                LITERAL => MAIN.stroke_width(3),
+                _ if i == 0 => FLOOR.stroke_width(2),
+                _ => lines.next().expect("endless").stroke_width(2),
             };
             let points = line(row)
                 .into_iter()

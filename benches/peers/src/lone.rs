@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState as Foldhash;
 use peers::{
-    clones, ByHand, Cached, Coalesce, LockMaps, Moka, OnceLocks, OnceMaps, QuickCache, SharedCalls,
-    Singleflight, Value,
+    clones, ByLiteral, Cached, Coalesce, LockMaps, Moka, OnceLocks, OnceMaps, QuickCache,
+    SharedCalls, Singleflight, Value,
 };
 
 use crate::allocator;
@@ -56,8 +56,7 @@ pub fn measure(effort: Effort) -> Lone {
     let mut contenders = vec![
         Contender::floor(),
         Contender::new(Text, SharedCalls::<String>::default(), text),
-        Contender::new(Text, SharedCalls::<String>::without_ages(), text),
-        Contender::new(Text, ByHand::<String>::default(), text),
+        Contender::new(Text, ByLiteral::<String>::default(), text),
         Contender::new(Text, OnceLocks::<String>::default(), text),
         Contender::new(Text, Moka::<String>::default(), text),
         Contender::new(Text, QuickCache::<String>::default(), text),
@@ -66,15 +65,13 @@ pub fn measure(effort: Effort) -> Lone {
         Contender::new(Text, Cached, text),
         Contender::new(Text, LockMaps::<String>::default(), text),
         Contender::new(Turns, SharedCalls::<String>::default(), text),
-        Contender::new(Turns, SharedCalls::<String>::without_ages(), text),
-        Contender::new(Turns, ByHand::<String>::default(), text),
+        Contender::new(Turns, ByLiteral::<String>::default(), text),
         Contender::new(Turns, OnceLocks::<String>::default(), text),
         Contender::new(Turns, Moka::<String>::default(), text),
         Contender::new(Turns, QuickCache::<String>::default(), text),
         Contender::new(Turns, Singleflight::default(), text),
         Contender::new(Number, SharedCalls::<u64>::default(), number),
-        Contender::new(Number, SharedCalls::<u64>::without_ages(), number),
-        Contender::new(Number, ByHand::<u64>::default(), number),
+        Contender::new(Number, ByLiteral::<u64>::default(), number),
         Contender::new(Number, OnceLocks::<u64>::default(), number),
         Contender::new(Number, Moka::<u64>::default(), number),
         Contender::new(Number, QuickCache::<u64>::default(), number),
@@ -82,8 +79,7 @@ pub fn measure(effort: Effort) -> Lone {
         Contender::new(Number, Cached, number),
         Contender::new(Number, LockMaps::<u64>::default(), number),
         Contender::new(Fast, SharedCalls::<u64, Foldhash>::default(), number),
-        Contender::new(Fast, SharedCalls::<u64, Foldhash>::without_ages(), number),
-        Contender::new(Fast, ByHand::<u64, Foldhash>::default(), number),
+        Contender::new(Fast, ByLiteral::<u64, Foldhash>::default(), number),
         Contender::new(Fast, OnceLocks::<u64, Foldhash>::default(), number),
         Contender::new(Fast, Moka::<u64, Foldhash>::default(), number),
         Contender::new(Fast, QuickCache::<u64, Foldhash>::default(), number),

@@ -20,10 +20,10 @@ use shared_calls::FlightGroup;
 
 use crate::versions;
 
-#[path = "../../handwritten.rs"]
+#[path = "../../literal.rs"]
 #[allow(clippy::new_without_default)] // it is nobody's library where it comes from
-mod handwritten;
-pub use handwritten::{land, Call, Handwritten, Seat};
+mod literal;
+pub use literal::{Call, Joined, Literal};
 
 /// What a function loads, or why it could not. Text will do for an error here: it is `Clone`, which
 /// half of the peers ask for.
@@ -99,7 +99,7 @@ impl<P: Coalesce<str>> Peer for P {
 
 pub fn all() -> Vec<Box<dyn Peer>> {
     vec![
-        Box::<ByHand>::default(),
+        Box::<ByLiteral>::default(),
         Box::<OnceLocks>::default(),
         Box::<Moka>::default(),
         Box::<QuickCache>::default(),
@@ -111,22 +111,26 @@ pub fn all() -> Vec<Box<dyn Peer>> {
     ]
 }
 
-pub struct ByHand<K = String, S = RandomState>(Handwritten<K, Loaded, S>);
+/// The main peer: the algorithm that shared-calls has, and nothing else.
+pub struct ByLiteral<K = String, S = RandomState>(Literal<K, Loaded, S>);
 
-impl<K: Hash + Eq, S: BuildHasher + Default> Default for ByHand<K, S> {
+/// Its name; the program singles it out.
+pub const LITERAL: &str = "go-zero's algorithm, literally";
+
+impl<K: Hash + Eq, S: BuildHasher + Default> Default for ByLiteral<K, S> {
     fn default() -> Self {
-        Self(Handwritten::new())
+        Self(Literal::new())
     }
 }
 
-impl<K, Q, S> Coalesce<Q> for ByHand<K, S>
+impl<K, Q, S> Coalesce<Q> for ByLiteral<K, S>
 where
     K: Borrow<Q> + Hash + Eq + Send,
     Q: ToOwned<Owned = K> + Hash + Eq + ?Sized,
     S: BuildHasher + Default + Send + Sync,
 {
     fn name(&self) -> &'static str {
-        "hand-written"
+        LITERAL
     }
 
     fn version(&self) -> &'static str {
@@ -134,7 +138,8 @@ where
     }
 
     fn call(&self, key: &Q, f: impl FnOnce() -> Loaded) -> Loaded {
-        self.0.call(key, f)
+        let called = self.0.call(key, f);
+        called.unwrap_or_else(|_| Err("the leader panicked".to_owned()))
     }
 }
 
@@ -393,14 +398,12 @@ impl Coalesce<str> for Singleflight {
 }
 
 pub struct SharedCalls<K = String, S = RandomState> {
-    name: &'static str,
     pub group: FlightGroup<Value, String, K, S>,
 }
 
 impl<K, S: Default> Default for SharedCalls<K, S> {
     fn default() -> Self {
         Self {
-            name: SHARED_CALLS,
             group: FlightGroup::default(),
         }
     }
@@ -409,17 +412,6 @@ impl<K, S: Default> Default for SharedCalls<K, S> {
 /// Its name; the program singles it out.
 pub const SHARED_CALLS: &str = "shared-calls";
 
-impl<K, S: Default> SharedCalls<K, S> {
-    /// With the one thing left out that a lone call can do without.
-    pub fn without_ages() -> Self {
-        let builder = FlightGroup::builder().hasher(S::default());
-        Self {
-            name: "shared-calls, without ages",
-            group: builder.without_ages().build(),
-        }
-    }
-}
-
 impl<K, Q, S> Coalesce<Q> for SharedCalls<K, S>
 where
     K: Borrow<Q> + Hash + Eq + Send + Sync,
@@ -427,7 +419,7 @@ where
     S: BuildHasher + Send + Sync,
 {
     fn name(&self) -> &'static str {
-        self.name
+        SHARED_CALLS
     }
 
     fn version(&self) -> &'static str {

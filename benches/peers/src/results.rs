@@ -1,7 +1,5 @@
 //! All that was measured, to look things up in.
 
-use peers::SHARED_CALLS;
-
 use crate::{failing, growth, hot, lone, release, stale};
 
 pub struct Results {
@@ -39,20 +37,6 @@ impl Results {
 
     pub fn growth(&self, name: &str) -> Option<&growth::Row> {
         self.growth.iter().find(|row| row.name == name)
-    }
-
-    /// The fastest peer of those that keep no values, and of a load that fails tell all who wait for
-    /// it. More is not asked of them here: of the rest that shared-calls guarantees, each lacks most.
-    pub fn fastest_alike(&self) -> &lone::Row {
-        let alike = |row: &&lone::Row| {
-            let failing = self.failing(row.name);
-            !row.keeps_values && failing.is_some_and(|failing| failing.runs == 1)
-        };
-        let peers = self.lone.rows.iter().filter(|row| row.name != SHARED_CALLS);
-        peers
-            .filter(alike)
-            .min_by(|a, b| a.text.nanos.total_cmp(&b.text.nanos))
-            .expect("the hand-written version is one")
     }
 
     /// How a release of so many compares with a bare broadcast to as many.
