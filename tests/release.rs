@@ -6,6 +6,7 @@ mod common;
 
 use std::cell::Cell;
 use std::sync::mpsc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -118,4 +119,142 @@ fn a_follower_that_clones_for_ever_holds_up_no_other() {
 #[test]
 fn a_follower_whose_observer_blocks_holds_up_no_other() {
     others_return(&FlightGroup::builder().observer(HoldsUpFollowers).build());
+}
+
+/// The wake-up itself. A follower that has been woken and does not get a processor must not be the
+/// one that wakes the others.
+///
+/// It is the first to wait, its scheduling class is `SCHED_IDLE`, and all processors are busy. The
+/// kernel counts how often it has run. If the others wait for it, it always runs before all of them
+/// have returned. If they do not, it mostly has not run by then: one such attempt is enough. Time
+/// has no part in that; it only ends an attempt that leads to nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_follower_without_a_processor_holds_up_no_other() {
+    let _watchdog = watchdog();
+    let group = Arc::new(FlightGroup::<u32, ()>::new());
+    const ATTEMPTS: usize = 20;
+    let independent = (0..ATTEMPTS).any(|_| linux::others_return_before_the_first_has_run(&group));
+    assert!(independent, "the others always waited for the first");
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+    use std::hint;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::sync::mpsc::{self, Receiver};
+    use std::thread::{self, available_parallelism};
+    use std::time::{Duration, Instant};
+
+    use shared_calls::FlightGroup;
+
+    use crate::common::{lead, until};
+    use crate::FOLLOWERS;
+
+    /// A thread, as the kernel shows it.
+    struct Thread(PathBuf);
+
+    impl Thread {
+        /// To be called by a thread that sends where it is.
+        fn at(place: &Receiver<PathBuf>) -> Self {
+            Self(place.recv().expect("it has begun"))
+        }
+
+        fn sleeps(&self) -> bool {
+            let stat = fs::read_to_string(self.0.join("stat")).expect("it lives");
+            // `123 (its name) S …`
+            let (_, state) = stat.rsplit_once(") ").expect("the name has an end");
+            state.starts_with('S')
+        }
+
+        /// Changes whenever it runs: the time that it had a processor, and how often it got one.
+        /// Nothing once it has ended.
+        fn runs(&self) -> Option<String> {
+            fs::read_to_string(self.0.join("schedstat")).ok()
+        }
+
+        /// `--idle`: it gets a processor only if nobody else wants one. `--other`: as usual.
+        fn schedule(&self, class: &str) {
+            let id = self.0.file_name().expect("ends in its number");
+            let chrt = Command::new("chrt")
+                .args([class, "--pid", "0"])
+                .arg(id)
+                .output();
+            // It fails if the thread has ended.
+            chrt.expect("util-linux is installed");
+        }
+    }
+
+    fn this_thread() -> PathBuf {
+        PathBuf::from("/proc").join(fs::read_link("/proc/thread-self").unwrap())
+    }
+
+    pub fn others_return_before_the_first_has_run(group: &FlightGroup<u32, ()>) -> bool {
+        let follow = || {
+            let value = group.call("k", || unreachable!("it follows"));
+            assert_eq!(value.unwrap(), 1);
+        };
+        let leader = lead(group, "k");
+        let (place, places) = mpsc::channel();
+        let (returned, returns) = mpsc::channel();
+        let busy = AtomicUsize::new(0);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let first = {
+                let place = place.clone();
+                scope.spawn(move || {
+                    place.send(this_thread()).unwrap();
+                    follow();
+                })
+            };
+            let the_first = Thread::at(&places);
+            until("it waits", || leader.followers() == 1 && the_first.sleeps());
+            the_first.schedule("--idle");
+            for others in 1..FOLLOWERS {
+                let (place, returned) = (place.clone(), returned.clone());
+                scope.spawn(move || {
+                    place.send(this_thread()).unwrap();
+                    follow();
+                    returned.send(()).unwrap();
+                });
+                let other = Thread::at(&places);
+                until("it waits", || {
+                    leader.followers() == 1 + others && other.sleeps()
+                });
+            }
+            assert!(the_first.runs().is_some(), "Linux counts this");
+            for _ in 0..processors() {
+                scope.spawn(|| {
+                    busy.fetch_add(1, SeqCst);
+                    while !over.load(SeqCst) {
+                        hint::spin_loop();
+                    }
+                });
+            }
+            until("all are busy", || busy.load(SeqCst) == processors());
+
+            let before = the_first.runs();
+            leader.complete(Ok(1)).result.unwrap();
+            let mut left = FOLLOWERS - 1;
+            let give_up = Instant::now() + Duration::from_secs(2);
+            while left > 0 && the_first.runs() == before && Instant::now() < give_up {
+                let returned = returns.recv_timeout(Duration::from_millis(1));
+                left -= usize::from(returned.is_ok());
+            }
+            let independent = left == 0 && the_first.runs() == before;
+
+            over.store(true, SeqCst);
+            the_first.schedule("--other");
+            assert_eq!(returns.iter().take(left).count(), left);
+            first.join().unwrap();
+            independent
+        })
+    }
+
+    fn processors() -> usize {
+        available_parallelism().map_or(1, usize::from)
+    }
 }
