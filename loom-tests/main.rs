@@ -14,45 +14,69 @@ mod sync;
 mod builder;
 #[path = "../src/calls.rs"]
 mod calls;
+#[path = "../src/counts.rs"]
+mod counts;
 #[path = "../src/deadlock.rs"]
 mod deadlock;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/flight.rs"]
 mod flight;
+#[path = "../src/follower.rs"]
+mod follower;
+#[path = "../src/forget.rs"]
+mod forget;
 #[path = "../src/group.rs"]
 mod group;
+#[path = "../src/handle.rs"]
+mod handle;
+#[path = "../src/join.rs"]
+mod join;
 #[path = "../src/keys.rs"]
 mod keys;
 #[path = "../src/latch.rs"]
 mod latch;
+#[path = "../src/leader.rs"]
+mod leader;
+#[path = "../src/many.rs"]
+mod many;
 #[path = "../src/map.rs"]
 mod map;
 #[path = "../src/observer.rs"]
 mod observer;
+#[path = "../src/options.rs"]
+mod options;
 #[path = "../src/outcome.rs"]
 mod outcome;
+#[path = "../src/queue.rs"]
+mod queue;
 #[path = "../src/request.rs"]
 mod request;
-#[path = "../src/sharded.rs"]
-mod sharded;
 #[path = "../src/stats.rs"]
 mod stats;
 #[path = "../src/threads.rs"]
 mod threads;
 #[path = "../src/ticket.rs"]
 mod ticket;
+#[path = "../src/wait.rs"]
+mod wait;
 
 // Named by the sources' documentation and by the models alike.
 #[allow(unused_imports)]
 pub(crate) use {
     builder::Builder,
-    calls::{SharedCalls, Unshared},
-    error::CallError,
-    group::{FlightGroup, Joined, Leader},
-    outcome::{Outcome, Role},
+    calls::{SharedCalls, SharedCallsExt, Unshared},
+    error::{CallError, Deadlock, StdError},
+    flight::Flight,
+    follower::Follower,
+    group::FlightGroup,
+    join::Joined,
+    keys::Lookup,
+    leader::Leader,
+    observer::{Landed, Observer},
+    outcome::{Ending, Outcome, Role},
     request::Request,
-    stats::Stats,
+    stats::{InFlight, Stats, WaitsFor},
     ticket::{Job, Ticket},
 };
 

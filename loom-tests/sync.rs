@@ -7,25 +7,23 @@
 //!
 //! Time does not pass by itself. A deadline passes while somebody waits for it, and such a wait, too,
 //! is an unlock and a lock: whatever the other threads can do in between, they do in some execution.
-//! A deadline that is made anew after each wake-up never passes, and the model says so.
+//! A deadline that is made anew after each wake-up never passes, and the model says so. The age of a
+//! flight grows in the same way: a limit of zero is always exceeded, `Duration::MAX` never is, and
+//! any other is exceeded once somebody has waited for it to pass.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::AtomicUsize as StdAtomicUsize;
+use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use loom::thread_local;
 
-/// What is shipped, for what the models leave alone.
+/// What is shipped, for what the models do not explore.
 #[path = "../src/sync.rs"]
 #[allow(unused_imports, unused_macros)]
 mod shipped;
-pub(crate) use shipped::{Figure, Plain};
+pub(crate) use shipped::{Counter, Unmodelled};
 
-/// Whoever else may run has its turn in some execution all the same.
-pub(crate) fn yield_now() {}
-
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 // loom's own `Arc` would multiply the executions and find nothing: no ordering hangs on a count.
 pub(crate) use std::sync::Arc;
 
@@ -49,16 +47,19 @@ std::thread_local! {
     // All threads of a model run on the thread that explores it, so these belong to one model.
     static BUDGET: Cell<usize> = const { Cell::new(0) };
     static NOTIFIED: Cell<usize> = const { Cell::new(0) };
-    /// Every look at the clock is a microsecond after the one before.
-    static NOW: Cell<usize> = const { Cell::new(0) };
-    /// The deadlines made so far; one bit each says whether it has passed.
-    static DEADLINES: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
+    static LOCKED: Cell<usize> = const { Cell::new(0) };
+    static CLOCK_READ: Cell<usize> = const { Cell::new(0) };
+    /// The instants made so far. One bit each says whether somebody has waited for a deadline that
+    /// counts from it.
+    static INSTANTS: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
 }
 
 /// To be called at the beginning of each execution.
 pub(crate) fn reset() {
     NOTIFIED.set(0);
-    DEADLINES.set((0, 0));
+    LOCKED.set(0);
+    CLOCK_READ.set(0);
+    INSTANTS.set((0, 0));
 }
 
 /// Sets how many spurious wake-ups every condition variable made from now on has to spend.
@@ -71,6 +72,16 @@ pub(crate) fn take_notified() -> usize {
     NOTIFIED.take()
 }
 
+/// How often a mutex was locked since the last time this was asked.
+pub(crate) fn take_locked() -> usize {
+    LOCKED.take()
+}
+
+/// How often the clock was read since the last time this was asked.
+pub(crate) fn take_clock_read() -> usize {
+    CLOCK_READ.take()
+}
+
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
@@ -79,6 +90,7 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        LOCKED.set(LOCKED.get() + 1);
         MutexGuard {
             mutex: self,
             inner: self.0.lock().expect("loom does not poison"),
@@ -137,8 +149,8 @@ impl Condvar {
         }
         if let Deadline::During(number) = deadline {
             drop(guard);
-            let (made, passed) = DEADLINES.get();
-            DEADLINES.set((made, passed | 1 << number));
+            let (made, passed) = INSTANTS.get();
+            INSTANTS.set((made, passed | 1 << number));
             return mutex.lock();
         }
         MutexGuard {
@@ -152,75 +164,86 @@ impl Condvar {
         self.inner.notify_all();
     }
 
+    /// For a seeded bug.
     pub(crate) fn notify_one(&self) {
         NOTIFIED.set(NOTIFIED.get() + 1);
         self.inner.notify_one();
     }
 }
 
-/// Small, that models of a few threads have a crowd.
-pub(crate) const CROWD: usize = 2;
-
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deadline {
     Passed,
-    /// Passes during the first real wait for it.
+    /// Passes during the first real wait for it. With the number of the instant it counts from.
     During(u32),
     Never,
 }
 
 impl Deadline {
     pub(crate) fn at(_: Instant) -> Self {
-        let (number, passed) = DEADLINES.get();
-        DEADLINES.set((number + 1, passed));
-        assert!(number < 64, "a deadline was made anew, again and again");
-        Self::During(number)
+        Self::During(Time::now().0)
     }
 
-    pub(crate) fn after(patience: Duration) -> Self {
-        match patience {
+    pub(crate) fn after(timeout: Duration) -> Self {
+        match timeout {
             Duration::ZERO => Self::Passed,
             Duration::MAX => Self::Never,
-            _ => Self::at(Instant::now()),
+            _ => Time::now().plus(timeout),
         }
     }
 
     pub(crate) fn has_passed(self) -> bool {
         match self {
             Self::Passed => true,
-            Self::During(number) => DEADLINES.get().1 & 1 << number != 0,
+            Self::During(number) => has_passed(number),
             Self::Never => false,
         }
-    }
-
-    pub(crate) fn is_over(self) -> bool {
-        matches!(self, Self::Passed)
     }
 
     pub(crate) fn is_finite(self) -> bool {
         !matches!(self, Self::Never)
     }
+
+    /// Of two that pass while somebody waits, the one that is not over yet.
+    pub(crate) fn or_sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Passed, _) | (_, Self::Passed) => Self::Passed,
+            (deadline, Self::Never) | (Self::Never, deadline) => deadline,
+            (Self::During(number), other) => match has_passed(number) {
+                true => self,
+                false => other,
+            },
+        }
+    }
 }
 
-/// No two looks at the clock see the same time, so all that began is older than an age of zero.
+fn has_passed(number: u32) -> bool {
+    INSTANTS.get().1 & 1 << number != 0
+}
+
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Epoch;
+pub(crate) struct Time(u32);
 
-impl Epoch {
-    pub(crate) fn begin() -> Self {
-        Self
+impl Time {
+    pub(crate) fn now() -> Self {
+        CLOCK_READ.set(CLOCK_READ.get() + 1);
+        let (number, passed) = INSTANTS.get();
+        assert!(number < 64, "a deadline was made anew, again and again");
+        INSTANTS.set((number + 1, passed));
+        Self(number)
     }
 
-    pub(crate) fn none() -> Self {
-        Self
+    pub(crate) fn plus(self, duration: Duration) -> Deadline {
+        match duration {
+            Duration::MAX => Deadline::Never,
+            _ => Deadline::During(self.0),
+        }
     }
 
-    pub(crate) fn is_none(self) -> bool {
-        false
-    }
-
-    pub(crate) fn now(self) -> usize {
-        NOW.set(NOW.get() + 1);
-        NOW.get()
+    pub(crate) fn age(self) -> Duration {
+        match has_passed(self.0) {
+            true => Duration::MAX - Duration::from_nanos(1),
+            false => Duration::ZERO,
+        }
     }
 }

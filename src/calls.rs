@@ -1,109 +1,160 @@
-//! The trait, for programs that want to choose the implementation at run time, and the
-//! implementation that shares nothing.
+//! The trait, for programs that choose the implementation at run time, and the implementation that
+//! shares nothing.
 
-use crate::error::CallError;
-use crate::outcome::{Outcome, Role};
-use crate::sync::Arc;
+use std::hash::BuildHasher;
 
-/// Something that shares calls: what a program asks for when it does not want to name
-/// [`FlightGroup`](crate::FlightGroup).
+use crate::{error::CallError, group::FlightGroup, keys::Lookup, outcome::Outcome, sync::Arc};
+
+/// Something that shares calls: for programs that do not want to name [`FlightGroup`].
 ///
-/// The trait is dyn-compatible: `Arc<dyn SharedCalls<User, DbError>>` works and has
-/// [`call`](Self::call); write `dyn SharedCalls<..> + Send + Sync` where it crosses threads. It is
-/// implemented by [`FlightGroup`](crate::FlightGroup), by [`Unshared`], and by references, boxes
-/// and `Arc`s of either. (On a plain `calls: &dyn SharedCalls<..>` write `(&calls).call(..)`, since
-/// a trait object itself has no generic methods.)
+/// The trait is dyn-compatible and has `Send + Sync` as supertraits, so
+/// `Arc<dyn SharedCalls<User, DbError>>` crosses threads as it is. On a trait object,
+/// [`call`](#method.call) and [`call_ex`](#method.call_ex) need no import. Generic code imports
+/// [`SharedCallsExt`].
 ///
-/// It has no options, such as a deadline: see
-/// [the recipe](crate::recipes#options-behind-a-trait-object).
+/// Implemented by [`FlightGroup`], by [`Unshared`], and by references, boxes and `Arc`s of either.
+/// The options of a [`Request`](crate::Request) are not part of it: set them as
+/// [defaults](crate::Builder) of the group.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, SharedCalls, Unshared};
 /// use std::sync::Arc;
 ///
-/// fn calls(shared: bool) -> Arc<dyn SharedCalls<u32, std::io::Error> + Send + Sync> {
+/// fn calls(shared: bool) -> Arc<dyn SharedCalls<u32, std::io::Error>> {
 ///     if shared {
 ///         Arc::new(FlightGroup::<_, _>::new())
 ///     } else {
 ///         Arc::new(Unshared)
 ///     }
 /// }
-/// assert_eq!(calls(true).call("k", || Ok(1)).unwrap(), 1);
-/// assert_eq!(calls(false).call("k", || Ok(1)).unwrap(), 1);
+/// assert_eq!(calls(true).call("k", || Ok(1))?, 1);
+/// assert_eq!(calls(false).call("k", || Ok(1))?, 1);
+/// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
 /// ```
-#[doc(alias = "SingleFlight")]
-pub trait SharedCalls<V, E, K: ?Sized = str> {
-    /// The one method that an implementation has to bring: [`call_ex`](Self::call_ex) with the
-    /// function behind a pointer. Runs `f` at most once, and only before it returns.
+pub trait SharedCalls<V, E, K: ?Sized = str>: Send + Sync {
+    /// The one method that an implementation has to provide: `call_ex` with the function behind a
+    /// pointer. Runs `f` at most once, and only before it returns.
     ///
-    /// Errors and panics are those of the implementation; see
-    /// [`FlightGroup::call`](crate::FlightGroup::call).
+    /// Errors and panics are those of the implementation: see [`FlightGroup::call`].
     ///
     /// ```
     /// use shared_calls::{FlightGroup, SharedCalls};
     ///
     /// let calls: &dyn SharedCalls<u32, std::io::Error> = &FlightGroup::<_, _>::new();
-    /// assert_eq!(calls.call_dyn("k", &mut || Ok(1)).result.unwrap(), 1);
+    /// assert_eq!(calls.call_dyn("k", &mut || Ok(1)).result?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     fn call_dyn(&self, key: &K, f: &mut dyn FnMut() -> Result<V, E>) -> Outcome<V, E>;
+}
 
+/// [`SharedCalls::call_dyn`] for a function that is not behind a pointer.
+fn call_once<V, E, K: ?Sized>(
+    calls: &(impl SharedCalls<V, E, K> + ?Sized),
+    key: &K,
+    f: impl FnOnce() -> Result<V, E>,
+) -> Outcome<V, E> {
+    let mut f = Some(f);
+    calls.call_dyn(key, &mut || {
+        (f.take().expect("call_dyn runs f at most once"))()
+    })
+}
+
+/// [`call`](Self::call) and [`call_ex`](Self::call_ex) for generic code over [`SharedCalls`].
+///
+/// ```
+/// use shared_calls::{CallError, SharedCalls, SharedCallsExt, Unshared};
+///
+/// fn one<C: SharedCalls<u32, ()>>(calls: &C) -> Result<u32, CallError<()>> {
+///     calls.call("k", || Ok(1))
+/// }
+/// assert_eq!(one(&Unshared), Ok(1));
+/// ```
+pub trait SharedCallsExt<V, E, K: ?Sized = str>: SharedCalls<V, E, K> {
     /// Runs `f`, or waits for the call on an equal key that is running now, and returns the result.
     ///
     /// # Errors
     ///
-    /// See [`FlightGroup::call`](crate::FlightGroup::call).
+    /// See [`FlightGroup::call`].
     ///
-    /// ```
-    /// use shared_calls::{SharedCalls, Unshared};
-    /// assert_eq!(Unshared.call("k", || Ok::<_, std::io::Error>(1)).unwrap(), 1);
-    /// ```
-    #[doc(alias = "Do")]
-    fn call(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Result<V, CallError<E>>
-    where
-        Self: Sized,
-    {
+    /// See [`SharedCallsExt`] for an example.
+    fn call(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Result<V, CallError<E>> {
         self.call_ex(key, f).result
     }
 
-    /// Like [`call`](Self::call), and tells which part this call played and how many followed.
+    /// Like [`call`](Self::call), and tells which role this call had and how many followed.
     ///
     /// ```
-    /// use shared_calls::{SharedCalls, Unshared};
-    /// assert!(Unshared.call_ex("k", || Ok::<_, std::io::Error>(1)).fresh());
+    /// use shared_calls::{SharedCallsExt, Unshared};
+    /// assert!(Unshared.call_ex("k", || Ok::<_, ()>(1)).fresh());
     /// ```
-    #[doc(alias = "DoEx")]
-    fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
-    where
-        Self: Sized,
-    {
-        let mut f = Some(f);
-        self.call_dyn(key, &mut || {
-            (f.take().expect("call_dyn runs f at most once"))()
-        })
+    fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
+        call_once(self, key, f)
     }
 }
+
+impl<V, E, K: ?Sized, C: SharedCalls<V, E, K> + ?Sized> SharedCallsExt<V, E, K> for C {}
+
+/// The methods of trait objects, for which no trait has to be imported.
+macro_rules! on_trait_objects {
+    ($($object:ty),*) => {$(
+        impl<V, E, K: ?Sized> $object {
+            /// Runs `f`, or waits for the call on an equal key that is running now, and returns the
+            /// result.
+            ///
+            /// # Errors
+            ///
+            /// See [`FlightGroup::call`].
+            ///
+            /// See [`SharedCalls`] for an example.
+            pub fn call(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Result<V, CallError<E>> {
+                self.call_ex(key, f).result
+            }
+
+            /// Like `call`, and tells which role this call had and how many followed.
+            ///
+            /// See [`SharedCalls`] for an example of `call`.
+            pub fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
+                call_once(self, key, f)
+            }
+        }
+    )*};
+}
+on_trait_objects!(
+    dyn SharedCalls<V, E, K> + '_,
+    dyn SharedCalls<V, E, K> + Send + Sync + '_
+);
 
 /// Shares nothing: every call runs its own function.
 ///
 /// The off switch, and the control in an experiment. Every outcome has
-/// [`Role::Led`](crate::Role::Led) and no followers; a panic passes through.
+/// [`Role::Led`](crate::Role::Led) and no followers. A panic passes through.
 ///
 /// ```
 /// use shared_calls::{SharedCalls, Unshared};
 ///
 /// let calls: Box<dyn SharedCalls<u32, std::io::Error>> = Box::new(Unshared);
-/// assert_eq!(calls.call("k", || Ok(1)).unwrap(), 1);
+/// assert_eq!(calls.call("k", || Ok(1))?, 1);
+/// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unshared;
 
 impl<V, E, K: ?Sized> SharedCalls<V, E, K> for Unshared {
     fn call_dyn(&self, _key: &K, f: &mut dyn FnMut() -> Result<V, E>) -> Outcome<V, E> {
-        Outcome {
-            result: f().map_err(|error| CallError::Failed(Arc::new(error))),
-            role: Role::Led,
-            followers: 0,
-        }
+        Outcome::alone(f())
+    }
+}
+
+impl<V, E, K, Q, S> SharedCalls<V, E, Q> for FlightGroup<V, E, K, S>
+where
+    V: Clone + Send + Sync,
+    E: Send + Sync,
+    K: Send,
+    Q: Lookup<K> + ?Sized,
+    S: BuildHasher + Send + Sync,
+{
+    fn call_dyn(&self, key: &Q, f: &mut dyn FnMut() -> Result<V, E>) -> Outcome<V, E> {
+        self.call_ex(key, f)
     }
 }
 

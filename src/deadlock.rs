@@ -1,175 +1,222 @@
 //! Who waits for whom, over all groups and threads of the process (G9).
 //!
-//! A thread that runs a flight's function and waits for another flight holds the first one up:
-//! there is an *edge* from each flight that it leads to the one that it waits for. A flight has one
-//! leader, and a thread waits for one thing at a time, so at most one edge leaves a flight. To look
-//! for a cycle is to follow these edges from the flight that a caller wants to wait for, until they
-//! end, or reach a flight that the caller leads: that wait would never end, and is refused.
+//! A thread that runs a flight's function and waits for another flight holds the first one up. The
+//! graph has one entry for each such thread: which flight it waits for, and which flights it leads.
+//! To look for a cycle is to follow the waits from the flight that a caller wants to wait for: to
+//! the thread that leads it, to the flight which that thread waits for, and so on. The way ends at
+//! a thread that does not wait, or at the caller itself: that wait would never end, so the caller
+//! is refused.
 //!
-//! *Who pays.* Only a thread that leads and waits at once. Whoever leads nothing holds nobody up:
-//! its wait closes no cycle and is not written down, however many wait with it.
+//! *Who pays.* Only a thread that leads and waits at once. A thread that leads nothing holds nobody
+//! up: its wait closes no cycle and is not written down, however many wait with it.
 //!
-//! *Why no cycle is missed.* Edges are looked at and put in under one lock. The last thread of a
-//! cycle to come finds the edges of all others; and nothing but a wait closes a cycle, for a thread
-//! that takes the lead on a flight is not waiting. (One that is queued leads by itself when it is
-//! woken, and then waits no more.)
+//! *Which thread leads a flight* can be read from the [`FlightId`] of a call: the thread that drew
+//! it. A [`Leader`](crate::Leader) and a [`Job`](crate::Job) can move to another thread, which
+//! writes down that it runs the function ([`Running`]).
 //!
-//! *Why there is no false alarm.* A caller that finds a cycle leads the last flight on its way. It
-//! is busy here, so that flight does not land; so the thread whose edge leads there is still asleep
-//! and leads what it led when it put its edge in; so the flight before that does not land either;
-//! and so on, back to the flight that the caller wants. An edge that is out of date (its thread was
-//! woken, and has not come to take it out) ends nowhere: the flight that it leads to has returned,
-//! its leader has struck it off its list before, and puts in no edge for it again. The waiter holds
-//! that flight, so nobody else's has its address. One who is queued waits for the flight in front
-//! without holding it; but its [`Place`] says, from before that flight can be let go of, that it
-//! has moved up, and then its edge leads nowhere. (Only this edge can be cut by a third party,
-//! which gives the flight in front up. If that has not happened when the caller asks, it is not
-//! waited for.)
+//! *Why no cycle is missed.* Waits are looked at and written down under one lock. The last thread
+//! of a cycle to come finds the waits of all others.
 //!
-//! *Why the search ends.* An edge that is followed was found to close no cycle when it was put in,
-//! under the same lock, and edges only ever vanish or go nowhere.
+//! *Why there is no false alarm.* A flight is on its thread's list while its function runs. A leader
+//! takes it off, unlinks it and publishes its outcome without waiting for a flight in between. So
+//! if a thread is found waiting and the flight is not on its list, then the outcome is there, and
+//! the wait that led here is about to end. Only a caller that is queued waits for a flight without
+//! sharing its outcome. Where that flight is given up, [`given_up`] ends its wait.
 //!
-//! A wait with a deadline ends by itself: it is written down, for those who look, but not followed.
+//! *Why the search ends.* A wait that is followed closed no cycle when it was written down, and
+//! waits only ever vanish.
+//!
+//! A wait with a limit ends by itself. It is written down for others to see, but a cycle that leads
+//! through it is not refused. (The caller's own limit does not count: a wait that nothing but its
+//! own limit could end is refused at once.)
 
-use std::collections::BTreeMap;
-use std::thread::{self, Thread};
+use std::{collections::BTreeMap, thread};
 
-use crate::error::Deadlock;
-use crate::sync::{global, Arc, AtomicBool, Mutex, Ordering};
-use crate::threads::{self, FlightId};
+use crate::{
+    error::Deadlock, sync::global, sync::Mutex, threads, threads::FlightId, threads::Leads,
+};
 
 global! {
-    /// The edges, by the flight that they leave.
-    static EDGES: Mutex<BTreeMap<FlightId, Edge>> = Mutex::new(BTreeMap::new());
+    static GRAPH: Mutex<Graph> = Mutex::new(Graph::new());
 }
 
-struct Edge {
-    thread: Thread,
-    awaited: Awaited,
-    has_deadline: bool,
+struct Graph {
+    /// By the number of the thread that waits.
+    waits: BTreeMap<u64, Wait>,
+    /// Which flight of its own numbering a thread runs in the name of one that another drew.
+    running: BTreeMap<FlightId, FlightId>,
 }
 
-/// What a thread waits for.
-#[derive(Clone)]
-pub(crate) enum Awaited {
-    Landing(FlightId),
-    /// That the flight in front has left the map.
-    Turn(Arc<Place>),
+struct Wait {
+    /// `None` once the wait is about to end.
+    awaited: Option<FlightId>,
+    queued: bool,
+    limited: bool,
+    leads: Leads,
 }
 
-/// A flight's place in the queue, behind another one.
-pub(crate) struct Place {
-    behind: FlightId,
-    /// Set under the map's lock. Relaxed: if a caller that looks for a cycle does not see it, the
-    /// moving up was no earlier than the caller's asking.
-    moved_up: AtomicBool,
-}
-
-impl Place {
-    pub(crate) fn behind(flight: FlightId) -> Self {
+impl Graph {
+    const fn new() -> Self {
         Self {
-            behind: flight,
-            moved_up: AtomicBool::new(false),
+            waits: BTreeMap::new(),
+            running: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn move_up(&self) {
-        self.moved_up.store(true, Ordering::Relaxed);
+    /// The flight as the thread that runs its function knows it, if a thread is known to.
+    fn run_as(&self, flight: FlightId) -> Option<FlightId> {
+        match flight.is_transferable() {
+            false => Some(flight),
+            true => self.running.get(&flight).copied(),
+        }
     }
 
-    /// The flight in front, if there is still one. Under the map's lock this is exact.
-    pub(crate) fn front(&self) -> Option<FlightId> {
-        let moved_up = self.moved_up.load(Ordering::Relaxed);
-        (!moved_up).then_some(self.behind)
+    /// The wait that holds the flight up, if its leader is waiting.
+    fn wait_of_leader(&self, flight: FlightId) -> Option<(u64, &Wait)> {
+        let FlightId { thread, count } = self.run_as(flight)?;
+        let wait = self.waits.get(&thread.get())?;
+        wait.leads.contain(count).then_some((thread.get(), wait))
     }
-}
 
-impl Awaited {
-    /// The flight that has to go on first, if there is still one.
-    fn flight(&self) -> Option<FlightId> {
-        match self {
-            Self::Landing(flight) => Some(*flight),
-            Self::Turn(place) => place.front(),
+    /// The threads of the cycle that a wait for this flight would close.
+    fn cycle(&self, me: u64, leads: &Leads, awaited: FlightId) -> Option<Vec<u64>> {
+        let mut cycle = vec![me];
+        let mut flight = awaited;
+        loop {
+            let leader = self.run_as(flight)?;
+            if leader.thread.get() == me {
+                return leads.contain(leader.count).then_some(cycle);
+            }
+            let (thread, wait) = self.wait_of_leader(flight)?;
+            if wait.limited {
+                return None;
+            }
+            cycle.push(thread);
+            flight = wait.awaited?;
         }
     }
 }
 
 /// A wait that is written down, until this is dropped.
 pub(crate) struct Waiting {
-    leads: Vec<FlightId>,
+    me: u64,
 }
 
 impl Waiting {
-    /// To be called before a wait. `None` if this thread leads nothing.
+    /// To be called before a wait. `None` if this thread leads nothing. A queued caller waits for
+    /// the flight in front, unless `turn` says, under the graph's lock, that its turn has come.
     pub(crate) fn begin(
-        awaited: impl FnOnce() -> Awaited,
-        has_deadline: bool,
+        awaited: FlightId,
+        limited: bool,
+        queued: bool,
+        turn: impl FnOnce() -> bool,
     ) -> Result<Option<Self>, Deadlock> {
-        let leads = threads::leads();
-        if leads.is_empty() {
+        let Some(leads) = Leads::take() else {
             return Ok(None);
+        };
+        let me = threads::number();
+        let mut graph = GRAPH.lock();
+        let awaited = (!turn()).then_some(awaited);
+        if let Some(cycle) = awaited.and_then(|flight| graph.cycle(me, &leads, flight)) {
+            drop(graph);
+            leads.give_back();
+            return Err(deadlock(&cycle));
         }
-        let (awaited, thread) = (awaited(), thread::current());
-        let mut edges = EDGES.lock();
-        if !has_deadline {
-            check(&edges, &thread, &leads, &awaited)?;
-        }
-        for flight in &leads {
-            let edge = Edge {
-                thread: thread.clone(),
-                awaited: awaited.clone(),
-                has_deadline,
-            };
-            edges.insert(*flight, edge);
-        }
-        Ok(Some(Self { leads }))
+        let wait = Wait {
+            awaited,
+            queued,
+            limited,
+            leads,
+        };
+        graph.waits.insert(me, wait);
+        Ok(Some(Self { me }))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut edges = EDGES.lock();
-        for flight in &self.leads {
-            edges.remove(flight);
+        let wait = GRAPH.lock().waits.remove(&self.me);
+        if let Some(wait) = wait {
+            wait.leads.give_back();
         }
     }
 }
 
-/// Whether the wait would end, as far as can be told.
-fn check(
-    edges: &BTreeMap<FlightId, Edge>,
-    thread: &Thread,
-    leads: &[FlightId],
-    awaited: &Awaited,
-) -> Result<(), Deadlock> {
-    let mut threads = vec![thread.clone()];
-    let mut next = awaited.flight();
-    while let Some(flight) = next {
-        if leads.contains(&flight) {
-            return Err(Deadlock::new(threads));
+fn deadlock(cycle: &[u64]) -> Deadlock {
+    Deadlock::new(
+        cycle
+            .iter()
+            .filter_map(|n| threads::by_number(*n))
+            .collect(),
+    )
+}
+
+/// Refuses a wait for this flight if the calling thread runs its function.
+pub(crate) fn refuse_own(flight: FlightId) -> Result<(), Deadlock> {
+    let leader = match flight.is_transferable() {
+        false => Some(flight),
+        true => GRAPH.lock().run_as(flight),
+    };
+    match leader {
+        Some(leader) if leader.thread.get() == threads::number() => {
+            Err(Deadlock::new(vec![thread::current()]))
         }
-        match edges.get(&flight) {
-            Some(edge) if !edge.has_deadline => {
-                threads.push(edge.thread.clone());
-                next = edge.awaited.flight();
-            }
-            _ => return Ok(()),
+        _ => Ok(()),
+    }
+}
+
+/// Ends the waits of those who queue behind a flight that was given up. To be called after their
+/// turn has been set.
+pub(crate) fn given_up(front: FlightId) {
+    for wait in GRAPH.lock().waits.values_mut() {
+        if wait.queued && wait.awaited == Some(front) {
+            wait.awaited = None;
         }
     }
-    Ok(())
 }
 
-/// For each of these flights: the flight that its leader waits for, if it waits for one.
-pub(crate) fn awaited_by(flights: impl Iterator<Item = FlightId>) -> Vec<Option<FlightId>> {
-    let edges = EDGES.lock();
-    flights
-        .map(|flight| edges.get(&flight)?.awaited.flight())
-        .collect()
+/// A flight whose lead was taken by a [`Leader`](crate::Leader) or a [`Job`](crate::Job): from here
+/// until this is dropped, this thread is known to run its function.
+pub(crate) struct Running {
+    flight: FlightId,
+    /// How this thread counts it.
+    pub(crate) count: u64,
 }
 
-/// How many edges there are.
+impl Running {
+    pub(crate) fn begin(flight: FlightId) -> Self {
+        let here = FlightId::draw(false);
+        GRAPH.lock().running.insert(flight, here);
+        Self {
+            flight,
+            count: here.count,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        GRAPH.lock().running.remove(&self.flight);
+    }
+}
+
+/// What is known of a flight: the number of the thread that runs its function, and the flight that
+/// this thread waits for.
+pub(crate) fn leaders(
+    flights: impl Iterator<Item = Option<FlightId>>,
+) -> Vec<(Option<u64>, Option<FlightId>)> {
+    let graph = GRAPH.lock();
+    let leader = |flight| {
+        let thread = graph.run_as(flight).map(|leader| leader.thread.get());
+        let wait = graph.wait_of_leader(flight);
+        (thread, wait.and_then(|(_, wait)| wait.awaited))
+    };
+    flights.map(|f| f.map_or((None, None), leader)).collect()
+}
+
+/// How many waits are written down.
 #[cfg(test)]
 #[allow(dead_code)] // For the models.
-pub(crate) fn edges() -> usize {
-    EDGES.lock().len()
+pub(crate) fn waits() -> usize {
+    GRAPH.lock().waits.len()
 }

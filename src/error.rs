@@ -1,29 +1,24 @@
 //! Why a call has no value.
 
-use std::any::Any;
-use std::error::Error;
-use std::fmt;
-use std::thread::Thread;
+use std::{any::Any, error::Error, fmt, thread::Thread};
 
 use crate::sync::Arc;
 
 /// Why a call has no value.
 ///
-/// Cheap to clone whatever `E` is, because the function's error is held by one [`Arc`] that all
-/// callers of the flight share. So `E` need not be `Clone`: [`std::io::Error`] and `anyhow::Error`
-/// work. (`CallError<E>` is an [`Error`] if `E` is; `anyhow::Error` and `Box<dyn Error>` are none
-/// themselves: take them out with [`into_failed`](Self::into_failed), which works while nobody else
-/// holds the same error, or print [`failed`](Self::failed).)
+/// Cheap to clone whatever `E` is, because all callers of a flight share the function's error in one
+/// [`Arc`]. So `E` need not be `Clone`: [`std::io::Error`] and `anyhow::Error` work.
+///
+/// `CallError<E>` is an [`Error`] if `E` is. [`Failed`](Self::Failed) is transparent: it displays as
+/// the function's error, and its [`source`](Error::source) is that error's source. `anyhow::Error`
+/// and `Box<dyn Error + Send + Sync>` are no `Error` themselves: for those use
+/// [`into_std`](Self::into_std).
 ///
 /// Through two flights, the function of one calling the other, an error is wrapped twice: the outer
-/// function gets the `Arc` of the inner flight, and cannot give up what others hold. Where that
-/// happens let `E` be cheap to clone, an enum of `Arc`s say, and return a clone.
+/// function gets the `Arc` of the inner flight and cannot give up what others hold. Where that
+/// happens let `E` be cheap to clone, an enum of `Arc`s for example, and return a clone.
 ///
-/// More ways to fail will be added; match with a wildcard arm.
-///
-/// `Display` includes the function's error, so that `{error}` in a log line is enough;
-/// [`source`](Error::source) gives that error, too. A reporter that prints the whole chain shows it
-/// twice: give it [`failed`](Self::failed) instead.
+/// More variants will be added. Match with a wildcard arm.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup};
@@ -38,22 +33,25 @@ use crate::sync::Arc;
 ///     other => panic!("unexpected: {other}"),
 /// }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError<E> {
     /// The function returned this error. One allocation, shared by all callers of the flight.
     Failed(Arc<E>),
-    /// The leader's function panicked. Followers get this; the leader itself unwinds with the
+    /// The leader's function panicked. Followers get this. The leader itself unwinds with the
     /// original payload.
     Panicked(Panicked),
     /// The leader went away without an outcome: its [`Leader`](crate::Leader) was dropped, or its
     /// [`Job`](crate::Job) was dropped unrun.
     Abandoned,
-    /// This caller's patience as a follower ended before its flight did. The flight goes on.
+    /// This caller's time limit passed before it had an outcome. The flight goes on.
     TimedOut,
-    /// To wait would have closed a circle of threads that wait for each other, for ever (G9). The
-    /// others of the circle go on.
+    /// The wait would have closed a cycle of threads that wait for each other (G9). The others of
+    /// the cycle go on.
     Deadlock(Deadlock),
+    /// As many callers as [`max_followers`](crate::Request::max_followers) allows were waiting for
+    /// the flight already (G13).
+    Overloaded,
 }
 
 impl<E> CallError<E> {
@@ -114,7 +112,34 @@ impl<E> CallError<E> {
             Self::Abandoned => CallError::Abandoned,
             Self::TimedOut => CallError::TimedOut,
             Self::Deadlock(deadlock) => CallError::Deadlock(deadlock),
+            Self::Overloaded => CallError::Overloaded,
         }
+    }
+
+    /// Wraps this in a type that is an [`Error`], for an `E` that is none itself: `anyhow::Error` or
+    /// `Box<dyn Error + Send + Sync>`. So `?` works in a function that returns such an error:
+    ///
+    /// ```
+    /// use shared_calls::{CallError, FlightGroup};
+    /// use std::error::Error;
+    ///
+    /// type BoxError = Box<dyn Error + Send + Sync>;
+    ///
+    /// fn port(group: &FlightGroup<u16, BoxError>, text: &str) -> Result<u16, BoxError> {
+    ///     let port = group.call(text, || Ok(text.parse()?)).map_err(CallError::into_std)?;
+    ///     Ok(port)
+    /// }
+    ///
+    /// let group = FlightGroup::new();
+    /// assert_eq!(port(&group, "80")?, 80);
+    /// assert_eq!(port(&group, "http").unwrap_err().to_string(), "invalid digit found in string");
+    /// # Ok::<(), BoxError>(())
+    /// ```
+    pub fn into_std(self) -> StdError<E>
+    where
+        E: AsRef<dyn Error + Send + Sync>,
+    {
+        StdError(self)
     }
 }
 
@@ -127,46 +152,108 @@ impl<E> Clone for CallError<E> {
             Self::Abandoned => Self::Abandoned,
             Self::TimedOut => Self::TimedOut,
             Self::Deadlock(deadlock) => Self::Deadlock(deadlock.clone()),
+            Self::Overloaded => Self::Overloaded,
+        }
+    }
+}
+
+impl<E> CallError<E> {
+    /// Displays all but the function's own error, of which the caller knows how.
+    fn fmt_with(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        failed: impl FnOnce(&E, &mut fmt::Formatter<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        match self {
+            Self::Failed(error) => failed(error, f),
+            Self::Panicked(panicked) => fmt::Display::fmt(panicked, f),
+            Self::Abandoned => f.write_str("the shared call was abandoned by its leader"),
+            Self::TimedOut => f.write_str("timed out waiting for the shared call"),
+            Self::Deadlock(deadlock) => fmt::Display::fmt(deadlock, f),
+            Self::Overloaded => f.write_str("too many callers are waiting for the shared call"),
         }
     }
 }
 
 impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(error) => {
-                f.write_str("the shared call failed: ")?;
-                error.fmt(f) // With the caller's flags: `{:#}` says more of an `anyhow::Error`.
-            }
-            Self::Panicked(panicked) => panicked.fmt(f),
-            Self::Abandoned => {
-                f.write_str("the leader of the shared call went away without an outcome")
-            }
-            Self::TimedOut => f.write_str("timed out waiting for the leader of the shared call"),
-            Self::Deadlock(deadlock) => deadlock.fmt(f),
-        }
+        self.fmt_with(f, E::fmt)
     }
 }
 
-impl<E: Error + 'static> Error for CallError<E> {
-    /// The function's own error, for [`Failed`](Self::Failed).
+impl<E: Error> Error for CallError<E> {
+    /// For [`Failed`](Self::Failed) the source of the function's error.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.failed().map(|error| error as _)
+        self.failed().and_then(E::source)
     }
 }
 
-/// Why a caller has no flight's outcome.
+/// A [`CallError`] as a [`std::error::Error`], from [`CallError::into_std`].
+///
+/// [`CallError::Failed`] is transparent, as in `CallError` itself. Error types that hold any error
+/// give this one back by downcasting:
+///
+/// ```
+/// use shared_calls::{CallError, FlightGroup, StdError};
+/// use std::error::Error;
+/// use std::time::Duration;
+///
+/// type BoxError = Box<dyn Error + Send + Sync>;
+///
+/// let group = FlightGroup::<u32, BoxError>::new();
+/// let leader = group.join("k");
+/// let late = group.request("k").timeout(Duration::ZERO).call(|| Ok(1));
+/// let error: BoxError = late.map_err(CallError::into_std).unwrap_err().into();
+/// let error = error.downcast_ref::<StdError<BoxError>>().unwrap();
+/// assert!(matches!(error.call_error(), CallError::TimedOut));
+/// # drop(leader);
+/// ```
+pub struct StdError<E>(CallError<E>);
+
+impl<E> StdError<E> {
+    /// What this was made from.
+    ///
+    /// See [`StdError`] for an example.
+    #[must_use]
+    pub fn call_error(&self) -> &CallError<E> {
+        &self.0
+    }
+}
+
+impl<E: AsRef<dyn Error + Send + Sync>> fmt::Debug for StdError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .fmt_with(f, |error, f| fmt::Debug::fmt(error.as_ref(), f))
+    }
+}
+
+impl<E: AsRef<dyn Error + Send + Sync>> fmt::Display for StdError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .fmt_with(f, |error, f| fmt::Display::fmt(error.as_ref(), f))
+    }
+}
+
+impl<E: AsRef<dyn Error + Send + Sync>> Error for StdError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.failed().and_then(|error| error.as_ref().source())
+    }
+}
+
+/// Why a caller does not get a flight's outcome.
 #[derive(Clone)]
-pub(crate) enum Missed {
+pub(crate) enum Refusal {
     TimedOut,
     Deadlock(Deadlock),
+    Overloaded,
 }
 
-impl<E> From<Missed> for CallError<E> {
-    fn from(missed: Missed) -> Self {
-        match missed {
-            Missed::TimedOut => Self::TimedOut,
-            Missed::Deadlock(deadlock) => Self::Deadlock(deadlock),
+impl<E> From<Refusal> for CallError<E> {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TimedOut => Self::TimedOut,
+            Refusal::Deadlock(deadlock) => Self::Deadlock(deadlock),
+            Refusal::Overloaded => Self::Overloaded,
         }
     }
 }
@@ -204,7 +291,7 @@ impl<E> From<Missed> for CallError<E> {
 ///     leader.join().unwrap();
 /// });
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panicked {
     message: Option<Arc<str>>,
 }
@@ -226,7 +313,7 @@ impl Panicked {
         }
     }
 
-    /// What there is to say of the payload that [`catch_unwind`](std::panic::catch_unwind) gives.
+    /// From the payload that [`catch_unwind`](std::panic::catch_unwind) gives.
     ///
     /// ```
     /// use shared_calls::Panicked;
@@ -266,11 +353,11 @@ impl fmt::Display for Panicked {
 
 impl Error for Panicked {}
 
-/// Who would have waited for whom, for ever.
+/// Threads that would have waited for each other for ever.
 ///
-/// `Display` tells it: "to wait for the shared call would never end: thread 'main' would wait for
-/// thread 'worker', which waits for thread 'main'". Only waits that this crate knows of are part of
-/// it; see [what is detected](crate#deadlocks).
+/// Displayed as "deadlock: thread 'main' would wait for thread 'worker', which waits for thread
+/// 'main'". Only waits that this crate knows of are part of it: see
+/// [what is detected](crate#deadlocks).
 ///
 /// ```
 /// use shared_calls::{CallError, Deadlock, FlightGroup};
@@ -298,9 +385,9 @@ impl Deadlock {
         }
     }
 
-    /// The threads of the circle: each waits for a call that the next one leads, and the last for
-    /// one that the first leads. The first is the caller that was refused. One thread alone would
-    /// have waited for itself, directly or through other keys.
+    /// The threads of the cycle: each waits for a call that the next one leads, and the last for one
+    /// that the first leads. The first is the caller that was refused. One thread alone would have
+    /// waited for itself, directly or through other keys.
     ///
     /// See [`Deadlock`] for an example.
     #[must_use]
@@ -311,7 +398,7 @@ impl Deadlock {
 
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("to wait for the shared call would never end: ")?;
+        f.write_str("deadlock: ")?;
         let [first, others @ ..] = &*self.threads else {
             return Ok(());
         };
@@ -327,6 +414,16 @@ impl fmt::Display for Deadlock {
 }
 
 impl Error for Deadlock {}
+
+impl PartialEq for Deadlock {
+    /// The same threads in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        let ids = |deadlock: &Self| deadlock.threads.iter().map(Thread::id).collect::<Vec<_>>();
+        ids(self) == ids(other)
+    }
+}
+
+impl Eq for Deadlock {}
 
 /// A thread, by its name if it has one.
 pub(crate) struct Named<'a>(pub(crate) &'a Thread);

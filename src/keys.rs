@@ -1,128 +1,256 @@
 //! A `HashMap` whose keys are hashed once, by the caller, before any lock is taken.
 //!
-//! It differs from `HashMap<K, T>` in what runs under the lock that guards it: of the user's code
-//! only `Eq` and `Borrow`, only in [`get_mut`](KeyMap::get_mut), and that changes nothing. So no
-//! panic of the user's can leave the map half-changed, growing and shrinking never call `Hash`, and
-//! an entry is removed by identity, without a key.
+//! The map is keyed by the hash, so growing and shrinking never run user code, and an entry is
+//! found and removed by its identity, without a key. User code runs in
+//! [`find_or_insert`](KeyMap::find_or_insert) and [`find`](KeyMap::find) only, before
+//! anything has changed: a panic there leaves the map as it was.
 //!
-//! Keys are behind an `Arc`, so that an entry is small, moving it in and out costs next to nothing,
-//! and a key can be told outside the lock.
+//! A few keys of removed entries are kept, to be written over for the next ones, so that a lone
+//! call allocates nothing.
 
-use std::borrow::Borrow;
-use std::collections::hash_map::{Entry, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::{
+    borrow::Borrow, collections::hash_map::Entry, collections::hash_map::HashMap,
+    hash::BuildHasherDefault, hash::Hash, hash::Hasher, mem,
+};
 
-use crate::sync::Arc;
+/// What a key of type `K` is looked up by: a borrowed form, as in a `HashMap`, or a struct of the
+/// parts of a compound key.
+///
+/// Every `Q: Hash + Eq + ToOwned<Owned = K>` with `K: Borrow<Q>` is one: `str` for a `String`, `u64`
+/// for a `u64`. Implement the trait where a key has no borrowed form, so that a look-up does not
+/// allocate:
+///
+/// ```
+/// use shared_calls::{FlightGroup, Lookup};
+///
+/// #[derive(Hash)]
+/// struct Page<'a> {
+///     tenant: u32,
+///     path: &'a str,
+/// }
+///
+/// impl Lookup<(u32, String)> for Page<'_> {
+///     fn is(&self, (tenant, path): &(u32, String)) -> bool {
+///         self.tenant == *tenant && self.path == path
+///     }
+///     fn to_key(&self) -> (u32, String) {
+///         (self.tenant, self.path.to_owned())
+///     }
+///     fn overwrite(&self, (tenant, path): &mut (u32, String)) {
+///         *tenant = self.tenant;
+///         self.path.clone_into(path);
+///     }
+/// }
+///
+/// let pages = FlightGroup::<u32, std::io::Error, (u32, String)>::new();
+/// let page = Page { tenant: 7, path: "/" };
+/// assert_eq!(pages.call(&page, || Ok(1))?, 1);
+/// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
+/// ```
+///
+/// # Laws
+///
+/// All lookups of one key hash alike: if `a.is(&b.to_key())`, then `a` and `b` have the same
+/// [`Hash`]. `K` itself is never hashed. A lookup that breaks this starts a second flight for the
+/// key; nothing else goes wrong.
+///
+/// The three methods run under the group's lock, as those of a key in `HashMap::entry` would under
+/// yours. They must not call the group. A panic in one of them leaves the group as it was.
+pub trait Lookup<K>: Hash {
+    /// Whether this is the key that is looked for.
+    fn is(&self, key: &K) -> bool;
+
+    /// Makes the key, for a flight that begins.
+    fn to_key(&self) -> K;
+
+    /// Makes the key in place of a retired one, to save its allocation.
+    fn overwrite(&self, key: &mut K) {
+        *key = self.to_key();
+    }
+}
+
+impl<K, Q> Lookup<K> for Q
+where
+    K: Borrow<Q>,
+    Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+{
+    fn is(&self, key: &K) -> bool {
+        key.borrow() == self
+    }
+
+    fn to_key(&self) -> K {
+        self.to_owned()
+    }
+
+    fn overwrite(&self, key: &mut K) {
+        self.clone_into(key);
+    }
+}
 
 /// A map that never held more keys than this does not shrink.
 const KEPT: usize = 64;
 
-type Table<T> = HashMap<u64, T, BuildHasherDefault<AsIs>>;
+/// How many keys of removed entries are kept.
+const RETIRED: usize = 4;
+
+pub(crate) type Table<K, T> = HashMap<u64, (K, T), BuildHasherDefault<Prehashed>>;
 
 pub(crate) struct KeyMap<K, T> {
-    /// The key with this hash: there is nearly always but one.
-    by_hash: Table<(Arc<K>, T)>,
-    /// Keys with a hash that another key had when they came.
-    collided: Table<Vec<(Arc<K>, T)>>,
-    len: usize,
-    /// The most keys held since the map last shrank. The table's own `capacity()` will not do: it
-    /// leaves out what removed entries still occupy.
+    /// The first key with its hash.
+    by_hash: Table<K, T>,
+    /// Keys whose hash another key had when they came. There are hardly ever any.
+    collided: Vec<(u64, K, T)>,
+    retired: Vec<K>,
+    /// The most keys in the table since it last shrank. Its own `capacity()` will not do: it leaves
+    /// out what removed entries still occupy.
     peak: usize,
+    pub(crate) is_outgrown: bool,
 }
 
 impl<K, T> KeyMap<K, T> {
     pub(crate) fn new() -> Self {
         Self {
             by_hash: HashMap::default(),
-            collided: HashMap::default(),
-            len: 0,
+            collided: Vec::new(),
+            retired: Vec::new(),
             peak: 0,
+            is_outgrown: false,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.by_hash.len() + self.collided.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<K>, T)> {
-        let collided = self.collided.values().flatten();
-        self.by_hash.values().chain(collided)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
+        let collided = self.collided.iter().map(|(_, key, value)| (key, value));
+        let first = self.by_hash.values().map(|(key, value)| (key, value));
+        first.chain(collided)
     }
 
-    pub(crate) fn get_mut<Q>(&mut self, hash: u64, key: &Q) -> Option<&mut T>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        self.find(hash, |(named, _)| (**named).borrow() == key)
-    }
-
-    /// The first value with this hash whose entry `is_it`.
-    pub(crate) fn find(
+    /// Finds the key's entry. If there is none, puts one there with the value that `make` makes, and
+    /// gives `None`.
+    #[inline]
+    pub(crate) fn find_or_insert<Q: Lookup<K> + ?Sized>(
         &mut self,
         hash: u64,
-        is_it: impl Fn(&(Arc<K>, T)) -> bool,
+        key: &Q,
+        make: impl FnOnce() -> T,
     ) -> Option<&mut T> {
-        let first = self.by_hash.get_mut(&hash);
-        let mut found = first.filter(|entry| is_it(entry));
-        if found.is_none() && !self.collided.is_empty() {
-            let others = self.collided.get_mut(&hash)?;
-            found = others.iter_mut().find(|entry| is_it(entry));
+        if !self.collided.is_empty() {
+            let same = |other: &(u64, K, T)| other.0 == hash && key.is(&other.1);
+            if let Some(i) = self.collided.iter().position(same) {
+                return Some(&mut self.collided[i].2);
+            }
         }
-        found.map(|(_, value)| value)
-    }
-
-    /// Adds an entry for a key that the map does not have.
-    pub(crate) fn insert(&mut self, hash: u64, key: Arc<K>, value: T) {
         match self.by_hash.entry(hash) {
             Entry::Vacant(slot) => {
-                slot.insert((key, value));
+                // Written over in its place, so that no panic drops it under the lock.
+                if let Some(retired) = self.retired.last_mut() {
+                    key.overwrite(retired);
+                }
+                let key = self.retired.pop().unwrap_or_else(|| key.to_key());
+                slot.insert((key, make()));
+                None
             }
-            Entry::Occupied(_) => self.collided.entry(hash).or_default().push((key, value)),
-        }
-        self.len += 1;
-        self.peak = self.peak.max(self.len);
-    }
-
-    /// Removes the entry with this hash whose value `is_it`. The entry is handed back, not
-    /// dropped: a key's `Drop` is the user's code.
-    pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Arc<K>, T)> {
-        let removed = match self.by_hash.entry(hash) {
-            Entry::Occupied(first) if is_it(&first.get().1) => first.remove(),
-            _ => self.remove_collided(hash, is_it)?,
-        };
-        self.len -= 1;
-        self.shrink();
-        Some(removed)
-    }
-
-    fn remove_collided(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(Arc<K>, T)> {
-        let others = self.collided.get_mut(&hash)?;
-        let i = others.iter().position(|(_, value)| is_it(value))?;
-        let removed = others.swap_remove(i);
-        if others.is_empty() {
-            self.collided.remove(&hash);
-        }
-        Some(removed)
-    }
-
-    /// Gives memory back after a spike of keys, which `HashMap` never does by itself. It moves the
-    /// keys that are left when seven eighths have gone, so the cost, spread over the removals that
-    /// led here, is a constant for each, and the map can double before it grows again.
-    fn shrink(&mut self) {
-        if self.peak > KEPT && self.len <= self.peak / 8 {
-            self.by_hash.shrink_to(self.len * 2);
-            self.collided.shrink_to(self.len * 2);
-            self.peak = self.len * 2;
+            Entry::Occupied(first) if key.is(&first.get().0) => Some(&mut first.into_mut().1),
+            Entry::Occupied(_) => {
+                self.collided.push((hash, key.to_key(), make()));
+                None
+            }
         }
     }
+
+    /// Finds the entry with this hash that `is_it`.
+    pub(crate) fn find(&mut self, hash: u64, is_it: impl Fn(&K, &T) -> bool) -> Option<&mut T> {
+        match self.by_hash.get_mut(&hash) {
+            Some((key, value)) if is_it(key, value) => Some(value),
+            _ => {
+                let mut collided = self.collided.iter_mut();
+                let found =
+                    collided.find(|(other, key, value)| *other == hash && is_it(key, value));
+                found.map(|(_, _, value)| value)
+            }
+        }
+    }
+
+    /// Removes the entry with this hash of whose value `take` takes anything. Its key is kept for
+    /// another one if it may be `retired`. If not, it becomes garbage, to be dropped outside the
+    /// lock: its `Drop` is user code.
+    #[inline]
+    pub(crate) fn remove<R>(
+        &mut self,
+        hash: u64,
+        retired: bool,
+        garbage: &mut Option<K>,
+        take: impl Fn(&mut T) -> Option<R>,
+    ) -> Option<R> {
+        if self.peak.max(self.by_hash.len()) > KEPT {
+            self.note_size();
+        }
+        if let Entry::Occupied(mut first) = self.by_hash.entry(hash) {
+            if let Some(taken) = take(&mut first.get_mut().1) {
+                let (key, _) = first.remove();
+                if retired && self.retired.len() < RETIRED {
+                    self.retired.push(key);
+                } else {
+                    *garbage = Some(key);
+                }
+                return Some(taken);
+            }
+        }
+        self.remove_collided(hash, garbage, take)
+    }
+
+    #[cold]
+    fn note_size(&mut self) {
+        self.peak = self.peak.max(self.by_hash.len());
+        self.is_outgrown = self.by_hash.len() <= self.peak / 8;
+    }
+
+    #[cold]
+    fn remove_collided<R>(
+        &mut self,
+        hash: u64,
+        garbage: &mut Option<K>,
+        take: impl Fn(&mut T) -> Option<R>,
+    ) -> Option<R> {
+        let mut same = (self.collided.iter_mut().enumerate()).filter(|(_, other)| other.0 == hash);
+        let (i, taken) = same.find_map(|(i, other)| Some((i, take(&mut other.2)?)))?;
+        *garbage = Some(self.collided.swap_remove(i).1);
+        if self.collided.len() <= self.collided.capacity() / 8 {
+            self.collided.shrink_to(self.collided.len() * 2);
+        }
+        Some(taken)
+    }
+
+    /// Gives memory back after a spike of keys, which `HashMap` never does by itself. To be called if
+    /// the map [is outgrown](Self::is_outgrown). Free what it gives with [`free`] outside the lock:
+    /// that can take long.
+    ///
+    /// It moves the keys that are left once seven eighths have gone. Spread over the removals that
+    /// led here, that is a constant cost for each, and the map can double before it grows again.
+    #[cold]
+    pub(crate) fn shrink(&mut self) -> Box<Table<K, T>> {
+        self.peak = self.by_hash.len() * 2;
+        self.is_outgrown = false;
+        let mut smaller = HashMap::with_capacity_and_hasher(self.peak, Default::default());
+        smaller.extend(self.by_hash.drain());
+        Box::new(mem::replace(&mut self.by_hash, smaller))
+    }
+}
+
+/// Frees what [`KeyMap::shrink`] gives.
+#[cold]
+pub(crate) fn free<K, T>(outgrown: Box<Table<K, T>>) {
+    drop(outgrown);
 }
 
 /// The hasher of keys that are hashes already.
 #[derive(Default)]
-struct AsIs(u64);
+pub(crate) struct Prehashed(u64);
 
-impl Hasher for AsIs {
+impl Hasher for Prehashed {
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
     }
@@ -138,24 +266,39 @@ impl Hasher for AsIs {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::KeyMap;
-    use crate::sync::Arc;
+    use super::{free, KeyMap};
+
+    fn insert(map: &mut KeyMap<u64, u64>, hash: u64, key: u64) {
+        assert!(map.find_or_insert(hash, &key, || key * 10).is_none());
+    }
+
+    fn remove(map: &mut KeyMap<u64, u64>, hash: u64, key: u64) {
+        assert!(map.find(hash, |_, value| *value == key * 10).is_some());
+        let mut garbage = None;
+        let is_it = |value: &mut u64| (*value == key * 10).then_some(());
+        assert!(map.remove(hash, false, &mut garbage, is_it).is_some());
+        assert_eq!(garbage, Some(key));
+        if map.is_outgrown {
+            free(map.shrink());
+        }
+    }
 
     #[test]
     fn keys_with_the_same_hash_stay_apart() {
         let mut map = KeyMap::new();
-        for key in 0..4u64 {
-            map.insert(7, Arc::new(key), key * 10);
+        for key in 0..4 {
+            insert(&mut map, 7, key);
         }
-        assert_eq!(map.get_mut(7, &2), Some(&mut 20));
-        assert_eq!(map.get_mut(8, &2), None);
-        assert_eq!(map.remove(7, |v| *v == 99), None);
+        assert_eq!(
+            map.find_or_insert(7, &2, || panic!("it is there")),
+            Some(&mut 20)
+        );
+        assert!(map.find(8, |named, _| *named == 2).is_none());
+        assert!(map.find(7, |_, value| *value == 99).is_none());
         for key in [0, 3, 1, 2] {
-            assert_eq!(
-                map.remove(7, |v| *v == key * 10),
-                Some((Arc::new(key), key * 10))
-            );
-            assert_eq!(map.get_mut(7, &key), None);
+            assert_eq!(map.find(7, |named, _| *named == key), Some(&mut (key * 10)));
+            remove(&mut map, 7, key);
+            assert!(map.find(7, |named, _| *named == key).is_none());
         }
         assert_eq!(map.len(), 0);
         assert!(map.by_hash.is_empty() && map.collided.is_empty());
@@ -163,27 +306,33 @@ mod tests {
 
     #[test]
     fn capacity_comes_back_after_a_spike() {
-        let mut map = KeyMap::new();
-        for key in 0..100_000u64 {
-            map.insert(key, Arc::new(key), key);
+        for collide in [false, true] {
+            let hash = |key| if collide { key % 100 } else { key };
+            let keys = if collide { 5_000 } else { 100_000 };
+            let mut map = KeyMap::new();
+            for key in 0..keys {
+                insert(&mut map, hash(key), key);
+            }
+            for key in 0..keys {
+                remove(&mut map, hash(key), key);
+            }
+            assert!(map.peak <= super::KEPT);
+            assert!(map.by_hash.capacity() <= 2 * super::KEPT);
+            assert!(map.collided.capacity() <= 2 * super::KEPT);
         }
-        for key in 0..100_000u64 {
-            assert_eq!(map.get_mut(key, &key), Some(&mut key.clone()));
-            assert_eq!(map.remove(key, |v| *v == key), Some((Arc::new(key), key)));
-        }
-        assert!(map.peak <= super::KEPT);
-        assert!(map.by_hash.capacity() <= 2 * super::KEPT);
     }
 
     #[test]
     fn a_map_of_steady_size_does_not_shrink() {
         let mut map = KeyMap::new();
-        for key in 0..1_000u64 {
-            map.insert(key, Arc::new(key), ());
+        for key in 0..1_000 {
+            insert(&mut map, key, key);
         }
-        for key in 0..10_000u64 {
-            map.remove(key, |()| true);
-            map.insert(key + 1_000, Arc::new(key + 1_000), ());
+        for key in 0..10_000 {
+            let mut garbage = None;
+            map.remove(key, true, &mut garbage, |_| Some(()));
+            assert!(!map.is_outgrown);
+            insert(&mut map, key + 1_000, key + 1_000);
         }
         assert_eq!((map.len(), map.peak), (1_000, 1_000));
     }

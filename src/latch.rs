@@ -1,84 +1,161 @@
-//! A state under a lock, and a condition variable for those who wait for it to change.
+//! Where the followers of a flight wait for its outcome: a state under a lock, and a condition
+//! variable.
 //!
-//! A waiter looks at the state under the lock and gives the lock up only inside `Condvar::wait`,
-//! which releases and sleeps in one step. Whoever changes the state does so under the lock and
-//! notifies afterwards. So a change comes either before the look, which then sees it, or after the
-//! sleep has begun, and then its notification wakes the sleeper. No wake-up can fall between.
+//! A flight has a latch only if somebody waits for it. The first to wait makes it, under the map's
+//! lock.
 //!
-//! To wake a crowd takes long, some microseconds each, and then it takes every processor; who has
-//! changed the state has better things to do. So it wakes one, and leaves word under the lock that
-//! the others are asleep still. Whoever is the next to wake, for whatever reason and whatever it
-//! waits for, finds that word, removes it and wakes all. One does: if anybody slept when the state
-//! changed, the notification has woken one of those.
+//! ```text
+//!             (made by the first to queue)
+//!                         │
+//!                       queued ── turn ──▶ turn ──┐
+//!                                                 ├── land ──▶ landed
+//!   (made by the first to follow) ────▶ running ──┘
+//! ```
+//!
+//! *Why no wake-up is lost.* A waiter looks at the state under the lock and gives the lock up only
+//! inside `Condvar::wait`, which releases it and sleeps in one step. A change is made under the lock
+//! and notified afterwards. So a change comes either before the look, which then sees it, or after
+//! the sleep has begun, and then its notification wakes the sleeper. `notify_all` wakes every
+//! waiter, and none depends on another to go on.
 
-use crate::sync::{yield_now, Condvar, Deadline, Mutex, CROWD};
+use std::time::Duration;
 
-pub(crate) struct Latch<T> {
-    inner: Mutex<Inner<T>>,
+use crate::{outcome::Outcome, sync::Arc, sync::Condvar, sync::Deadline, sync::Mutex, sync::Time};
+
+pub(crate) struct Latch<V, E> {
+    state: Mutex<State<V, E>>,
     changed: Condvar,
 }
 
-struct Inner<T> {
-    state: T,
-    /// Whether the next to wake has to wake the others. Set by whoever has changed the state and
-    /// woken one.
-    others_sleep: bool,
+struct State<V, E> {
+    phase: Phase<V, E>,
+    /// Callers that hold a place here. Raised only under the map's lock, while the map names the
+    /// latch. So it cannot rise once the flight is unlinked.
+    followers: usize,
+    /// Whether the ticket of the caller that started the flight is still there.
+    ticket: bool,
+    /// When somebody first waited. For a queue, when its flight began with somebody waiting: set by
+    /// its leader, under the map's lock.
+    since: Time,
 }
 
-impl<T> Latch<T> {
-    pub(crate) fn new(state: T) -> Self {
-        Self {
-            inner: Mutex::new(Inner {
-                state,
-                others_sleep: false,
-            }),
+enum Phase<V, E> {
+    /// The outcome is not there yet. For a queue: its turn has not come.
+    Pending,
+    /// Set once by the caller that ended or gave up the flight in front. The queued flight has a
+    /// leader, or any of its callers can take the lead.
+    Turn,
+    /// Set once by the leader, after the map has ceased to name the flight.
+    Landed(Arc<Outcome<V, E>>),
+}
+
+/// What a waiter has found.
+pub(crate) enum Awaited<V, E> {
+    Turn,
+    Landed(Arc<Outcome<V, E>>),
+}
+
+impl<V, E> Latch<V, E> {
+    /// `ticket` if the flight was started, and has a ticket that waits for it.
+    pub(crate) fn new(ticket: bool) -> Arc<Self> {
+        let state = State {
+            phase: Phase::Pending,
+            followers: 0,
+            ticket,
+            since: Time::now(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
             changed: Condvar::new(),
+        })
+    }
+
+    /// Takes a place, unless so many are taken already. To be called under the map's lock.
+    pub(crate) fn join(&self, max_followers: usize) -> bool {
+        let mut state = self.state.lock();
+        let free = state.followers < max_followers;
+        if free {
+            state.followers += 1;
         }
+        free
     }
 
-    /// Looks at the state, and may change it without waking anybody.
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
-        look(&mut self.inner.lock().state)
+    /// Gives up a place that [`join`](Self::join) took, and tells how many are left.
+    pub(crate) fn leave(&self) -> usize {
+        let mut state = self.state.lock();
+        state.followers -= 1;
+        state.followers
     }
 
-    /// Changes the state and wakes every waiter. How many there may be decides only who does it.
-    pub(crate) fn change(&self, waiters: usize, change: impl FnOnce(&mut T)) {
-        let crowd = waiters >= CROWD;
-        let mut inner = self.inner.lock();
-        change(&mut inner.state);
-        inner.others_sleep = crowd;
-        // Notified after unlocking: a waiter that woke under the lock would only block on it.
-        drop(inner);
-        if crowd {
-            self.changed.notify_one();
-        } else {
-            self.changed.notify_all();
+    pub(crate) fn drop_ticket(&self) {
+        self.state.lock().ticket = false;
+    }
+
+    pub(crate) fn followers(&self) -> usize {
+        self.state.lock().followers
+    }
+
+    /// Whether a follower or a ticket is there.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let state = self.state.lock();
+        state.followers > 0 || state.ticket
+    }
+
+    pub(crate) fn since(&self) -> Time {
+        self.state.lock().since
+    }
+
+    /// Whether the flight has held others up for that long.
+    pub(crate) fn is_older_than(&self, max_age: Option<Duration>) -> bool {
+        max_age.is_some_and(|age| self.since().age() >= age)
+    }
+
+    /// The queued flight has a leader, and maybe a ticket. Tells whether anyone waits for it. To be
+    /// called under the map's lock.
+    pub(crate) fn begin(&self, ticket: bool) -> bool {
+        let mut state = self.state.lock();
+        state.ticket = ticket;
+        let awaited = state.followers > 0 || ticket;
+        if awaited {
+            state.since = Time::now();
         }
+        awaited
     }
 
-    /// Blocks until `look` finds what it is looking for, or the deadline has passed. What is there
-    /// by then is found, however late it is.
-    pub(crate) fn wait<R>(
-        &self,
-        deadline: Deadline,
-        mut look: impl FnMut(&mut T) -> Option<R>,
-    ) -> Option<R> {
-        let mut inner = self.inner.lock();
+    /// The flight in front is unlinked or given up. To be called after the map's lock is released.
+    pub(crate) fn set_turn(&self) {
+        let mut state = self.state.lock();
+        // A caller that arrived may have led the flight to its end already.
+        if let Phase::Pending = state.phase {
+            state.phase = Phase::Turn;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Publishes the outcome and wakes everyone. To be called by the leader, once, after the map
+    /// has ceased to name the flight (G2).
+    pub(crate) fn land(&self, outcome: Arc<Outcome<V, E>>) {
+        self.state.lock().phase = Phase::Landed(outcome);
+        // After unlocking: a waiter that woke under the lock would only block on it.
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn has_turn(&self) -> bool {
+        !matches!(self.state.lock().phase, Phase::Pending)
+    }
+
+    /// Blocks until the outcome is there, or the turn for a caller that is `queued`, or the
+    /// deadline has passed. What is there by then is found, however late it is.
+    pub(crate) fn wait(&self, deadline: Deadline, queued: bool) -> Option<Awaited<V, E>> {
+        let mut state = self.state.lock();
         loop {
-            let found = look(&mut inner.state);
-            if found.is_some() || deadline.has_passed() {
-                return found;
-            }
-            // A loop, because a condition variable may wake without having been notified.
-            inner = self.changed.wait(inner, deadline);
-            if inner.others_sleep {
-                inner.others_sleep = false;
-                drop(inner);
-                // Who has changed the state may be waiting for the processor that we have got. It
-                // comes before the crowd.
-                yield_now();
-                self.changed.notify_all();
-                inner = self.inner.lock();
+            match &state.phase {
+                Phase::Landed(outcome) => return Some(Awaited::Landed(Arc::clone(outcome))),
+                Phase::Turn if queued => return Some(Awaited::Turn),
+                _ if deadline.has_passed() => return None,
+                // A loop, because a condition variable may wake without a notification.
+                _ => state = self.changed.wait(state, deadline),
             }
         }
     }

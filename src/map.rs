@@ -1,306 +1,189 @@
-//! What a group's lock guards: which flight is in progress for which key.
+//! What a group's lock guards: who leads which key, and which latches others wait on.
 //!
-//! Nothing in here waits for more than the latch of a queued flight, which is held for moments, or
-//! runs code of the user's but `Eq` and `Borrow` of keys.
+//! Every change of a flight's standing is made here, under that one lock:
+//!
+//! ```text
+//!   arrive ──▶ in the map ──finish──▶ gone
+//!                  │                   ▲
+//!                  └─ give up ──▶ on the list
+//! ```
+//!
+//! *In the map*, a flight is an [`Entry`]: a plain value with the identity of its leader. The first
+//! caller that waits for it makes the latch. *On the list* is a flight that was given up: the map
+//! does not name it, but its followers still get its outcome. The leader finds its flight in one of
+//! the two when it ends, takes it out, and only then publishes the outcome.
+//!
+//! *The next flight* is a second latch in the entry, made by the first caller that queues for it.
+//! When the flight in front is unlinked or given up, the entry stays without a leader. Of those who
+//! queue and those who arrive, the first to take the lock leads it. So the last to leave the queue
+//! of an entry without a leader removes the entry.
+//!
+//! User code that runs in here is a key's [`Lookup`], always before anything is changed.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::flight::Flight;
-use crate::keys::KeyMap;
-use crate::observer::{Endings, Reports};
-use crate::sync::{Arc, Epoch};
-use crate::threads::FlightId;
-
-/// How many entries a group keeps for reuse, besides the one that rests, so that a lone call
-/// allocates nothing.
-const SPARES: usize = 3;
+use crate::{
+    counts::LeaderCounts, deadlock, error::Refusal, keys::KeyMap, keys::Lookup, latch::Latch,
+    options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
+};
 
 pub(crate) struct Map<V, E, K> {
-    /// The flights in progress. An entry is put in by a leader, put in another's place by a leader
-    /// that found it closed or too old, and taken out, or replaced by the flight that is queued
-    /// behind, by the leader whose flight it is.
-    flights: KeyMap<K, Arc<Flight<V, E>>>,
-    /// The flights that are queued, each behind one of those above, by that one's id; while anybody
-    /// waits for them.
-    queued: BTreeMap<FlightId, Arc<Flight<V, E>>>,
-    /// The last flight that ended without a follower. Its entry is still in `flights`; but it is
-    /// closed, nobody joins it, and it counts for nothing. To take it out, only to put it back for
-    /// the next call on the same key, would cost a lone call a tenth more.
-    resting: Option<Resting<V, E>>,
-    /// Entries of others that ended so before, at most [`SPARES`]. No flight in here has ever held
-    /// a value.
-    spares: Vec<Spare<V, E, K>>,
-    /// How flights have ended.
-    pub(crate) endings: Endings,
+    pub(crate) flights: KeyMap<K, Entry<V, E>>,
+    pub(crate) given_up: GivenUp<V, E, K>,
+    pub(crate) counts: LeaderCounts,
 }
 
-/// What the map holds for a key in flight.
-pub(crate) type Entry<V, E, K> = (Arc<K>, Arc<Flight<V, E>>);
-
-/// What taking a flight out leaves: its entry, or the flight that is there now.
-pub(crate) type Taken<V, E, K> = (Option<Entry<V, E, K>>, Option<Arc<Flight<V, E>>>);
-
-/// An entry to put into the map.
-pub(crate) struct Spare<V, E, K> {
-    entry: Entry<V, E, K>,
-    /// Its leader's handle on the flight: to clone and drop one for each flight would cost as much
-    /// as a lock.
-    flight: Arc<Flight<V, E>>,
+/// What the map holds for a key.
+pub(crate) struct Entry<V, E> {
+    /// `None` only while there is a queue whose turn has come.
+    pub(crate) leader: Option<FlightId>,
+    /// For those who wait for this flight.
+    pub(crate) latch: OptionLatch<V, E>,
+    /// For those who wait for the next one.
+    pub(crate) queue: OptionLatch<V, E>,
 }
 
-/// A flight that is to begin again.
-struct Resting<V, E> {
-    hash: u64,
-    /// Its leader's handle.
-    flight: Arc<Flight<V, E>>,
+/// The list of flights that were given up and have not ended.
+pub(crate) type GivenUp<V, E, K> = BTreeMap<FlightId, (K, OptionLatch<V, E>)>;
+
+pub(crate) type OptionLatch<V, E> = Option<Arc<Latch<V, E>>>;
+
+/// What a caller found in the map.
+pub(crate) enum Found<V, E> {
+    /// It leads, and may have given up another flight to do so.
+    Leads {
+        gave_up: Option<FlightId>,
+    },
+    /// It has a place on a latch, in the queue for its turn if it is `queued`.
+    Waits {
+        latch: Arc<Latch<V, E>>,
+        held_by: HeldBy,
+        queued: bool,
+    },
+    Refused(Refusal),
 }
 
-/// What is to be seen of a flight in progress.
-pub(crate) struct Seen<V, E, K> {
-    /// Held, like the flight, so that neither becomes another key's while it is looked at. (The
-    /// flight may land and begin again for this one.)
-    pub(crate) key: Arc<K>,
-    pub(crate) flight: Arc<Flight<V, E>>,
-    pub(crate) followers: usize,
-    pub(crate) queued: usize,
-    /// The leader's number.
-    pub(crate) thread: usize,
-    pub(crate) age: Duration,
-}
+/// The flight that a waiting caller waits for, and since when that has held anyone up. `None` for a
+/// flight that is unlinked already: its outcome is about to arrive.
+pub(crate) type HeldBy = Option<(FlightId, Time)>;
 
-/// What a caller wants of a flight that it finds in progress.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wish {
-    /// Not that one, but the one after it.
-    pub(crate) next_flight: bool,
-    /// None that is older.
-    pub(crate) max_age: Option<Duration>,
-}
+impl<V, E> Entry<V, E> {
+    /// A caller that arrives and finds the entry leads it, takes a place, or is refused.
+    pub(crate) fn enter<Q: Lookup<K> + ?Sized, K>(
+        &mut self,
+        key: &Q,
+        flight: FlightId,
+        options: &Options,
+        given_up: &mut GivenUp<V, E, K>,
+    ) -> Found<V, E> {
+        let Some(leader) = self.leader else {
+            return self.lead(flight, options.intent, None);
+        };
+        // A caller that only joins is refused when it waits: that may be on another thread.
+        if options.next_flight || options.intent == Intent::Call {
+            if let Err(deadlock) = deadlock::refuse_own(leader) {
+                return Found::Refused(Refusal::Deadlock(deadlock));
+            }
+        }
+        if self.is_older_than(options) {
+            self.give_up(key.to_key(), given_up);
+            return self.lead(flight, options.intent, Some(leader));
+        }
+        // From here on the flight holds somebody up, so its age counts.
+        let mut latch = self.latch.get_or_insert_with(|| Latch::new(false));
+        let held_by = Some((leader, latch.since()));
+        let max_followers = options.max_followers.unwrap_or(usize::MAX);
+        if options.next_flight {
+            // A queue is not made for a caller that gets no place in it.
+            if max_followers == 0 {
+                return Found::Refused(Refusal::Overloaded);
+            }
+            latch = self.queue.get_or_insert_with(|| Latch::new(false));
+        }
+        if !latch.join(max_followers) {
+            return Found::Refused(Refusal::Overloaded);
+        }
+        Found::Waits {
+            latch: Arc::clone(latch),
+            held_by,
+            queued: options.next_flight,
+        }
+    }
 
-/// What a caller is to the flight that it found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    Leads,
-    Follows,
-    /// The flight is queued: whoever leads it is yet to be seen.
-    StandsBy,
+    /// Whether the flight has held others up for too long. Nobody follows if the limit is zero.
+    pub(crate) fn is_older_than(&self, options: &Options) -> bool {
+        let latch = self.latch.as_ref();
+        options.max_age.is_some_and(|age| age.is_zero())
+            || latch.is_some_and(|latch| latch.is_older_than(options.max_age))
+    }
+
+    /// Puts a leader in. Those who queued follow it.
+    pub(crate) fn lead(
+        &mut self,
+        flight: FlightId,
+        intent: Intent,
+        gave_up: Option<FlightId>,
+    ) -> Found<V, E> {
+        let ticket = intent == Intent::Start;
+        let queue = self.queue.take();
+        self.leader = Some(flight);
+        self.latch = queue.filter(|queue| queue.begin(ticket));
+        if ticket {
+            self.latch.get_or_insert_with(|| Latch::new(true));
+        }
+        Found::Leads { gave_up }
+    }
+
+    /// Moves the flight to the list. The queue stays, and its turn has come.
+    pub(crate) fn give_up<K>(&mut self, key: K, list: &mut GivenUp<V, E, K>) {
+        let latch = self.latch.take();
+        list.extend(self.leader.take().map(|leader| (leader, (key, latch))));
+    }
 }
 
 impl<V, E, K> Map<V, E, K> {
     pub(crate) fn new() -> Self {
         Self {
             flights: KeyMap::new(),
-            queued: BTreeMap::new(),
-            resting: None,
-            spares: Vec::new(),
-            endings: Endings::default(),
+            given_up: BTreeMap::new(),
+            counts: LeaderCounts::default(),
         }
     }
 
-    /// What is to be seen of the flights in progress.
-    pub(crate) fn look(&self, now: usize) -> Vec<Seen<V, E, K>> {
-        let seen = |(key, flight): &Entry<V, E, K>| Seen {
-            key: Arc::clone(key),
-            flight: Arc::clone(flight),
-            followers: flight.followers(),
-            queued: self
-                .queued
-                .get(&flight.id())
-                .map_or(0, |next| next.followers()),
-            thread: flight.thread(),
-            age: flight.age(now),
-        };
-        let mut all = Vec::with_capacity(self.len());
-        let in_flight = |(_, flight): &&Entry<V, E, K>| !is_resting(&self.resting, flight);
-        all.extend(self.flights.iter().filter(in_flight).map(seen));
-        all
-    }
-
-    /// How many keys are in flight.
+    /// How many flights there are, given-up ones and entries without a leader included.
     pub(crate) fn len(&self) -> usize {
-        self.flights.len() - usize::from(self.resting.is_some())
+        self.flights.len() + self.given_up.len()
     }
 
-    /// The flight in progress for the key.
-    pub(crate) fn get<Q>(&mut self, hash: u64, key: &Q) -> Option<Arc<Flight<V, E>>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        self.flights
-            .get_mut(hash, key)
-            .map(|named| Arc::clone(named))
-    }
-
-    /// Finds the key's flight and [meets](meet) it, or leads it if it rests, or puts that of `made`
-    /// there to lead. `None`: there is neither, and an entry has to be made outside the lock.
-    pub(crate) fn enter<Q>(
+    /// Takes out a flight that has a queue, or that was given up. Gives its latch, and the queue
+    /// whose turn has come.
+    #[cold]
+    pub(crate) fn unlink(
         &mut self,
         hash: u64,
-        key: &Q,
-        made: &mut Option<Spare<V, E, K>>,
-        wish: Wish,
-        now: usize,
-    ) -> Option<(Arc<Flight<V, E>>, Part)>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        if let Some(named) = self.flights.get_mut(hash, key) {
-            if !is_resting(&self.resting, named) {
-                return Some(meet(named, &mut self.queued, wish, now));
-            }
-            let Resting { flight, .. } = self.resting.take()?;
-            flight.begin();
-            return Some((flight, Part::Leads));
+        flight: FlightId,
+        garbage: &mut Option<K>,
+    ) -> (OptionLatch<V, E>, OptionLatch<V, E>) {
+        if let Some(entry) = self.flights.find(hash, |_, it| it.leader == Some(flight)) {
+            entry.leader = None;
+            return (entry.latch.take(), entry.queue.clone());
         }
-        let Spare { entry, flight } = made.take()?;
-        flight.begin();
-        self.flights.insert(hash, entry.0, entry.1);
-        Some((flight, Part::Leads))
+        let given_up = self.given_up.remove(&flight);
+        let latch = given_up.and_then(|(key, latch)| {
+            *garbage = Some(key);
+            latch
+        });
+        (latch, None)
     }
 
-    /// Takes the flight out, if it is still there, and hands back its entry, to be dropped outside
-    /// the lock. Or, if somebody waits for the next flight, puts that in its place and hands it
-    /// back to be vacated.
-    pub(crate) fn take_out(
-        &mut self,
-        hash: u64,
-        flight: &Arc<Flight<V, E>>,
-        epoch: Epoch,
-    ) -> Taken<V, E, K> {
-        let entry = self
-            .flights
-            .remove(hash, |named| Arc::ptr_eq(named, flight));
-        match (entry, self.queued.remove(&flight.id())) {
-            (Some((key, _)), Some(next)) => {
-                next.begin();
-                next.begin_at(epoch.now());
-                self.flights.insert(hash, key, Arc::clone(&next));
-                (None, Some(next))
-            }
-            (entry, _) => (entry, None),
-        }
-    }
-
-    /// Gives up the queued flight, whether it is behind another one or has taken that one's place.
-    pub(crate) fn drop_queued(
-        &mut self,
-        hash: u64,
-        flight: &Arc<Flight<V, E>>,
-        epoch: Epoch,
-    ) -> Taken<V, E, K> {
-        match flight.front() {
-            Some(front) => {
-                self.queued.remove(&front);
-                (None, None)
-            }
-            None => self.take_out(hash, flight, epoch),
-        }
-    }
-
-    /// An entry to write over, if there is one.
-    pub(crate) fn spare(&mut self) -> Option<Spare<V, E, K>> {
-        match self.resting.take() {
-            Some(resting) => self.take_spare(resting),
-            None => self.spares.pop(),
-        }
-    }
-
-    fn take_spare(&mut self, resting: Resting<V, E>) -> Option<Spare<V, E, K>> {
-        let Resting { hash, flight } = resting;
-        let entry = self
-            .flights
-            .remove(hash, |named| Arc::ptr_eq(named, &flight))?;
-        Some(Spare { entry, flight })
-    }
-
-    /// Whether a flight that has ended without a follower may rest: the map names it, nobody waits
-    /// for the next one, and it was not queued itself, or its next leader would wake whoever stands
-    /// by each time.
-    pub(crate) fn may_rest(&mut self, hash: u64, flight: &Arc<Flight<V, E>>) -> bool {
-        let named = |(_, named): &Entry<V, E, K>| Arc::ptr_eq(named, flight);
-        !flight.was_queued()
-            && !self.queued.contains_key(&flight.id())
-            && self.flights.find(hash, named).is_some()
-    }
-
-    /// Lets a flight rest that [may](Self::may_rest). The entry of the one that rested before
-    /// becomes a spare, or is handed back, to be dropped outside the lock.
-    pub(crate) fn rest(&mut self, hash: u64, flight: Arc<Flight<V, E>>) -> Option<Entry<V, E, K>> {
-        let before = self.resting.replace(Resting { hash, flight })?;
-        let spare = self.take_spare(before)?;
-        if self.spares.len() == SPARES {
-            return Some(spare.entry);
-        }
-        self.spares.push(spare);
-        None
-    }
-}
-
-fn is_resting<V, E>(resting: &Option<Resting<V, E>>, flight: &Arc<Flight<V, E>>) -> bool {
-    let is_it = |resting: &Resting<V, E>| Arc::ptr_eq(&resting.flight, flight);
-    resting.as_ref().is_some_and(is_it)
-}
-
-impl<V, E, K> Spare<V, E, K> {
-    /// Makes an entry for this key, of an old one if there is one. To be called outside the lock.
-    pub(crate) fn for_key<Q>(
-        key: &Q,
-        old: Option<Self>,
-        reports: impl FnOnce(&Arc<K>) -> Reports,
-    ) -> Self
-    where
-        Q: ToOwned<Owned = K> + ?Sized,
-    {
-        if let Some(mut spare) = old {
-            // Unless somebody is looking at it.
-            if let Some(old_key) = Arc::get_mut(&mut spare.entry.0) {
-                key.clone_into(old_key);
-                return spare;
+    /// The latch of this flight, if it has one.
+    pub(crate) fn latch_of(&mut self, hash: u64, flight: FlightId) -> OptionLatch<V, E> {
+        match self.given_up.get(&flight) {
+            Some((_, latch)) => latch.clone(),
+            None => {
+                let entry = self.flights.find(hash, |_, it| it.leader == Some(flight));
+                entry.and_then(|entry| entry.latch.clone())
             }
         }
-        let key = Arc::new(key.to_owned());
-        let flight = Arc::new(Flight::running(reports(&key)));
-        let entry = (key, Arc::clone(&flight));
-        Self { entry, flight }
     }
-}
-
-/// What an arriving caller does with the flight that the map names for its key, or with the one
-/// behind it.
-pub(crate) fn meet<V, E>(
-    named: &mut Arc<Flight<V, E>>,
-    queued: &mut BTreeMap<FlightId, Arc<Flight<V, E>>>,
-    wish: Wish,
-    now: usize,
-) -> (Arc<Flight<V, E>>, Part) {
-    if named.claim() {
-        return (Arc::clone(named), Part::Leads);
-    }
-    let too_old = wish.max_age.is_some_and(|age| named.age(now) > age);
-    if too_old || named.is_closed() {
-        // Given up on, or its function had returned before this call looked. The flight's leader
-        // still holds it, so this drops no value.
-        *named = match queued.remove(&named.id()) {
-            Some(next) => {
-                next.claim();
-                next
-            }
-            None => Arc::new(Flight::running(named.reports().clone())),
-        };
-        named.begin();
-        return (Arc::clone(named), Part::Leads);
-    }
-    let (flight, part) = if wish.next_flight {
-        let next = queued.entry(named.id());
-        let next = next.or_insert_with(|| Arc::new(Flight::queued_behind(named)));
-        (Arc::clone(next), Part::StandsBy)
-    } else {
-        (Arc::clone(named), Part::Follows)
-    };
-    flight.board();
-    (flight, part)
 }

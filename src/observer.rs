@@ -1,27 +1,26 @@
-//! What a group tells: figures, and, to a group's observer, each event.
+//! What a group tells its observer.
 //!
-//! Nothing here blocks. Figures of leaders are kept under the map's lock, which they take anyway;
-//! those of followers are atomic and counted one by one.
+//! A group without an observer passes by all of this. With one, each call makes a key of its own,
+//! so that the observer can be told of it outside every lock.
 
-use std::any::Any;
-use std::panic::{catch_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
-use std::time::Duration;
+use std::{any::Any, panic::catch_unwind, panic::AssertUnwindSafe, time::Duration};
 
-use crate::error::{CallError, Deadlock, Missed};
-use crate::sync::{Arc, Figure};
+use crate::{
+    error::Deadlock, error::Refusal, outcome::Ending, outcome::Outcome, sync::Arc, sync::Time,
+};
 
-/// Is told what happens in a group; given to it by [`Builder::observer`](crate::Builder::observer).
+/// Learns what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
 ///
-/// Every method has a default that does nothing. They run on the thread that the event happens on,
-/// outside every lock, after the event has been counted: so they may ask the group for its
-/// [stats](crate::FlightGroup::stats), log, or call it with another key. One that blocks holds up
-/// the caller that it runs on, and whoever follows that one. A panic in one is caught and disturbs
-/// nothing: also that of an assertion, so in a test write down what you see and look at it later.
-/// One that brings about the event that it is told of, again and again, never ends.
+/// Every method has a default that does nothing. A method runs on the thread of the event, outside
+/// every lock, after the event has been counted. So it may ask the group for its
+/// [stats](crate::FlightGroup::stats), write a log, or call the group with another key. A method
+/// that blocks holds up its caller and that caller's followers. A panic in a method is caught and
+/// has no effect. This includes a failed assertion: in a test, record what you see and check it
+/// later. An observer that triggers its own event recurses forever.
 ///
-/// Events of one flight come from several threads, in no fixed order: a follower may be told of
-/// before its leader is, and after the landing; and the next flight of a key may have begun, and
-/// even landed, when the landing of the one before is told.
+/// The events of one flight come from several threads, in no fixed order. A follower can be
+/// announced before its leader, or after the landing. The next flight of a key can begin and even
+/// land before the landing of the previous one is announced.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Landed, Observer};
@@ -54,22 +53,27 @@ pub trait Observer<K = String>: Send + Sync {
         let _ = key;
     }
 
-    /// A flight has ended, whichever way. Its followers are awake, and the leader's call is about
-    /// to return.
+    /// A flight has ended, in whatever way. Its followers have been notified, and the leader's call
+    /// is about to return.
     fn flight_landed(&self, key: &K, landed: &Landed) {
         let _ = (key, landed);
     }
 
-    /// A caller has lost its patience, as a follower or queued.
+    /// A caller's time limit has passed while it followed or was queued.
     fn caller_timed_out(&self, key: &K) {
         let _ = key;
     }
 
-    /// A caller was [refused](CallError::Deadlock), because its wait would never have ended. (The
-    /// [ticket](crate::Ticket) of the call that started the flight, too; but that call is counted
-    /// as one that led.)
+    /// A caller was [refused](crate::CallError::Deadlock) because its wait would never have ended. (So can
+    /// be the [ticket](crate::Ticket) of the call that started the flight. That call counts as
+    /// [led](crate::Stats::led) all the same.)
     fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
         let _ = (key, deadlock);
+    }
+
+    /// A caller was [refused](crate::CallError::Overloaded) because too many were waiting already.
+    fn overload_refused(&self, key: &K) {
+        let _ = key;
     }
 }
 
@@ -96,6 +100,10 @@ macro_rules! forward {
             fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
                 (**self).deadlock_refused(key, deadlock);
             }
+
+            fn overload_refused(&self, key: &K) {
+                (**self).overload_refused(key);
+            }
         }
     )*};
 }
@@ -104,223 +112,113 @@ forward!(&O, Box<O>, Arc<O>);
 /// What an [`Observer`] learns of a flight that has ended.
 ///
 /// See [`Observer`] for an example.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Landed {
-    /// From when the flight began, or from its turn if it was queued, until its function had
-    /// returned, in whole microseconds.
+    /// From when the leader took the lead until its function had returned.
     pub duration: Duration,
-    /// How many callers followed it to the end.
+    /// How many callers were following when the flight ended.
     pub followers: usize,
     /// How it ended.
     pub ending: Ending,
 }
 
-/// How a flight ended.
+impl Landed {
+    /// For the test of an observer.
+    ///
+    /// ```
+    /// use shared_calls::{Ending, Landed};
+    /// use std::time::Duration;
+    ///
+    /// let landed = Landed::new(Duration::from_millis(20), 3, Ending::Succeeded);
+    /// assert_eq!(landed.followers, 3);
+    /// ```
+    #[must_use]
+    pub fn new(duration: Duration, followers: usize, ending: Ending) -> Self {
+        Self {
+            duration,
+            followers,
+            ending,
+        }
+    }
+}
+
+/// A group's observer, whose type only `with_key` knows.
 ///
-/// ```
-/// use shared_calls::Ending;
-/// assert_eq!(format!("{:?}", Ending::Panicked), "Panicked");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Ending {
-    /// The function returned a value.
-    Succeeded,
-    /// The function returned an error: [`CallError::Failed`].
-    Failed,
-    /// The function panicked: [`CallError::Panicked`].
-    Panicked,
-    /// The leader went away: [`CallError::Abandoned`].
-    Abandoned,
+/// Not a `dyn Observer<K>`: that might drop a `K`, as far as the compiler knows, so no key could
+/// borrow from what is declared after its group.
+pub(crate) struct GroupObserver<K> {
+    observer: Erased,
+    with_key: fn(&Erased, K) -> Tell,
 }
 
-impl Ending {
-    pub(crate) fn of<V, E>(result: &Result<V, CallError<E>>) -> Self {
-        match result {
-            Ok(_) => Self::Succeeded,
-            Err(CallError::Failed(_)) => Self::Failed,
-            Err(CallError::Panicked(_)) => Self::Panicked,
-            Err(_) => Self::Abandoned,
-        }
-    }
-}
-
-/// What leaders count, under the map's lock.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Endings {
-    pub(crate) all: u64,
-    pub(crate) failed: u64,
-    pub(crate) panicked: u64,
-    pub(crate) abandoned: u64,
-}
-
-impl Endings {
-    pub(crate) fn count(&mut self, ending: Ending) {
-        self.all += 1;
-        match ending {
-            Ending::Succeeded => {}
-            Ending::Failed => self.failed += 1,
-            Ending::Panicked => self.panicked += 1,
-            Ending::Abandoned => self.abandoned += 1,
-        }
-    }
-}
-
-/// What followers count.
-pub(crate) struct Tally {
-    pub(crate) followed: Figure,
-    pub(crate) timed_out: Figure,
-    pub(crate) deadlocked: Figure,
-    /// How many are waiting now.
-    pub(crate) waiting: Figure,
-}
-
-impl Tally {
-    pub(crate) fn new() -> Self {
-        Self {
-            followed: Figure::new(),
-            timed_out: Figure::new(),
-            deadlocked: Figure::new(),
-            waiting: Figure::new(),
-        }
-    }
-}
-
-/// Where a flight reports to.
-#[derive(Clone)]
-pub(crate) struct Reports {
-    tally: Arc<Tally>,
-    /// An observer, together with the key of this flight.
-    observer: Option<Arc<dyn Told>>,
-}
-
-/// Makes the [`Told`] of a key's flights. Not a `dyn Fn(&Arc<K>)`, because that might hold a `K`,
-/// as far as the compiler knows, and no key could borrow from what is declared after its group.
-pub(crate) struct Tell<K> {
-    observer: AssertUnwindSafe<Erased>,
-    of_key: fn(&Erased, &Arc<K>) -> Arc<dyn Told>,
-}
-
-/// An observer whose type only [`Tell::of_key`] knows.
 type Erased = Arc<dyn Any + Send + Sync>;
+type Tell = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
-impl Reports {
-    /// For a flight that is tested by itself.
-    #[cfg(test)]
-    #[allow(dead_code)] // Under loom only the models use it.
-    pub(crate) fn to_nobody() -> Self {
-        Self::new(&Arc::new(Tally::new()), None, &Arc::new(()))
-    }
+pub(crate) enum Event<'a> {
+    Began,
+    Joined,
+    Landed(&'a Landed),
+    Refused(&'a Refusal),
+}
 
-    pub(crate) fn new<K>(tally: &Arc<Tally>, tell: Option<&Tell<K>>, key: &Arc<K>) -> Self {
+impl<K> GroupObserver<K> {
+    pub(crate) fn new<O>(observer: O) -> Self
+    where
+        K: Send + Sync + 'static,
+        O: Observer<K> + 'static,
+    {
         Self {
-            tally: Arc::clone(tally),
-            observer: tell.map(|tell| (tell.of_key)(&tell.observer, key)),
+            observer: Arc::new(observer),
+            with_key: |observer, key| {
+                let observer = Arc::clone(observer).downcast::<O>();
+                let observer = observer.expect("the observer of `new`");
+                Arc::new(move |event| match event {
+                    Event::Began => observer.flight_began(&key),
+                    Event::Joined => observer.caller_joined(&key),
+                    Event::Landed(landed) => observer.flight_landed(&key, landed),
+                    Event::Refused(Refusal::TimedOut) => observer.caller_timed_out(&key),
+                    Event::Refused(Refusal::Overloaded) => observer.overload_refused(&key),
+                    Event::Refused(Refusal::Deadlock(deadlock)) => {
+                        observer.deadlock_refused(&key, deadlock);
+                    }
+                })
+            },
         }
     }
 
-    pub(crate) fn began(&self) {
-        self.tell(|observer| observer.began());
-    }
-
-    pub(crate) fn joined(&self) {
-        self.tell(|observer| observer.joined());
-    }
-
-    pub(crate) fn landed(&self, landed: &Landed) {
-        self.tell(|observer| observer.landed(landed));
-    }
-
-    /// Somebody waits, as long as `wait` takes.
-    pub(crate) fn while_waiting<R>(&self, wait: impl FnOnce() -> R) -> R {
-        self.tally.waiting.add();
-        let waited = wait();
-        self.tally.waiting.subtract();
-        waited
-    }
-
-    /// A call that did not lead has ended.
-    pub(crate) fn count(&self, missed: Option<&Missed>) {
-        let figure = match missed {
-            None => &self.tally.followed,
-            Some(Missed::TimedOut) => &self.tally.timed_out,
-            Some(Missed::Deadlock(_)) => &self.tally.deadlocked,
-        };
-        figure.add();
-    }
-
-    pub(crate) fn tell_missed(&self, missed: Option<&Missed>) {
-        match missed {
-            None => {}
-            Some(Missed::TimedOut) => self.tell(|observer| observer.timed_out()),
-            Some(Missed::Deadlock(deadlock)) => self.tell(|observer| observer.deadlocked(deadlock)),
-        }
-    }
-
-    fn tell(&self, what: impl FnOnce(&dyn Told)) {
-        if let Some(observer) = &self.observer {
-            // Nothing that the closure changes is looked at afterwards.
-            let told = catch_unwind(AssertUnwindSafe(|| what(&**observer)));
-            if let Err(payload) = told {
-                // Its `Drop` may panic, too, and then once more: enough is enough.
-                let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-                dropped.unwrap_or_else(std::mem::forget);
-            }
-        }
+    pub(crate) fn with_key(&self, key: K) -> Box<Events> {
+        Box::new(Events {
+            tell: (self.with_key)(&self.observer, key),
+            began: Time::now(),
+        })
     }
 }
 
-/// An [`Observer`] that knows which key is spoken of: for a flight, which does not.
-pub(crate) trait Told: Send + Sync + UnwindSafe + RefUnwindSafe {
-    fn began(&self);
-    fn joined(&self);
-    fn landed(&self, landed: &Landed);
-    fn timed_out(&self);
-    fn deadlocked(&self, deadlock: &Deadlock);
+/// Where the events of one call go: to the group's observer, with the call's key.
+#[derive(Clone)]
+pub(crate) struct Events {
+    tell: Tell,
+    /// When the call arrived, or took the lead.
+    pub(crate) began: Time,
 }
 
-struct OfKey<K, O> {
-    // Panics of the observer's are its own affair; nobody else looks at it.
-    observer: AssertUnwindSafe<Arc<O>>,
-    key: AssertUnwindSafe<Arc<K>>,
-}
-
-impl<K: Send + Sync, O: Observer<K>> Told for OfKey<K, O> {
-    fn began(&self) {
-        self.observer.flight_began(&self.key);
+impl Events {
+    pub(crate) fn landed<V, E>(&self, outcome: &Outcome<V, E>) {
+        let ending = Ending::of(&outcome.result);
+        let landed = Landed::new(self.began.age(), outcome.followers, ending);
+        self.tell(Event::Landed(&landed));
     }
 
-    fn joined(&self) {
-        self.observer.caller_joined(&self.key);
-    }
-
-    fn landed(&self, landed: &Landed) {
-        self.observer.flight_landed(&self.key, landed);
-    }
-
-    fn timed_out(&self) {
-        self.observer.caller_timed_out(&self.key);
-    }
-
-    fn deadlocked(&self, deadlock: &Deadlock) {
-        self.observer.deadlock_refused(&self.key, deadlock);
+    pub(crate) fn tell(&self, event: Event<'_>) {
+        // The observer changes nothing that is looked at afterwards.
+        let told = catch_unwind(AssertUnwindSafe(|| (self.tell)(event)));
+        told.unwrap_or_else(drop_payload);
     }
 }
 
-pub(crate) fn tell<K, O>(observer: O) -> Tell<K>
-where
-    K: Send + Sync + 'static,
-    O: Observer<K> + 'static,
-{
-    Tell {
-        observer: AssertUnwindSafe(Arc::new(observer)),
-        of_key: |observer, key| {
-            let observer = Arc::clone(observer).downcast::<O>();
-            Arc::new(OfKey {
-                observer: AssertUnwindSafe(observer.expect("it is the one above")),
-                key: AssertUnwindSafe(Arc::clone(key)),
-            })
-        },
-    }
+/// Drops the payload of a panic. If that panics, the second payload is leaked.
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    dropped.unwrap_or_else(std::mem::forget);
 }

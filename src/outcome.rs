@@ -1,7 +1,6 @@
 //! What a call gets back.
 
-use crate::error::{CallError, Missed};
-use crate::sync::Arc;
+use crate::{error::CallError, error::Refusal, sync::Arc};
 
 /// What one call got: the result, which part the call played, and how many shared it.
 ///
@@ -23,7 +22,7 @@ use crate::sync::Arc;
 /// assert_eq!(outcome.result?, 42);
 /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Outcome<V, E> {
     /// The function's value, or why there is none.
@@ -77,20 +76,29 @@ impl<V, E> Outcome<V, E> {
 }
 
 impl<V: Clone, E> Outcome<V, E> {
-    /// A landed outcome, as one in this role sees it. One that finds all others gone gets the value
-    /// itself, everyone else a clone.
-    pub(crate) fn of(landed: Arc<Self>, role: Role) -> Self {
+    /// A landed outcome, as a caller in this role sees it. A caller that finds all others gone gets
+    /// the value itself, every other one a clone.
+    pub(crate) fn from_landed(landed: Arc<Self>, role: Role) -> Self {
         let outcome = Arc::try_unwrap(landed).unwrap_or_else(|shared| Self::clone(&shared));
         Self { role, ..outcome }
     }
 }
 
 impl<V, E> Outcome<V, E> {
-    /// The outcome of one who did not wait for the flight to land.
-    pub(crate) fn missed(why: Missed) -> Self {
+    /// For a call that nobody can share.
+    pub(crate) fn alone(result: Result<V, E>) -> Self {
         Self {
-            result: Err(why.into()),
-            role: Role::Followed,
+            result: result.map_err(|error| CallError::Failed(Arc::new(error))),
+            role: Role::Led,
+            followers: 0,
+        }
+    }
+
+    /// For a caller that does not get a flight's outcome.
+    pub(crate) fn refused(refusal: Refusal, role: Role) -> Self {
+        Self {
+            result: Err(refusal.into()),
+            role,
             followers: 0,
         }
     }
@@ -103,6 +111,36 @@ impl<V: Clone, E> Clone for Outcome<V, E> {
             result: self.result.clone(),
             role: self.role,
             followers: self.followers,
+        }
+    }
+}
+
+/// How a flight ended.
+///
+/// ```
+/// use shared_calls::Ending;
+/// assert_eq!(format!("{:?}", Ending::Panicked), "Panicked");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The function returned a value.
+    Succeeded,
+    /// The function returned an error: [`CallError::Failed`].
+    Failed,
+    /// The function panicked: [`CallError::Panicked`].
+    Panicked,
+    /// The leader went away: [`CallError::Abandoned`].
+    Abandoned,
+}
+
+impl Ending {
+    pub(crate) fn of<V, E>(result: &Result<V, CallError<E>>) -> Self {
+        match result {
+            Ok(_) => Self::Succeeded,
+            Err(CallError::Failed(_)) => Self::Failed,
+            Err(CallError::Panicked(_)) => Self::Panicked,
+            Err(_) => Self::Abandoned,
         }
     }
 }

@@ -1,17 +1,14 @@
 //! A call with options: how long to wait, which flight to take part in, what to do when it fails.
 
-use std::borrow::Borrow;
-use std::collections::hash_map::RandomState;
-use std::fmt;
-use std::hash::{BuildHasher, Hash};
-use std::time::{Duration, Instant};
+use std::{
+    collections::hash_map::RandomState, fmt, hash::BuildHasher, time::Duration, time::Instant,
+};
 
-use crate::calls::{SharedCalls, Unshared};
-use crate::error::CallError;
-use crate::group::{FlightGroup, Joined};
-use crate::map::Wish;
-use crate::outcome::Outcome;
-use crate::sync::Deadline;
+use crate::{
+    error::CallError, flight::Flight, group::FlightGroup, join::Joined, keys::Lookup, leader::Lead,
+    leader::Leader, options::Intent, options::Options, options::TimeLimit, outcome::Outcome,
+    sync::Deadline, wait::Arrival,
+};
 
 /// A call on its way, with options; from [`FlightGroup::request`].
 ///
@@ -36,17 +33,13 @@ use crate::sync::Deadline;
 pub struct Request<'g, 'k, V, E, Q: ?Sized, K = String, S = RandomState> {
     group: &'g FlightGroup<V, E, K, S>,
     key: &'k Q,
-    wish: Wish,
-    patience: Patience,
-    takeovers: u32,
-    alone_on_deadlock: bool,
+    own: Options,
+    defaults: Options,
+    willing: Option<Predicate<'k, E>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Patience {
-    For(Duration),
-    Until(Deadline),
-}
+/// Says after which errors of the function a call takes over.
+pub(crate) type Predicate<'k, E> = Box<dyn Fn(&E) -> bool + Send + 'k>;
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// Begins a call with options.
@@ -56,15 +49,14 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         Request {
             group: self,
             key,
-            wish: Wish::default(),
-            patience: Patience::Until(Deadline::Never),
-            takeovers: 0,
-            alone_on_deadlock: false,
+            own: Options::default(),
+            defaults: self.shared.defaults,
+            willing: None,
         }
     }
 }
 
-impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
+impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// How long this caller waits as a follower, counted from `call`, `call_ex` or `join`; then it
     /// gets [`CallError::TimedOut`].
     ///
@@ -85,7 +77,7 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// # drop(leader);
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.patience = Patience::For(timeout);
+        self.own.time_limit = Some(TimeLimit::For(timeout));
         self
     }
 
@@ -103,7 +95,7 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// # drop(leader);
     /// ```
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.patience = Patience::Until(Deadline::at(deadline));
+        self.own.time_limit = Some(TimeLimit::Until(Deadline::at(deadline)));
         self
     }
 
@@ -137,19 +129,26 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// });
     /// ```
     pub fn next_flight(mut self) -> Self {
-        self.wish.next_flight = true;
+        self.own.next_flight = true;
         self
     }
 
-    /// Gives up a flight that is older than this, as [`forget`](FlightGroup::forget) does, and
-    /// leads a new one: so that a hung leader does not hold the key for ever. nginx calls it the
-    /// lock's age.
+    /// Is not held up by a flight that is older than this: gives it up, as
+    /// [`forget`](FlightGroup::forget) does, and leads a new one. So a hung leader does not hold the
+    /// key for ever. nginx calls it the lock's age.
     ///
-    /// Of many such calls one leads, and the others follow it. The old flight still serves its own.
-    /// The age is that of the leader's call, and is looked at when this call arrives and not while
-    /// it waits: combine it with a [`timeout`](Self::timeout). A leader that hangs still has its
-    /// thread: where a backend stays hung, every so often one more does. Ages are whole
-    /// microseconds. On a queued flight the age is counted from when that took its place.
+    /// This holds on arrival and while the call waits. Of many such calls exactly one leads, and the
+    /// others follow it. The old flight still serves the callers that stay with it.
+    ///
+    /// The age counts from when a caller first waited for the flight, queued behind it, or was
+    /// refused a place: before that it held nobody up. Callers that were queued do not find their
+    /// new flight old. With an age of zero this call never follows.
+    ///
+    /// A leader that hangs still has its thread: while a backend hangs, one more thread does after
+    /// every such age. A [`timeout`](Self::timeout) that passes first takes precedence.
+    ///
+    /// For a [`join`](Self::join) and a [`start`](Self::start), which have no function left to lead
+    /// with later, the age counts on arrival only.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Role};
@@ -157,13 +156,36 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     ///
     /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let hung = group.join("k");
-    /// std::thread::sleep(Duration::from_millis(2));
-    /// let impatient = group.request("k").max_age(Duration::from_millis(1));
-    /// assert_eq!(impatient.call_ex(|| Ok(1)).role, Role::Led);
+    /// let request = group.request("k").max_age(Duration::from_millis(2));
+    /// let outcome = request.call_ex(|| Ok(1)); // waits for two milliseconds
+    /// assert_eq!(outcome.role, Role::Led);
     /// # drop(hung);
     /// ```
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.wish.max_age = Some(age);
+        self.own.max_age = Some(age);
+        self
+    }
+
+    /// Is refused at once, with [`CallError::Overloaded`], if that many callers are waiting for the
+    /// flight already (G13). So one slow key does not take all threads of a pool.
+    ///
+    /// Exact: of callers that arrive at the same time no more than this get a place. Callers that
+    /// queue for the [next flight](Self::next_flight) are counted by themselves, in the same way.
+    /// Following tickets count, the one of the call that leads does not. Each call applies its own
+    /// number. With 0 this call leads or is refused.
+    ///
+    /// ```
+    /// use shared_calls::{CallError, FlightGroup};
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// let leader = group.join("k");
+    /// let follower = group.join("k");
+    /// let refused = group.request("k").max_followers(1).call(|| Ok(1));
+    /// assert!(matches!(refused, Err(CallError::Overloaded)));
+    /// # drop(leader);
+    /// ```
+    pub fn max_followers(mut self, followers: usize) -> Self {
+        self.own.max_followers = Some(followers);
         self
     }
 
@@ -192,7 +214,43 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// });
     /// ```
     pub fn takeover(mut self, times: u32) -> Self {
-        self.takeovers = times;
+        self.own.takeover = Some(times);
+        self.willing = None;
+        self
+    }
+
+    /// Like [`takeover`](Self::takeover), and also after an error of the function for which
+    /// `willing` says so: one that is the leader's own, such as its deadline or its credentials.
+    ///
+    /// The two set the same option: the last call wins. `willing` runs on this caller's thread,
+    /// outside every lock. A panic in it unwinds out of this call only.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined};
+    ///
+    /// #[derive(Debug, PartialEq)]
+    /// enum QueryError {
+    ///     Cancelled,
+    ///     NotFound,
+    /// }
+    ///
+    /// let group = FlightGroup::<u32, QueryError>::new();
+    /// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
+    /// std::thread::scope(|scope| {
+    ///     let willing = scope.spawn(|| {
+    ///         let request = group.request("k").takeover_if(1, |e| *e == QueryError::Cancelled);
+    ///         request.call(|| Ok(2))
+    ///     });
+    ///     while leader.followers() < 1 {
+    ///         std::thread::yield_now();
+    ///     }
+    ///     let _ = leader.complete(Err(QueryError::Cancelled));
+    ///     assert_eq!(willing.join().unwrap(), Ok(2));
+    /// });
+    /// ```
+    pub fn takeover_if(mut self, times: u32, willing: impl Fn(&E) -> bool + Send + 'k) -> Self {
+        self.own.takeover = Some(times);
+        self.willing = Some(Box::new(willing));
         self
     }
 
@@ -219,17 +277,36 @@ impl<'g, V, E, Q: ?Sized, K, S> Request<'g, '_, V, E, Q, K, S> {
     /// assert_eq!(outer.unwrap(), 2);
     /// ```
     pub fn alone_on_deadlock(mut self) -> Self {
-        self.alone_on_deadlock = true;
+        self.own.alone_on_deadlock = true;
         self
+    }
+
+    /// Drops the group's [defaults](crate::Builder). The request's own options stay, wherever this
+    /// stands among them.
+    ///
+    /// ```
+    /// use shared_calls::FlightGroup;
+    /// use std::time::Duration;
+    ///
+    /// let group = FlightGroup::<u32, ()>::builder().timeout(Duration::ZERO).build();
+    /// let patient = group.request("k").without_defaults();
+    /// assert_eq!(patient.call(|| Ok(1)), Ok(1));
+    /// ```
+    pub fn without_defaults(mut self) -> Self {
+        self.defaults = Options::default();
+        self
+    }
+
+    fn options(&self) -> Options {
+        self.own.or(&self.defaults)
+    }
+
+    pub(crate) fn into_parts(self) -> (&'g FlightGroup<V, E, K, S>, &'k Q, Options) {
+        (self.group, self.key, self.options())
     }
 }
 
-impl<'g, V, E, Q, K, S> Request<'g, '_, V, E, Q, K, S>
-where
-    K: Borrow<Q>,
-    Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    S: BuildHasher,
-{
+impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E, Q, K, S> {
     /// [`FlightGroup::call`], as the options have it.
     ///
     /// # Errors
@@ -245,10 +322,7 @@ where
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
     /// assert_eq!(group.request("k").call(|| Ok(1)).unwrap(), 1);
     /// ```
-    pub fn call(self, f: impl FnOnce() -> Result<V, E>) -> Result<V, CallError<E>>
-    where
-        V: Clone,
-    {
+    pub fn call(self, f: impl FnOnce() -> Result<V, E>) -> Result<V, CallError<E>> {
         self.call_ex(f).result
     }
 
@@ -259,34 +333,39 @@ where
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
     /// assert!(group.request("k").call_ex(|| Ok(1)).fresh());
     /// ```
-    pub fn call_ex(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E>
-    where
-        V: Clone,
-    {
-        let deadline = self.patience.begin();
-        loop {
-            let follower = match self.group.board(self.key, self.wish, deadline) {
-                Joined::Leader(leader) => return leader.run(f),
-                Joined::Follower(follower) => follower,
-            };
-            let outcome = follower.wait_unless(|error| {
-                self.takeovers > 0 && matches!(error, CallError::Panicked(_) | CallError::Abandoned)
-            });
-            let Some(outcome) = outcome else {
-                self.takeovers -= 1;
-                // Whatever is in flight now began after the one that has just failed, and so after
-                // this call.
-                self.wish.next_flight = false;
-                continue;
-            };
-            let deadlocked = matches!(outcome.result, Err(CallError::Deadlock(_)));
-            if deadlocked && self.alone_on_deadlock {
-                return Unshared.call_ex(self.key, f);
-            }
-            return outcome;
-        }
+    pub fn call_ex(self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
+        let options = self.options();
+        self.call_as(options, |_| f())
     }
 
+    /// Like [`call_ex`](Self::call_ex), for a function that asks who waits for its result, in order
+    /// to stop early.
+    ///
+    /// See [`Flight`] for an example.
+    pub fn call_with(self, f: impl FnOnce(&Flight<'_>) -> Result<V, E>) -> Outcome<V, E> {
+        let mut options = self.options();
+        let deadline = options.fix_deadline();
+        let (group, key) = (self.group, self.key);
+        self.call_as(options, |lead| {
+            let leader_wants = || !deadline.has_passed();
+            Flight::show(group, lead, leader_wants, || key.to_key(), f)
+        })
+    }
+
+    fn call_as(
+        self,
+        options: Options,
+        f: impl FnOnce(Option<&Lead>) -> Result<V, E>,
+    ) -> Outcome<V, E> {
+        let group = self.group;
+        match group.arrive(self.key, &options) {
+            Arrival::Leads(mut lead) => group.run(&mut lead, None, |lead| f(Some(lead))),
+            follows => group.wait(self.key, &options, self.willing.as_ref(), follows, f),
+        }
+    }
+}
+
+impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q, K, S> {
     /// [`FlightGroup::join`], as the options have it. The [`Follower`](crate::Follower) waits no
     /// longer than the deadline.
     ///
@@ -310,17 +389,10 @@ where
     /// # drop(leader);
     /// ```
     pub fn join(self) -> Joined<'g, V, E, K, S> {
-        let deadline = self.patience.begin();
-        self.group.board(self.key, self.wish, deadline)
-    }
-}
-
-impl Patience {
-    /// One instant, fixed at the call: no wake-up starts the time again.
-    fn begin(self) -> Deadline {
-        match self {
-            Self::For(patience) => Deadline::after(patience),
-            Self::Until(deadline) => deadline,
+        let options = self.options().with_intent(Intent::Join);
+        match self.group.arrive_in_turn(self.key, &options) {
+            Arrival::Leads(lead) => Joined::Leader(Leader::new(self.group, lead)),
+            Arrival::Follows(follower, _) => Joined::Follower(follower),
         }
     }
 }
@@ -328,10 +400,7 @@ impl Patience {
 impl<V, E, Q: ?Sized, K, S> fmt::Debug for Request<'_, '_, V, E, Q, K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("wish", &self.wish)
-            .field("patience", &self.patience)
-            .field("takeovers", &self.takeovers)
-            .field("alone_on_deadlock", &self.alone_on_deadlock)
+            .field("options", &self.options())
             .finish_non_exhaustive()
     }
 }

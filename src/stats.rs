@@ -1,23 +1,19 @@
-//! Sight: what a group has counted, and what is in flight.
+//! What a group shows: its counts, and what is in flight.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::thread::Thread;
-use std::time::Duration;
+use std::{collections::HashMap, fmt, thread::Thread, time::Duration};
 
-use crate::deadlock;
-use crate::error::Named;
-use crate::group::FlightGroup;
-use crate::threads;
+use crate::{deadlock, error::Named, group::FlightGroup, map::OptionLatch, threads};
 
-/// What a group has counted since it was made; from [`FlightGroup::stats`].
+/// What a group has counted since it was made, from [`FlightGroup::stats`].
 ///
-/// The calls that have ended are `led + followed + timed_out + deadlocked`: each is counted once,
-/// before it returns. So the sum is exact when the group is quiet; while calls are on their way,
-/// the figures are not all of the same instant. A [`Follower`](crate::Follower) or a
-/// [`Ticket`](crate::Ticket) counts when it first gives its outcome; one that is dropped before is
-/// not counted. (A caller that was queued and has missed its flight is counted at once.) (On
-/// machines with 32 bits the figures of followers begin anew at 2³².)
+/// Each call is counted once, before it returns: `led + followed + timed_out + deadlocked +
+/// overloaded` is the number of calls that have ended. The sum is exact when the group is quiet.
+/// While calls are under way, the counts are not all of the same instant. A
+/// [`Follower`](crate::Follower) or a [`Ticket`](crate::Ticket) counts when it first yields an
+/// outcome, and not at all if it is dropped before. The ticket of a call that leads counts when its
+/// flight lands.
+///
+/// All fields are public and there is a `Default`, so a test can make one.
 ///
 /// ```
 /// let group = shared_calls::FlightGroup::<u32, &str>::new();
@@ -30,24 +26,26 @@ use crate::threads;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Calls that led a flight which has ended, whichever way.
+    /// Calls that led a flight which has ended, in whatever way.
     pub led: u64,
-    /// Calls that got another call's outcome. What was saved: so many executions did not run.
+    /// Calls that got another call's outcome: the executions that were saved.
     pub followed: u64,
-    /// Calls that lost their patience: [`CallError::TimedOut`](crate::CallError::TimedOut).
+    /// Calls that ended with [`CallError::TimedOut`](crate::CallError::TimedOut).
     pub timed_out: u64,
-    /// Calls that were refused, [`CallError::Deadlock`](crate::CallError::Deadlock), or
+    /// Calls that were refused with [`CallError::Deadlock`](crate::CallError::Deadlock), or
     /// [ran alone](crate::Request::alone_on_deadlock) instead.
     pub deadlocked: u64,
+    /// Calls that were refused with [`CallError::Overloaded`](crate::CallError::Overloaded).
+    pub overloaded: u64,
     /// Flights whose function returned an error.
     pub failed: u64,
     /// Flights whose function panicked.
     pub panicked: u64,
     /// Flights whose [`Leader`](crate::Leader) or [`Job`](crate::Job) was dropped.
     pub abandoned: u64,
-    /// Keys in flight now.
+    /// Flights now: as many as [`in_flight`](FlightGroup::in_flight) shows.
     pub in_flight: u64,
-    /// Threads that wait for a flight of this group now, given-up flights included.
+    /// Callers that wait for a flight of this group now.
     pub waiting: u64,
 }
 
@@ -57,26 +55,11 @@ impl Stats {
     /// See [`Stats`] for an example.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.led + self.followed + self.timed_out + self.deadlocked
-    }
-
-    /// Both together.
-    pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            led: self.led + other.led,
-            followed: self.followed + other.followed,
-            timed_out: self.timed_out + other.timed_out,
-            deadlocked: self.deadlocked + other.deadlocked,
-            failed: self.failed + other.failed,
-            panicked: self.panicked + other.panicked,
-            abandoned: self.abandoned + other.abandoned,
-            in_flight: self.in_flight + other.in_flight,
-            waiting: self.waiting + other.waiting,
-        }
+        self.led + self.followed + self.timed_out + self.deadlocked + self.overloaded
     }
 }
 
-/// A key in flight; from [`FlightGroup::in_flight`].
+/// A flight, from [`FlightGroup::in_flight`].
 ///
 /// What an operator prints when everything is stuck. `Display`, for a key that is `Debug`, is a
 /// line such as `"user:42" led by thread 'worker-3' for 12.5s, 17 followers, waits for "user:7"`.
@@ -85,20 +68,39 @@ impl Stats {
 pub struct InFlight<K> {
     /// The key.
     pub key: K,
-    /// Callers that have a seat on the flight.
+    /// Callers that follow the flight.
     pub followers: usize,
-    /// Callers that are queued for the [next flight](crate::Request::next_flight).
+    /// Callers that queue for the [next flight](crate::Request::next_flight).
     pub queued: usize,
     /// The thread that runs the function, with its name and id. `None` where no thread is known to:
-    /// somebody holds a [`Leader`](crate::Leader), a [`Job`](crate::Job) has not been run yet, or
-    /// the function has returned this instant.
+    /// a [`Leader`](crate::Leader) is held, a [`Job`](crate::Job) has not been run yet, or the
+    /// flight in front has ended and nobody has taken the lead yet.
     pub leader: Option<Thread>,
-    /// How long ago the flight began. `None` in a group [without
-    /// ages](crate::Builder::without_ages).
+    /// For how long the flight has held anyone up: since a caller first waited for it, queued behind
+    /// it or was refused a place. `None` if none has.
     pub age: Option<Duration>,
+    /// Whether the flight was given up, by [`forget`](FlightGroup::forget),
+    /// [`max_age`](crate::Request::max_age) or [`is_wanted`](crate::Flight::is_wanted). It is shown
+    /// until its function has returned.
+    pub given_up: bool,
     /// What the leader itself waits for, if it is inside another call of this crate.
     pub waits_for: Option<WaitsFor<K>>,
 }
+
+impl<K: PartialEq> PartialEq for InFlight<K> {
+    fn eq(&self, other: &Self) -> bool {
+        let id = |leader: &Option<Thread>| leader.as_ref().map(Thread::id);
+        self.key == other.key
+            && self.followers == other.followers
+            && self.queued == other.queued
+            && id(&self.leader) == id(&other.leader)
+            && self.age == other.age
+            && self.given_up == other.given_up
+            && self.waits_for == other.waits_for
+    }
+}
+
+impl<K: Eq> Eq for InFlight<K> {}
 
 /// What the leader of an [`InFlight`] waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,69 +115,98 @@ pub enum WaitsFor<K> {
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// What the group has counted so far.
     ///
-    /// Takes the map's lock for as long as it takes to copy a few numbers.
+    /// Takes the map's lock for as long as it takes to copy a few numbers. With several
+    /// [shards](crate::Builder::shards), one lock after the other.
     ///
     /// See [`Stats`] for an example.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (endings, in_flight) = self.endings();
-        let tally = self.tally();
-        Stats {
-            led: endings.all,
-            followed: tally.followed.get() as u64,
-            timed_out: tally.timed_out.get() as u64,
-            deadlocked: tally.deadlocked.get() as u64,
-            failed: endings.failed,
-            panicked: endings.panicked,
-            abandoned: endings.abandoned,
-            in_flight: in_flight as u64,
-            waiting: tally.waiting.get() as u64,
+        let counts = &self.shared.counts;
+        let mut stats = Stats {
+            followed: counts.followed.get(),
+            timed_out: counts.timed_out.get(),
+            deadlocked: counts.deadlocked.get(),
+            overloaded: counts.overloaded.get(),
+            waiting: counts.waiting(),
+            ..Stats::default()
+        };
+        for map in self.shared.maps.iter() {
+            let map = map.lock();
+            stats.in_flight += map.len() as u64;
+            stats.led += map.counts.led;
+            stats.failed += map.counts.failed;
+            stats.panicked += map.counts.panicked;
+            stats.abandoned += map.counts.abandoned;
         }
+        stats
     }
 
-    /// What is in flight, in no order: the keys, who leads, who waits.
+    /// What is in flight, in no particular order: the keys, who leads, how many wait.
     ///
-    /// A flight that was given up, by [`forget`](Self::forget) or
-    /// [`max_age`](crate::Request::max_age), is not among them, whether its function still runs or
-    /// not. Takes the map's lock for as long as it takes to copy a few words for each key; keys are
-    /// cloned outside it.
+    /// Flights that were given up are among them, until their functions return. Keys are cloned
+    /// under the map's lock, so their `Clone` must not call the group.
     ///
     /// # Panics
     ///
-    /// If `Clone` of a key panics, or `Drop` of a key or a value, where this happens to be the last
-    /// to let go of a flight that has ended meanwhile.
+    /// If `Clone` of a key panics.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, ()>::new();
-    /// group.call("user:42", || {
+    /// let result = group.call("user:42", || {
     ///     for flight in group.in_flight() {
-    ///         eprintln!("{flight}"); // "user:42" led by thread 'main' for 12µs
+    ///         eprintln!("{flight}"); // "user:42" led by thread 'main'
     ///     }
     ///     assert_eq!(group.in_flight()[0].key, "user:42");
     ///     Ok(1)
     /// });
+    /// assert_eq!(result, Ok(1));
     /// ```
     #[must_use]
     pub fn in_flight(&self) -> Vec<InFlight<K>>
     where
         K: Clone,
     {
-        let seen = self.look();
-        let awaited = deadlock::awaited_by(seen.iter().map(|seen| seen.flight.id()));
-        let by_id: HashMap<_, _> = seen.iter().map(|s| (s.flight.id(), &s.key)).collect();
-        let waits_for = |id| match by_id.get(&id) {
-            Some(key) => WaitsFor::Key(K::clone(key)),
-            None => WaitsFor::Elsewhere,
-        };
-        let in_flight = seen.iter().zip(awaited).map(|(flight, awaited)| InFlight {
-            key: K::clone(&flight.key),
-            followers: flight.followers,
-            queued: flight.queued,
-            leader: threads::by_number(flight.thread),
-            age: self.has_ages().then_some(flight.age),
-            waits_for: awaited.map(waits_for),
-        });
-        in_flight.collect()
+        let mut flights = Vec::new();
+        let mut in_flight = Vec::new();
+        for map in self.shared.maps.iter() {
+            let map = map.lock();
+            let followers =
+                |latch: &OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers());
+            let mut show = |key: &K, flight, latch: &OptionLatch<V, E>, queued, given_up| {
+                flights.push(flight);
+                in_flight.push(InFlight {
+                    key: key.clone(),
+                    followers: followers(latch),
+                    queued,
+                    leader: None,
+                    age: latch.as_ref().map(|latch| latch.since().age()),
+                    given_up,
+                    waits_for: None,
+                });
+            };
+            for (key, entry) in map.flights.iter() {
+                show(
+                    key,
+                    entry.leader,
+                    &entry.latch,
+                    followers(&entry.queue),
+                    false,
+                );
+            }
+            for (flight, (key, latch)) in &map.given_up {
+                show(key, Some(*flight), latch, 0, true);
+            }
+        }
+        let leaders = deadlock::leaders(flights.iter().copied());
+        let by_flight: HashMap<_, _> = flights.iter().zip(0..).collect();
+        for (i, (thread, awaited)) in leaders.into_iter().enumerate() {
+            in_flight[i].leader = thread.and_then(threads::by_number);
+            in_flight[i].waits_for = awaited.map(|flight| match by_flight.get(&Some(flight)) {
+                Some(j) => WaitsFor::Key(in_flight[*j].key.clone()),
+                None => WaitsFor::Elsewhere,
+            });
+        }
+        in_flight
     }
 }
 
@@ -184,7 +215,7 @@ impl<K: fmt::Debug> fmt::Display for InFlight<K> {
         write!(f, "{:?} led by ", self.key)?;
         match &self.leader {
             Some(thread) => Named(thread).fmt(f)?,
-            None => f.write_str("an unknown thread")?,
+            None => f.write_str("no known thread")?,
         }
         if let Some(age) = self.age {
             write!(f, " for {age:?}")?;
@@ -196,6 +227,9 @@ impl<K: fmt::Debug> fmt::Display for InFlight<K> {
         }
         if self.queued > 0 {
             write!(f, ", {} queued for the next", self.queued)?;
+        }
+        if self.given_up {
+            f.write_str(", given up")?;
         }
         match &self.waits_for {
             None => Ok(()),

@@ -1,14 +1,12 @@
 //! The one file that names std's primitives. The models in `loom-tests/` mount every other source
 //! file unchanged and put loom's primitives in this one's place.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, MutexGuard};
 use std::sync::{PoisonError, TryLockError};
-pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
 use std::time::{Duration, Instant};
 
-/// A static that every thread shares. (In a model, that every thread of one execution shares.)
+/// A static that all threads share. (In a model: that all threads of one execution share.)
 macro_rules! global {
     ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
         $(#[$doc])* static $name: $type = $value;
@@ -16,7 +14,7 @@ macro_rules! global {
 }
 pub(crate) use global;
 
-/// A thread-local without a `Drop`.
+/// A thread-local without a `Drop`, which costs next to nothing to get at.
 macro_rules! local {
     (static $name:ident: $type:ty = $value:expr;) => {
         std::thread_local! { static $name: $type = const { $value }; }
@@ -24,9 +22,8 @@ macro_rules! local {
 }
 pub(crate) use local;
 
-/// A mutex that does not poison. The only code of a user's that ever runs under one of this
-/// crate's locks is a key's `Eq` and `Borrow`, and it runs before anything is changed, so a panic
-/// leaves nothing half-done for poisoning to warn of.
+/// A mutex that does not poison. User code that runs under one of this crate's locks (a key's
+/// [`Lookup`](crate::Lookup)) runs before anything is changed, so a panic leaves nothing half-done.
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
@@ -47,8 +44,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A mutex around what is for information only: the models leave it alone.
-pub(crate) type Plain<T> = Mutex<T>;
+/// A mutex around what is for information only. The models do not explore it.
+pub(crate) type Unmodelled<T> = Mutex<T>;
 
 /// std's `Condvar`, for guards of [`Mutex`].
 pub(crate) struct Condvar(std::sync::Condvar);
@@ -58,7 +55,7 @@ impl Condvar {
         Self(std::sync::Condvar::new())
     }
 
-    /// Waits for a notification, at most until the deadline; may wake for no reason.
+    /// Waits for a notification, at most until the deadline. May return without either.
     pub(crate) fn wait<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -75,19 +72,12 @@ impl Condvar {
         }
     }
 
-    pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
-    }
-
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();
     }
 }
 
-/// So many waiters are not woken by who has something else to do.
-pub(crate) const CROWD: usize = 16;
-
-/// Until when to wait. The one place, with [`Epoch`], where time comes in.
+/// When a wait ends. Time enters the crate here and in [`Time`] only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deadline {
     Passed,
@@ -100,13 +90,12 @@ impl Deadline {
         Self::At(instant)
     }
 
-    /// So long from now; never, if that is beyond what an `Instant` can say.
-    pub(crate) fn after(patience: Duration) -> Self {
-        Instant::now()
-            .checked_add(patience)
-            .map_or(Self::Never, Self::At)
+    /// That long from now. Never, if an `Instant` cannot hold it.
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Time::now().plus(timeout)
     }
 
+    /// Reads the clock only if there is an instant to compare with.
     pub(crate) fn has_passed(self) -> bool {
         match self {
             Self::Passed => true,
@@ -115,73 +104,66 @@ impl Deadline {
         }
     }
 
-    /// Whether there is nothing to wait for: it had passed before anybody asked.
-    pub(crate) fn is_over(self) -> bool {
-        matches!(self, Self::Passed)
-    }
-
-    /// Whether it will pass at all.
     pub(crate) fn is_finite(self) -> bool {
         !matches!(self, Self::Never)
     }
+
+    pub(crate) fn or_sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Passed, _) | (_, Self::Passed) => Self::Passed,
+            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
+            (deadline, Self::Never) | (Self::Never, deadline) => deadline,
+        }
+    }
 }
 
-/// Where a group's time begins, if it has one. Times are microseconds since then, in a `usize` so
-/// that an atomic of it is to be had everywhere. Where that has 32 bits they begin anew every 71
-/// minutes, and ages from 35 minutes on are not told.
+/// An instant that an age counts from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Epoch(Option<Instant>);
+pub(crate) struct Time(Instant);
 
-impl Epoch {
-    pub(crate) fn begin() -> Self {
-        Self(Some(Instant::now()))
+impl Time {
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
     }
 
-    /// For a group that does not look at the clock: it is always now.
-    pub(crate) fn none() -> Self {
-        Self(None)
+    pub(crate) fn plus(self, duration: Duration) -> Deadline {
+        self.0
+            .checked_add(duration)
+            .map_or(Deadline::Never, Deadline::At)
     }
 
-    pub(crate) fn is_none(self) -> bool {
-        self.0.is_none()
-    }
-
-    pub(crate) fn now(self) -> usize {
-        let Some(begun) = self.0 else {
-            return 0;
-        };
-        let elapsed = begun.elapsed();
-        // In the width of a `usize`, not in that of `as_micros`, which is 128 bits.
-        let seconds = elapsed.as_secs() as usize;
-        let micros = elapsed.subsec_micros() as usize;
-        seconds.wrapping_mul(1_000_000).wrapping_add(micros)
+    pub(crate) fn age(self) -> Duration {
+        self.0.elapsed()
     }
 }
 
-/// A number that no other memory hangs on: whoever reads an old one is none the worse. So the
-/// models leave it alone.
-#[derive(Debug)]
-pub(crate) struct Figure(AtomicUsize);
+/// A count that no other memory depends on, so every access is relaxed and the models do not
+/// explore it.
+pub(crate) struct Counter(Count);
 
-impl Figure {
+#[cfg(target_has_atomic = "64")]
+type Count = std::sync::atomic::AtomicU64;
+#[cfg(not(target_has_atomic = "64"))]
+type Count = Mutex<u64>;
+
+impl Counter {
     pub(crate) const fn new() -> Self {
-        Self(AtomicUsize::new(0))
+        Self(Count::new(0))
     }
 
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    /// Adds to the count, modulo 2⁶⁴, and gives what it was.
+    pub(crate) fn add(&self, n: u64) -> u64 {
+        #[cfg(target_has_atomic = "64")]
+        return self.0.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        #[cfg(not(target_has_atomic = "64"))]
+        {
+            let mut count = self.0.lock();
+            *count = count.wrapping_add(n);
+            count.wrapping_sub(n)
+        }
     }
 
-    pub(crate) fn set(&self, value: usize) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// Adds one, and says how many there were before.
-    pub(crate) fn add(&self) -> usize {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn subtract(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn get(&self) -> u64 {
+        self.add(0)
     }
 }

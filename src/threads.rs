@@ -1,149 +1,237 @@
-//! What each thread leads just now, and what the threads are called.
+//! Who a thread is, and which flights it leads.
 //!
-//! A thread keeps to itself which flights' functions it is running: nobody else reads that list, so
-//! it costs a lone call no lock. What others may ask for is a thread's name, by its number; those
-//! are written down once for each thread, not for each call.
+//! A thread keeps the list of the flights whose functions it is running to itself, so a lone call
+//! takes no lock for it. While the thread waits, `deadlock` has the list. What other threads may
+//! ask for at any time is a thread's name, by its number: that is written down once per thread.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::thread::{self, Thread};
+use std::{
+    any::Any, cell::Cell, cell::RefCell, collections::BTreeMap, mem, num::NonZeroU64,
+    panic::catch_unwind, panic::AssertUnwindSafe, thread, thread::Thread,
+};
 
-use crate::sync::{local, thread_local, Figure, Plain};
+use crate::{
+    error::CallError, error::Panicked, sync::local, sync::thread_local, sync::Arc, sync::Unmodelled,
+};
 
-/// A flight's address, while somebody holds the flight. Never 0.
-pub(crate) type FlightId = usize;
+/// A flight's identity: no two flights of the process ever have the same.
+///
+/// The thread that takes the lead draws it, from its own number and a count of its own, so that
+/// threads share nothing to draw one. Both have 64 bits and do not wrap in the life of a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct FlightId {
+    /// The number of the thread that took the lead.
+    pub(crate) thread: NonZeroU64,
+    /// How many that thread had drawn before, times two; and one if the lead can pass to another
+    /// thread, as that of a [`Leader`](crate::Leader) or a [`Job`](crate::Job) can.
+    pub(crate) count: u64,
+}
+
+impl FlightId {
+    /// `transferable` if it is not known yet which thread will run the function.
+    #[inline]
+    pub(crate) fn draw(transferable: bool) -> Self {
+        ME.with(|me| {
+            let count = me.drawn.get() + 2;
+            me.drawn.set(count);
+            let number = NonZeroU64::new(me.number.get());
+            let thread = number.unwrap_or_else(|| me.draw_number());
+            Self {
+                thread,
+                count: count | u64::from(transferable),
+            }
+        })
+    }
+
+    pub(crate) fn is_transferable(self) -> bool {
+        self.count & 1 == 1
+    }
+}
 
 /// The threads that have led a flight and are still there.
-static THREADS: Plain<BTreeMap<usize, Thread>> = Plain::new(BTreeMap::new());
+static THREADS: Unmodelled<Threads> = Unmodelled::new(Threads {
+    drawn: 0,
+    by_number: BTreeMap::new(),
+});
 
-/// Numbers begin with 1; 0 is nobody's.
-static NUMBERS: Figure = Figure::new();
+struct Threads {
+    drawn: u64,
+    by_number: BTreeMap<u64, Thread>,
+}
 
 local! {
     static ME: Me = Me {
         number: Cell::new(0),
+        drawn: Cell::new(0),
         innermost: Cell::new(0),
-        outer: Cell::new(0),
+        has_outer: Cell::new(false),
     };
 }
 
-/// Has no `Drop`, for such a thread-local costs next to nothing to get at.
+/// Has no `Drop`, so it can be used in the destructors of other thread-locals.
 struct Me {
     /// 0 before the thread's first flight.
-    number: Cell<usize>,
-    /// The flight whose function this thread is running; 0 for none.
-    innermost: Cell<FlightId>,
-    /// How many there are in [`OUTER`].
-    outer: Cell<usize>,
+    number: Cell<u64>,
+    drawn: Cell<u64>,
+    /// The count of the flight whose function this thread is running. 0 for none.
+    innermost: Cell<u64>,
+    /// Whether [`OUTER`] is not empty.
+    has_outer: Cell<bool>,
 }
 
 thread_local! {
-    /// The flights around the innermost one: each one's function called the next one's.
-    static OUTER: RefCell<Vec<FlightId>> = RefCell::default();
-    static NAME: Name = Name::new();
+    /// The counts of the flights around the innermost one, in ascending order: the function of each
+    /// called that of the next.
+    static OUTER: RefCell<Vec<u64>> = RefCell::default();
+    static NAME: RefCell<Option<Name>> = RefCell::default();
 }
 
 /// A thread's entry in [`THREADS`].
-struct Name {
-    number: usize,
-}
-
-impl Name {
-    fn new() -> Self {
-        let number = NUMBERS.add() + 1;
-        THREADS.lock().insert(number, thread::current());
-        Self { number }
-    }
-}
+struct Name(u64);
 
 impl Drop for Name {
     fn drop(&mut self) {
-        THREADS.lock().remove(&self.number);
-    }
-}
-
-/// From here until it is dropped, on the same thread, this thread runs the flight's function.
-pub(crate) struct Leading {
-    flight: FlightId,
-    /// This thread's number; 0 if it has none any more, because it is about to end.
-    pub(crate) thread: usize,
-}
-
-impl Leading {
-    pub(crate) fn new(flight: FlightId) -> Self {
-        let thread = ME.with(|me| {
-            let around = me.innermost.replace(flight);
-            if around != 0 {
-                me.enter(around);
-            }
-            if me.number.get() == 0 {
-                me.number
-                    .set(NAME.try_with(|name| name.number).unwrap_or(0));
-            }
-            me.number.get()
-        });
-        Self { flight, thread }
-    }
-}
-
-impl Drop for Leading {
-    fn drop(&mut self) {
-        ME.with(|me| {
-            if me.outer.get() == 0 {
-                me.innermost.set(0);
-            } else {
-                me.leave(self.flight);
-            }
-        });
+        THREADS.lock().by_number.remove(&self.0);
     }
 }
 
 impl Me {
     #[cold]
-    fn enter(&self, around: FlightId) {
-        let entered = OUTER.try_with(|outer| {
-            outer.borrow_mut().push(around);
-            outer.borrow().len()
-        });
-        // If the thread is about to end, its outer flights are not known any more.
-        self.outer.set(entered.unwrap_or(0));
+    fn draw_number(&self) -> NonZeroU64 {
+        let mut threads = THREADS.lock();
+        threads.drawn += 1;
+        let number = threads.drawn;
+        self.number.set(number);
+        // In the destructor of another thread-local the name may be gone: such a thread has a
+        // number, but nobody can ask for its name.
+        let named = NAME.try_with(|name| *name.borrow_mut() = Some(Name(number)));
+        if named.is_ok() {
+            threads.by_number.insert(number, thread::current());
+        }
+        NonZeroU64::new(number).expect("numbers begin with 1")
+    }
+}
+
+/// Runs the function of the flight that has this count on this thread. Catches its panic, and gives
+/// the payload as well.
+#[inline]
+pub(crate) fn lead<V, E>(
+    count: u64,
+    f: impl FnOnce() -> Result<V, E>,
+) -> (Result<V, CallError<E>>, Option<Payload>) {
+    begin(count);
+    // Nothing of the function's is looked at after a panic.
+    let ran = catch_unwind(AssertUnwindSafe(f));
+    end(count);
+    match ran {
+        Ok(Ok(value)) => (Ok(value), None),
+        Ok(Err(error)) => (Err(CallError::Failed(Arc::new(error))), None),
+        Err(payload) => {
+            let panicked = Panicked::of(&*payload);
+            (Err(CallError::Panicked(panicked)), Some(payload))
+        }
+    }
+}
+
+/// The same for all flights of a batch.
+pub(crate) fn lead_all<V, E>(
+    counts: &[u64],
+    f: impl FnOnce() -> Result<V, E>,
+) -> (Result<V, CallError<E>>, Option<Payload>) {
+    let [others @ .., last] = counts else {
+        unreachable!("a batch that runs leads a flight");
+    };
+    others.iter().for_each(|count| begin(*count));
+    let ran = lead(*last, f);
+    others.iter().rev().for_each(|count| end(*count));
+    ran
+}
+
+/// What a function panicked with.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// Runs a part of the flight that is not its function and does not panic.
+pub(crate) fn while_leading(count: u64, f: impl FnOnce()) {
+    begin(count);
+    f();
+    end(count);
+}
+
+#[inline]
+fn begin(count: u64) {
+    ME.with(|me| {
+        let outer = me.innermost.replace(count);
+        if outer != 0 {
+            me.nest(outer);
+        }
+    });
+}
+
+#[inline]
+fn end(count: u64) {
+    ME.with(|me| match me.has_outer.get() {
+        false => me.innermost.set(0),
+        true => me.unnest(count),
+    });
+}
+
+impl Me {
+    #[cold]
+    fn nest(&self, outer: u64) {
+        // Once the thread-local is gone, the flights around the innermost one are not known.
+        let pushed = OUTER.try_with(|all| all.borrow_mut().push(outer));
+        self.has_outer.set(pushed.is_ok());
     }
 
     #[cold]
-    fn leave(&self, flight: FlightId) {
+    fn unnest(&self, count: u64) {
         let left = OUTER.try_with(|outer| {
             let mut outer = outer.borrow_mut();
-            if self.innermost.get() == flight {
+            if self.innermost.get() == count {
                 self.innermost.set(outer.pop().unwrap_or(0));
             } else {
-                // Not the last one to come: the program switches stacks under our feet.
-                outer.retain(|led| *led != flight);
+                // Not the last to begin: the program runs coroutines on this thread.
+                outer.retain(|other| *other != count);
             }
-            outer.len()
+            !outer.is_empty()
         });
-        self.outer.set(left.unwrap_or(0));
+        self.has_outer.set(left.unwrap_or(false));
     }
 }
 
-/// Whether this thread is running any flight's function.
-pub(crate) fn is_leading() -> bool {
-    ME.with(|me| me.innermost.get() != 0)
+/// The counts of the flights that a thread leads.
+pub(crate) struct Leads {
+    innermost: u64,
+    outer: Vec<u64>,
 }
 
-/// The flights whose functions this thread is running.
-pub(crate) fn leads() -> Vec<FlightId> {
-    if !is_leading() {
-        return Vec::new();
+impl Leads {
+    /// Takes this thread's list, without copying it. `None` if the thread leads nothing.
+    pub(crate) fn take() -> Option<Self> {
+        let innermost = ME.with(|me| me.innermost.get());
+        if innermost == 0 {
+            return None;
+        }
+        let outer = OUTER.try_with(|outer| mem::take(&mut *outer.borrow_mut()));
+        let outer = outer.unwrap_or_default();
+        Some(Self { innermost, outer })
     }
-    ME.with(|me| {
-        let outer = OUTER.try_with(|outer| outer.borrow().clone());
-        let mut leads = outer.unwrap_or_default();
-        leads.push(me.innermost.get());
-        leads
-    })
+
+    /// Gives this thread its list back.
+    pub(crate) fn give_back(self) {
+        let _ = OUTER.try_with(|outer| *outer.borrow_mut() = self.outer);
+    }
+
+    pub(crate) fn contain(&self, count: u64) -> bool {
+        self.innermost == count || self.outer.binary_search(&count).is_ok()
+    }
+}
+
+/// This thread's number. 0 if it has led nothing yet.
+pub(crate) fn number() -> u64 {
+    ME.with(|me| me.number.get())
 }
 
 /// The thread with that number, while it is there.
-pub(crate) fn by_number(number: usize) -> Option<Thread> {
-    THREADS.lock().get(&number).cloned()
+pub(crate) fn by_number(number: u64) -> Option<Thread> {
+    THREADS.lock().by_number.get(&number).cloned()
 }

@@ -1,14 +1,15 @@
-//! Fire now, collect later: a flight whose function another thread runs.
+//! Start now, collect later: a flight whose function another thread runs.
 
-use std::borrow::Borrow;
-use std::fmt;
-use std::hash::{BuildHasher, Hash};
-use std::time::Duration;
+use std::{
+    cell::Cell, fmt, hash::BuildHasher, panic::catch_unwind, panic::AssertUnwindSafe,
+    time::Duration,
+};
 
-use crate::flight::Seat;
-use crate::group::{Duty, FlightGroup, Joined};
-use crate::outcome::{Outcome, Role};
-use crate::sync::{Arc, Deadline};
+use crate::{
+    deadlock::Running, flight::Flight, follower::Follower, group::FlightGroup, keys::Lookup,
+    leader::Lead, leader::Leader, observer::drop_payload, options::Intent, outcome::Outcome,
+    outcome::Role, request::Request, threads, wait::Arrival,
+};
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// Starts `f` for the key on another thread, or joins the call that is in progress, and returns
@@ -41,62 +42,149 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// ```
     /// use shared_calls::FlightGroup;
-    /// use std::sync::Arc;
     /// use std::thread;
     ///
-    /// let group = Arc::new(FlightGroup::<u32, std::io::Error>::new());
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let ticket = group.start("k", |job| drop(thread::spawn(move || job.run())), || Ok(42));
     /// // ... something else, meanwhile ...
     /// assert_eq!(ticket.wait().result.unwrap(), 42);
     /// ```
     #[doc(alias = "DoChan")]
-    pub fn start<Q>(
-        self: &Arc<Self>,
+    pub fn start<Q: Lookup<K> + ?Sized>(
+        &self,
         key: &Q,
         spawn: impl FnOnce(Job),
         f: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Ticket<V, E>
     where
-        K: Borrow<Q> + Send + Sync + 'static,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        S: BuildHasher + Send + Sync + 'static,
-        V: Send + Sync + 'static,
-        E: Send + Sync + 'static,
+        S: BuildHasher,
+        Self: Send + 'static,
     {
-        match self.join(key) {
-            Joined::Leader(leader) => {
-                let (duty, flight) = leader.hand_over();
-                let ticket = Ticket(Seat::new(flight, Role::Led));
-                let mut owned = OwnedLeader {
-                    group: Arc::clone(self),
-                    duty,
-                };
-                spawn(Job(Box::new(move || owned.run(f))));
-                ticket
+        self.request(key).start(spawn, f)
+    }
+
+    /// Runs the function on the thread of a pool, which lives on: what panics here, the function or
+    /// the `Drop` of what nobody waits for, goes no further.
+    fn run_job(&self, lead: &mut Lead, f: impl FnOnce(&Lead) -> Result<V, E>) {
+        let running = Running::begin(lead.flight);
+        let (result, panic) = threads::lead(running.count, || f(lead));
+        drop(running);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            self.finish(lead, result, &mut None);
+        }));
+        // The function's panic is with the tickets and followers now.
+        [panic, ended.err()]
+            .into_iter()
+            .flatten()
+            .for_each(drop_payload);
+    }
+}
+
+impl<V, E, Q, K, S> Request<'_, '_, V, E, Q, K, S>
+where
+    Q: Lookup<K> + ?Sized,
+    S: BuildHasher,
+    FlightGroup<V, E, K, S>: Send + 'static,
+{
+    /// [`FlightGroup::start`], with these options.
+    ///
+    /// The time limit counts from here and ends the ticket's [`wait`](Ticket::wait), with
+    /// [`CallError::TimedOut`](crate::CallError::TimedOut), while the job goes on. So it binds the
+    /// caller whose job leads as well, unlike in a [`call`](Request::call), which does not interrupt
+    /// its own function.
+    ///
+    /// For [`next_flight`](Request::next_flight) this blocks until the flight in front has ended, or
+    /// the time limit has passed. A refused request gives a ticket whose outcome is there already.
+    /// [`takeover`](Request::takeover) and [`alone_on_deadlock`](Request::alone_on_deadlock) have no
+    /// function left to run and do not apply.
+    ///
+    /// ```
+    /// use shared_calls::{CallError, FlightGroup};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// let (jobs, worker) = mpsc::channel();
+    /// let request = group.request("k").timeout(Duration::from_millis(1));
+    /// let ticket = request.start(|job| jobs.send(job).unwrap(), || Ok(42));
+    /// assert!(matches!(ticket.wait().result, Err(CallError::TimedOut)));
+    /// worker.recv().unwrap().run(); // The job goes on.
+    /// assert_eq!(group.stats().led, 1);
+    /// ```
+    pub fn start(
+        self,
+        spawn: impl FnOnce(Job),
+        f: impl FnOnce() -> Result<V, E> + Send + 'static,
+    ) -> Ticket<V, E> {
+        self.start_as(spawn, |_| {
+            |group: &FlightGroup<V, E, K, S>, lead: &mut Lead| group.run_job(lead, |_| f())
+        })
+    }
+
+    /// Like [`start`](Self::start), for a function that asks who waits for its result, in order to
+    /// stop early.
+    ///
+    /// See [`Flight`] for an example.
+    pub fn start_with(
+        self,
+        spawn: impl FnOnce(Job),
+        f: impl FnOnce(&Flight<'_>) -> Result<V, E> + Send + 'static,
+    ) -> Ticket<V, E>
+    where
+        K: Send + 'static,
+    {
+        self.start_as(spawn, |key| {
+            // For the list of given-up flights, should the function find that nobody waits.
+            let own = Cell::new(Some(key.to_key()));
+            move |group: &FlightGroup<V, E, K, S>, lead: &mut Lead| {
+                let key = || own.take().expect("a flight is given up once");
+                group.run_job(lead, |lead| {
+                    Flight::show(group, Some(lead), || false, key, f)
+                });
             }
-            Joined::Follower(follower) => Ticket(follower.into_seat()),
-        }
+        })
+    }
+
+    /// `job` makes what runs the function and ends the flight.
+    fn start_as<R>(self, spawn: impl FnOnce(Job), job: impl FnOnce(&Q) -> R) -> Ticket<V, E>
+    where
+        R: FnOnce(&FlightGroup<V, E, K, S>, &mut Lead) + Send + 'static,
+    {
+        let (group, key, options) = self.into_parts();
+        let mut options = options.with_intent(Intent::Start);
+        let deadline = options.fix_deadline();
+        let leader = match group.arrive_in_turn(key, &options) {
+            Arrival::Leads(lead) => Leader::new(group, lead),
+            Arrival::Follows(follower, _) => return Ticket(follower),
+        };
+        let run = job(key);
+        let lead = leader.into_lead();
+        let mut ticket = Follower::new(&group.shared.counts, lead.events.clone());
+        ticket.role = Role::Led;
+        ticket.deadline = deadline;
+        ticket.latch = group.latch_of(&lead);
+        ticket.held_by = ticket
+            .latch
+            .as_ref()
+            .map(|latch| (lead.flight, latch.since()));
+        let mut owned = OwnedLead {
+            group: group.clone(),
+            lead,
+        };
+        spawn(Job(Box::new(move || run(&owned.group, &mut owned.lead))));
+        Ticket(ticket)
     }
 }
 
 /// A [`Leader`](crate::Leader) that keeps its group alive.
-struct OwnedLeader<V, E, K, S> {
-    group: Arc<FlightGroup<V, E, K, S>>,
-    duty: Duty<V, E>,
+struct OwnedLead<V, E, K, S> {
+    group: FlightGroup<V, E, K, S>,
+    lead: Lead,
 }
 
-impl<V, E, K, S> OwnedLeader<V, E, K, S> {
-    fn run(&mut self, f: impl FnOnce() -> Result<V, E>) {
-        // The panic, if it was one, is with the ticket now.
-        if let Ok(result) = self.duty.run(&self.group, f) {
-            self.duty.end(&self.group, result);
-        }
-    }
-}
-
-impl<V, E, K, S> Drop for OwnedLeader<V, E, K, S> {
+impl<V, E, K, S> Drop for OwnedLead<V, E, K, S> {
     fn drop(&mut self) {
-        self.duty.abandon(&self.group);
+        self.group.abandon(&mut self.lead);
     }
 }
 
@@ -107,9 +195,8 @@ impl<V, E, K, S> Drop for OwnedLeader<V, E, K, S> {
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup};
-/// use std::sync::Arc;
 ///
-/// let group = Arc::new(FlightGroup::<u32, std::io::Error>::new());
+/// let group = FlightGroup::<u32, std::io::Error>::new();
 /// let ticket = group.start("k", drop, || Ok(42));
 /// assert!(matches!(ticket.wait().result, Err(CallError::Abandoned)));
 /// ```
@@ -122,10 +209,10 @@ impl Job {
     ///
     /// ```
     /// use shared_calls::FlightGroup;
-    /// use std::sync::{mpsc, Arc};
+    /// use std::sync::mpsc;
     ///
     /// let (jobs, worker) = mpsc::channel();
-    /// let group = Arc::new(FlightGroup::<u32, std::io::Error>::new());
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let ticket = group.start("k", |job| jobs.send(job).unwrap(), || Ok(42));
     /// assert!(!ticket.is_done());
     /// worker.recv().unwrap().run();
@@ -148,15 +235,14 @@ impl fmt::Debug for Job {
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Role};
-/// use std::sync::Arc;
 ///
-/// let group = Arc::new(FlightGroup::<u32, std::io::Error>::new());
+/// let group = FlightGroup::<u32, std::io::Error>::new();
 /// let ticket = group.start("k", |job| job.run(), || Ok(42));
 /// let outcome = ticket.wait();
 /// assert_eq!((outcome.role, outcome.followers), (Role::Led, 0));
 /// ```
 #[must_use = "a ticket is there to be waited for"]
-pub struct Ticket<V, E>(Seat<V, E>);
+pub struct Ticket<V, E>(Follower<V, E>);
 
 impl<V: Clone, E> Ticket<V, E> {
     /// Blocks until the flight has landed and gives its outcome, however it ended (G4); or it is
@@ -169,8 +255,7 @@ impl<V: Clone, E> Ticket<V, E> {
     ///
     /// See [`Ticket`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
-        let outcome = self.0.into_outcome_unless(Deadline::Never, |_| false);
-        outcome.expect("never asks again")
+        self.0.wait()
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
@@ -183,18 +268,18 @@ impl<V: Clone, E> Ticket<V, E> {
     ///
     /// ```
     /// use shared_calls::FlightGroup;
-    /// use std::sync::{mpsc, Arc};
+    /// use std::sync::mpsc;
     /// use std::time::Duration;
     ///
     /// let (jobs, worker) = mpsc::channel();
-    /// let group = Arc::new(FlightGroup::<u32, std::io::Error>::new());
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let ticket = group.start("k", |job| jobs.send(job).unwrap(), || Ok(42));
     /// assert!(ticket.wait_timeout(Duration::from_millis(1)).is_none());
     /// # drop(worker);
     /// ```
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Outcome<V, E>> {
-        self.0.wait_until(Deadline::after(timeout))
+        self.0.wait_timeout(timeout)
     }
 
     /// The outcome, if the flight has landed. Does not block.
@@ -205,15 +290,14 @@ impl<V: Clone, E> Ticket<V, E> {
     ///
     /// ```
     /// use shared_calls::FlightGroup;
-    /// use std::sync::Arc;
     ///
-    /// let group = Arc::new(FlightGroup::<u32, std::io::Error>::new());
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let ticket = group.start("k", |job| job.run(), || Ok(42));
     /// assert_eq!(ticket.try_wait().unwrap().result.unwrap(), 42);
     /// ```
     #[must_use]
     pub fn try_wait(&self) -> Option<Outcome<V, E>> {
-        self.0.wait_until(Deadline::Passed)
+        self.0.try_wait()
     }
 }
 

@@ -1,0 +1,54 @@
+//! The split-phase form of a call: first a place on a flight, then the waiting or the work.
+
+use std::{collections::hash_map::RandomState, hash::BuildHasher};
+
+use crate::{follower::Follower, group::FlightGroup, keys::Lookup, leader::Leader};
+
+impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
+    /// Takes a place on the key's flight without running or waiting for anything: the split-phase
+    /// form of [`call_ex`](Self::call_ex).
+    ///
+    /// Gives a [`Leader`] to the caller that now has to bring the outcome, and a [`Follower`] to
+    /// everyone else until the leader is done. Does not block.
+    ///
+    /// # Panics
+    ///
+    /// If `Hash`, `Eq`, `to_owned` or `Drop` of the key panics. No flight is left behind.
+    ///
+    /// ```
+    /// use shared_calls::{FlightGroup, Joined};
+    ///
+    /// let group = FlightGroup::<u32, std::io::Error>::new();
+    /// let outcome = match group.join("k") {
+    ///     Joined::Leader(leader) => leader.complete(Ok(1)),
+    ///     Joined::Follower(follower) => follower.wait(),
+    /// };
+    /// assert_eq!(outcome.result.unwrap(), 1);
+    /// ```
+    pub fn join<Q>(&self, key: &Q) -> Joined<'_, V, E, K, S>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        self.request(key).join()
+    }
+}
+
+/// What a caller is to a flight, from [`FlightGroup::join`].
+///
+/// ```
+/// use shared_calls::{FlightGroup, Joined};
+///
+/// let group = FlightGroup::<u32, std::io::Error>::new();
+/// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
+/// assert!(matches!(group.join("k"), Joined::Follower(_)));
+/// assert!(matches!(group.join("other"), Joined::Leader(_)));
+/// # drop(leader);
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping a leader abandons its flight"]
+pub enum Joined<'g, V, E, K = String, S = RandomState> {
+    /// Nobody was at it: this caller brings the outcome.
+    Leader(Leader<'g, V, E, K, S>),
+    /// Somebody is at it: this caller may wait for the outcome.
+    Follower(Follower<V, E>),
+}

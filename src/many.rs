@@ -1,0 +1,147 @@
+//! Many keys at once, one function for all that nobody is loading.
+
+use std::{collections::HashMap, hash::BuildHasher, panic::resume_unwind};
+
+use crate::{
+    error::CallError, group::FlightGroup, keys::Lookup, leader::Leader, threads, wait::Arrival,
+};
+
+impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
+    /// Calls with many keys at once: `f` loads those that nobody is loading, in one go, and the
+    /// flights of the others are joined.
+    ///
+    /// `f` gets the keys that this call leads, in the order of `keys`, and returns their values in
+    /// the same order. It runs at most once, and not at all if there are no such keys. The results
+    /// come in the order of `keys`. A key named twice is one.
+    ///
+    /// Each distinct key is a call of its own, in [`stats`](Self::stats) and for
+    /// [`max_followers`](crate::Builder::max_followers). The call waits for the flights of others
+    /// only after its own have landed, so two batches that overlap in any order never wait for each
+    /// other in a circle. Of the group's defaults the time limit holds for the whole batch, counted
+    /// from here, and `max_age` on arrival.
+    ///
+    /// # Errors
+    ///
+    /// Each key has an error of its own, as from [`call`](Self::call): one that is refused or times
+    /// out does not affect the others. If `f` fails, all its keys get that error. A key that this
+    /// thread leads already is [`Deadlock`](CallError::Deadlock) and not given to `f`.
+    ///
+    /// # Panics
+    ///
+    /// If `f` panics, or returns a number of values other than the number of its keys: once all its
+    /// keys have landed as [`Panicked`](CallError::Panicked). And as [`call`](Self::call) does.
+    ///
+    /// ```
+    /// use shared_calls::{CallError, FlightGroup};
+    ///
+    /// let users = FlightGroup::<String, std::io::Error, u64>::new();
+    /// let names = users.call_many(&[&1, &2, &1], |ids| {
+    ///     // SELECT id, name FROM users WHERE id IN (1, 2)
+    ///     Ok(ids.iter().map(|id| format!("user {id}")).collect())
+    /// });
+    /// let names: Vec<String> = names.into_iter().collect::<Result<_, CallError<_>>>()?;
+    /// assert_eq!(names, ["user 1", "user 2", "user 1"]);
+    /// # Ok::<(), CallError<std::io::Error>>(())
+    /// ```
+    pub fn call_many<'k, Q>(
+        &self,
+        keys: &[&'k Q],
+        f: impl FnOnce(&[&'k Q]) -> Result<Vec<V>, E>,
+    ) -> Vec<Result<V, CallError<E>>>
+    where
+        Q: Lookup<K> + ?Sized,
+        V: Clone,
+    {
+        let mut options = self.shared.defaults;
+        let deadline = options.fix_deadline();
+        let (distinct, positions) = self.distinct(keys);
+
+        let mut led = Vec::new();
+        let mut followed = Vec::new();
+        let mut results: Vec<_> = distinct.iter().map(|_| Err(CallError::Abandoned)).collect();
+        for (i, key) in distinct.iter().enumerate() {
+            match self.arrive(*key, &options) {
+                Arrival::Leads(lead) => led.push((i, Leader::new(self, lead))),
+                Arrival::Follows(mut follower, _) => {
+                    follower.deadline = deadline;
+                    followed.push((i, follower));
+                }
+            }
+        }
+        if !led.is_empty() {
+            let (indices, leaders): (Vec<_>, Vec<_>) = led.into_iter().unzip();
+            let keys: Vec<_> = indices.iter().map(|i| distinct[*i]).collect();
+            let outcomes = lead_all(leaders, || f(&keys), keys.len());
+            for (i, outcome) in indices.into_iter().zip(outcomes) {
+                results[i] = outcome;
+            }
+        }
+        // Not before its own flights have landed.
+        for (i, follower) in followed {
+            results[i] = follower.wait().result;
+        }
+        match distinct.len() == keys.len() {
+            true => results,
+            false => positions.iter().map(|i| results[*i].clone()).collect(),
+        }
+    }
+
+    /// The keys without repetition, and for each key its index among them.
+    fn distinct<'k, Q>(&self, keys: &[&'k Q]) -> (Vec<&'k Q>, Vec<usize>)
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let mut distinct: Vec<&Q> = Vec::with_capacity(keys.len());
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::with_capacity(keys.len());
+        let mut position = |key: &'k Q| {
+            let same_hash = by_hash.entry(self.shared.hasher.hash_one(key)).or_default();
+            let mut same = same_hash.iter().copied();
+            same.find(|i| key.is(&distinct[*i].to_key()))
+                .unwrap_or_else(|| {
+                    same_hash.push(distinct.len());
+                    distinct.push(key);
+                    distinct.len() - 1
+                })
+        };
+        let positions = keys.iter().map(|key| position(key)).collect();
+        (distinct, positions)
+    }
+}
+
+/// Runs the function of these flights, ends all of them with its result, and gives the leaders'
+/// results.
+fn lead_all<V: Clone, E, K, S>(
+    leaders: Vec<Leader<'_, V, E, K, S>>,
+    f: impl FnOnce() -> Result<Vec<V>, E>,
+    keys: usize,
+) -> Vec<Result<V, CallError<E>>> {
+    let counts: Vec<_> = leaders.iter().map(|leader| leader.flight().count).collect();
+    let (loaded, panic) = threads::lead_all(&counts, || {
+        let loaded = f();
+        if let Ok(values) = &loaded {
+            let n = values.len();
+            assert!(
+                n == keys,
+                "the function of a batch of {keys} keys returned {n} values"
+            );
+        }
+        loaded
+    });
+    let results: Vec<_> = match loaded {
+        Ok(values) => values.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error); keys],
+    };
+    let mut garbage: Vec<_> = results.iter().map(|_| None).collect();
+    let finish = leaders.into_iter().zip(results).zip(&mut garbage);
+    let ended = finish.map(|((leader, result), garbage)| leader.finish(result, garbage));
+    let ended: Vec<_> = ended.collect();
+    if let Some(payload) = panic {
+        drop(garbage);
+        resume_unwind(payload);
+    }
+    // Cloning values and dropping keys is user code. All flights have landed by now.
+    ended
+        .into_iter()
+        .map(|ended| ended.into_outcome().result)
+        .collect()
+}
