@@ -175,28 +175,34 @@ pub(crate) fn given_up(front: FlightId) {
     }
 }
 
-/// A flight whose lead was taken by a [`Leader`](crate::Leader) or a [`Job`](crate::Job): from here
-/// until this is dropped, this thread is known to run its function.
+/// From here until this is dropped, this thread is known to run the function of a flight.
 pub(crate) struct Running {
-    flight: FlightId,
-    /// How this thread counts it.
+    /// A flight of which the identity does not tell.
+    transferred: Option<FlightId>,
+    /// How this thread counts the flight.
     pub(crate) count: u64,
 }
 
 impl Running {
     pub(crate) fn begin(flight: FlightId) -> Self {
-        let here = FlightId::draw(false);
-        GRAPH.lock().running.insert(flight, here);
-        Self {
-            flight,
-            count: here.count,
+        let transferred = flight.is_transferable().then_some(flight);
+        let here = match transferred {
+            None => flight,
+            Some(_) => FlightId::draw(false),
+        };
+        if transferred.is_some() {
+            GRAPH.lock().running.insert(flight, here);
         }
+        let count = here.count;
+        Self { transferred, count }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        GRAPH.lock().running.remove(&self.flight);
+        if let Some(flight) = self.transferred {
+            GRAPH.lock().running.remove(&flight);
+        }
     }
 }
 

@@ -27,8 +27,8 @@ use std::{
 };
 
 use crate::{
-    counts::FollowerCounts, deadlock::Running, error::CallError, keys, keys::Lookup, latch::Latch,
-    leader::Lead, map::Entry, map::Map, observer::GroupObserver, options::Intent, options::Options,
+    counts::FollowerCounts, error::CallError, keys, keys::Lookup, latch::Latch, leader::Lead,
+    map::Entry, map::Map, observer::GroupObserver, options::Intent, options::Options,
     outcome::Outcome, outcome::Role, sync::Arc, sync::Mutex, threads, threads::FlightId,
     wait::Arrival,
 };
@@ -241,7 +241,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         V: Clone,
     {
         match self.arrive(key, &self.shared.defaults) {
-            Arrival::Leads(mut lead) => self.run(&mut lead, None, |_| f()),
+            Arrival::Leads(lead) => self.run(lead.flight.count, lead, |_| f()),
             follows => self.wait(key, &self.shared.defaults, None, follows, |_| f()),
         }
     }
@@ -289,17 +289,16 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     #[inline]
     pub(crate) fn run(
         &self,
-        lead: &mut Lead,
-        running: Option<&Running>,
+        count: u64,
+        mut lead: Lead,
         f: impl FnOnce(&Lead) -> Result<V, E>,
     ) -> Outcome<V, E>
     where
         V: Clone,
     {
-        let count = running.map_or(lead.flight.count, |running| running.count);
-        let (result, panic) = threads::lead(count, || f(lead)); // run
+        let (result, panic) = threads::lead(count, || f(&lead)); // run
         let mut garbage = None;
-        let ended = self.finish(lead, result, &mut garbage);
+        let ended = self.finish(&mut lead, result, &mut garbage);
         if let Some(payload) = panic {
             drop(garbage);
             resume_unwind(payload);

@@ -92,10 +92,9 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     /// let outcomes = joined.map(|joined| joined.unwrap_or_else(|follower| follower.wait()));
     /// assert!(outcomes.iter().all(|outcome| outcome.fresh()));
     /// ```
-    pub fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
-        let flight = self.lead.flight;
-        let running = flight.is_transferable().then(|| Running::begin(flight));
-        self.group.run(&mut self.lead, running.as_ref(), |_| f())
+    pub fn run(self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
+        let running = Running::begin(self.lead.flight);
+        self.group.run(running.count, self.into_lead(), |_| f())
     }
 }
 

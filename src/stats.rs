@@ -198,7 +198,9 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             }
         }
         let leaders = deadlock::leaders(flights.iter().copied());
-        let by_flight: HashMap<_, _> = flights.iter().zip(0..).collect();
+        // A flight that was given up is not the one that its key names.
+        let named = (flights.iter().zip(0..)).filter(|(_, i)| !in_flight[*i].given_up);
+        let by_flight: HashMap<_, _> = named.collect();
         for (i, (thread, awaited)) in leaders.into_iter().enumerate() {
             in_flight[i].leader = thread.and_then(threads::by_number);
             in_flight[i].waits_for = awaited.map(|flight| match by_flight.get(&Some(flight)) {

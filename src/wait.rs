@@ -14,9 +14,9 @@ use std::{
 };
 
 use crate::{
-    error::CallError, error::Refusal, follower::Follower, group::FlightGroup, keys::Lookup,
-    latch::Awaited, leader::Lead, map::Found, observer::Event, options::Options, outcome::Outcome,
-    request::Predicate, sync::Deadline, sync::Time, threads,
+    deadlock::Running, error::CallError, error::Refusal, follower::Follower, group::FlightGroup,
+    keys::Lookup, latch::Awaited, leader::Lead, map::Found, observer::Event, options::Options,
+    outcome::Outcome, request::Predicate, sync::Deadline, sync::Time, threads,
 };
 
 /// What has become of a caller.
@@ -63,7 +63,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     pub(crate) fn announce(&self, lead: &Lead) {
         if let Some(events) = &lead.events {
             // As a part of the flight, so that an observer that asks for this very key is refused.
-            threads::while_leading(lead.flight.count, || events.tell(Event::Began));
+            let running = Running::begin(lead.flight);
+            threads::while_leading(running.count, || events.tell(Event::Began));
         }
     }
 
@@ -126,7 +127,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         };
         loop {
             let (mut follower, lead) = match arrival {
-                Arrival::Leads(mut lead) => return self.run(&mut lead, None, |lead| f(Some(lead))),
+                Arrival::Leads(lead) => {
+                    return self.run(lead.flight.count, lead, |lead| f(Some(lead)))
+                }
                 Arrival::Follows(follower, lead) => (follower, lead),
             };
             follower.deadline = deadline;
