@@ -218,6 +218,19 @@ impl<E> StdError<E> {
     pub fn call_error(&self) -> &CallError<E> {
         &self.0
     }
+
+    /// Gives back what this was made from.
+    ///
+    /// ```
+    /// use shared_calls::CallError;
+    ///
+    /// let error = CallError::<Box<dyn std::error::Error + Send + Sync>>::TimedOut.into_std();
+    /// assert!(matches!(error.into_call_error(), CallError::TimedOut));
+    /// ```
+    #[must_use]
+    pub fn into_call_error(self) -> CallError<E> {
+        self.0
+    }
 }
 
 impl<E: AsRef<dyn Error + Send + Sync>> fmt::Debug for StdError<E> {
