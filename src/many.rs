@@ -80,10 +80,19 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         for (i, follower) in followed {
             results[i] = follower.wait().result;
         }
-        match distinct.len() == keys.len() {
-            true => results,
-            false => positions.iter().map(|i| results[*i].clone()).collect(),
+        // A key named again gets a clone of its first result.
+        let (mut in_order, mut firsts) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut results = results.into_iter();
+        for i in positions {
+            let first: Option<&usize> = firsts.get(i);
+            let again = first.map(|first| Result::clone(&in_order[*first]));
+            let result = again.or_else(|| {
+                firsts.push(in_order.len());
+                results.next()
+            });
+            in_order.extend(result);
         }
+        in_order
     }
 
     /// The keys without repetition, and for each key its index among them.
