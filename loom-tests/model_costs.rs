@@ -1,11 +1,13 @@
 //! What a flight may not cost others, or leave behind (G10, G11, G12).
 
+use std::sync::Weak;
+use std::time::Duration;
+
 use loom::thread;
 
 use crate::explore::Model;
-use crate::latch::Latch;
-use crate::sync::{self, Arc, Deadline};
-use crate::FlightGroup;
+use crate::sync::{self, Arc};
+use crate::{FlightGroup, Joined, Role};
 
 /// G10: a function may wait for another key's call to finish. Under a lock that the other call
 /// needs, it would wait for ever.
@@ -14,25 +16,71 @@ fn a_function_holds_no_lock() {
     Model {
         preemptions: None,
         must_reach: &["both landed"],
-        executions: &[110],
+        executions: &[5, 5, 5],
     }
     .explore(|reached| {
         let group = Arc::new(FlightGroup::<u32, ()>::new());
-        let other_done = Arc::new(Latch::new(false));
         let other = thread::spawn({
-            let (group, other_done) = (Arc::clone(&group), Arc::clone(&other_done));
-            move || {
-                assert_eq!(group.call("other", || Ok(2)).unwrap(), 2);
-                other_done.change(1, |done| *done = true);
-            }
+            let group = Arc::clone(&group);
+            move || assert_eq!(group.call("other", || Ok(2)), Ok(2))
         });
         let value = group.call("key", || {
-            other_done.wait(Deadline::Never, |done| done.then_some(()));
+            other.join().unwrap();
             Ok(1)
         });
-        assert_eq!(value.unwrap(), 1);
-        other.join().unwrap();
+        assert_eq!(value, Ok(1));
         reached.mark("both landed");
+    });
+}
+
+/// Calls the group when it is cloned or dropped.
+struct Caller(Weak<FlightGroup<Caller, (), [u64; 40]>>);
+
+/// Larger than a key that is kept for reuse.
+const OTHER: [u64; 40] = [1; 40];
+
+impl Caller {
+    fn call(&self) {
+        if let Some(group) = self.0.upgrade() {
+            assert!(!group.forget(&OTHER), "nobody calls it");
+        }
+    }
+}
+
+impl Clone for Caller {
+    fn clone(&self) -> Self {
+        self.call();
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.call();
+    }
+}
+
+/// G10: a value's `Clone` and `Drop` take the map's lock, so they would wait for ever under it.
+#[test]
+fn values_are_cloned_and_dropped_outside_the_lock() {
+    Model {
+        preemptions: None,
+        must_reach: &["shared", "alone"],
+        executions: &[807, 1_787, 3_502],
+    }
+    .explore(|reached| {
+        let group = Arc::new(FlightGroup::new());
+        let call = |group: &Arc<FlightGroup<Caller, (), [u64; 40]>>| {
+            let outcome = group.call_ex(&[0; 40], || Ok(Caller(Arc::downgrade(group))));
+            outcome.shared()
+        };
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || call(&group)
+        });
+        let shared = call(&group);
+        assert_eq!(other.join().unwrap(), shared, "G3: all learn how many");
+        reached.mark(if shared { "shared" } else { "alone" });
     });
 }
 
@@ -42,7 +90,7 @@ fn a_quiet_group_keeps_no_value() {
     Model {
         preemptions: None,
         must_reach: &["shared", "alone"],
-        executions: &[330, 513, 757],
+        executions: &[69, 149, 289],
     }
     .explore(|reached| {
         let group = Arc::new(FlightGroup::<Arc<()>, ()>::new());
@@ -60,28 +108,132 @@ fn a_quiet_group_keeps_no_value() {
         reached.mark(if outcome.shared() { "shared" } else { "alone" });
         drop((outcome, call));
         assert_eq!(Arc::strong_count(&value), 1, "a value was kept");
-        assert!(format!("{group:?}").contains("in_flight: 0"));
+        assert_eq!(group.stats().in_flight, 0);
     });
 }
 
-/// G12: callers of different keys, and a caller by itself, wake nobody.
+/// What a call without followers costs: acquisitions of locks, clock readings, wake-ups.
+const LONE: [usize; 3] = [2, 0, 0];
+
+fn take_costs() -> [usize; 3] {
+    [
+        sync::take_locked(),
+        sync::take_clock_read(),
+        sync::take_notified(),
+    ]
+}
+
+/// G12: a lone call takes one lock, the map's, twice. It reads no clock and wakes nobody, whatever
+/// its options are.
 #[test]
-fn a_lone_call_notifies_nobody() {
+fn a_lone_call_costs_two_locks() {
     Model {
         preemptions: None,
         must_reach: &["landed"],
-        executions: &[224],
+        executions: &[1],
+    }
+    .explore(|reached| {
+        let long = Duration::from_secs(1);
+        let plain = FlightGroup::<u32, ()>::new();
+        let with_defaults: FlightGroup<u32, ()> = FlightGroup::<u32, ()>::builder()
+            .timeout(long)
+            .max_age(long)
+            .max_followers(1)
+            .takeover(1)
+            .alone_on_deadlock()
+            .shards(2)
+            .build();
+        for group in [&plain, &with_defaults] {
+            take_costs();
+            assert_eq!(group.call("key", || Ok(1)), Ok(1));
+            assert_eq!(take_costs(), LONE, "a call");
+
+            assert_eq!(group.call("key", || Err(())).ok(), None);
+            assert_eq!(take_costs(), LONE, "a call that fails");
+
+            let request = group.request("key").max_age(long).timeout(long);
+            assert_eq!(request.next_flight().call(|| Ok(1)), Ok(1));
+            assert_eq!(take_costs(), LONE, "a request");
+
+            assert_eq!(group.call_many(&["key"], |_| Ok(vec![1])), [Ok(1)]);
+            let [locked, _, notified] = take_costs();
+            assert_eq!([locked, notified], [2, 0], "a batch of one");
+        }
+
+        let Joined::Leader(leader) = plain.join("key") else {
+            unreachable!("nobody else is here")
+        };
+        assert_eq!(leader.complete(Ok(1)).result, Ok(1));
+        assert_eq!(take_costs(), LONE, "a leader");
+
+        let request = plain.request("key").timeout(long);
+        let outcome = request.call_with(|_| Ok(1));
+        assert_eq!(outcome.role, Role::Led);
+        assert_eq!(
+            take_costs(),
+            [2, 1, 0],
+            "a deadline that the function may ask about"
+        );
+        reached.mark("landed");
+    });
+}
+
+/// G12: callers of different keys wake nobody, and take no lock but the map's.
+#[test]
+fn callers_of_different_keys_cost_each_other_nothing() {
+    Model {
+        preemptions: None,
+        must_reach: &["landed"],
+        executions: &[55],
     }
     .explore(|reached| {
         let group = Arc::new(FlightGroup::<u32, ()>::new());
         let other = thread::spawn({
             let group = Arc::clone(&group);
-            move || assert_eq!(group.call("other", || Ok(2)).unwrap(), 2)
+            move || assert_eq!(group.call("other", || Ok(2)), Ok(2))
         });
-        assert_eq!(group.call("key", || Ok(1)).unwrap(), 1);
-        assert_eq!(group.call("key", || Ok(1)).unwrap(), 1);
+        assert_eq!(group.call("key", || Ok(1)), Ok(1));
+        assert_eq!(group.call("key", || Ok(1)), Ok(1));
         other.join().unwrap();
-        assert_eq!(sync::take_notified(), 0);
+        let [two, none, nobody] = LONE;
+        assert_eq!(take_costs(), [3 * two, none, nobody]);
         reached.mark("landed");
+    });
+}
+
+/// A landing notifies once, however many follow; a flight that its follower has left, not at all.
+#[test]
+fn a_landing_notifies_once() {
+    Model {
+        preemptions: None,
+        must_reach: &["once", "not at all"],
+        executions: &[2_747, 5_686, 10_667],
+    }
+    .explore(|reached| {
+        let group = FlightGroup::<u32, ()>::new();
+        let join = || match group.join("key") {
+            Joined::Follower(follower) => follower,
+            Joined::Leader(_) => panic!("G1: two leaders"),
+        };
+        let Joined::Leader(leader) = group.join("key") else {
+            unreachable!("nobody else is here yet")
+        };
+        let (stays, leaves) = (join(), join());
+        let leaver = thread::spawn(move || drop(leaves));
+        let waiter = thread::spawn(move || stays.wait().followers);
+        let followers = leader.complete(Ok(1)).followers;
+        assert!((1..=2).contains(&followers));
+        leaver.join().unwrap();
+        assert_eq!(waiter.join().unwrap(), followers);
+        assert_eq!(sync::take_notified(), 1);
+        reached.mark("once");
+
+        let Joined::Leader(leader) = group.join("key") else {
+            panic!("the key is free")
+        };
+        drop(join());
+        assert_eq!(leader.complete(Ok(1)).followers, 0);
+        assert_eq!(sync::take_notified(), 0);
+        reached.mark("not at all");
     });
 }

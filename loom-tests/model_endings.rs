@@ -2,28 +2,26 @@
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use crate::explore::{Model, Reached};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::Arc;
 use crate::{CallError, FlightGroup, Joined, Role};
 
 type Group = FlightGroup<u32, &'static str>;
 
 /// The key works, at once, and nothing of earlier flights is left in the map.
 fn assert_free(group: &Group) {
-    assert!(
-        format!("{group:?}").contains("in_flight: 0"),
-        "G4: unlinked"
-    );
+    assert_eq!(group.stats().in_flight, 0, "G4: unlinked");
     let outcome = group.call_ex("key", || Ok(9));
     assert_eq!(
         (outcome.role, outcome.followers),
         (Role::Led, 0),
         "G4: the key is free"
     );
-    assert_eq!(outcome.result.unwrap(), 9);
-    assert!(format!("{group:?}").contains("in_flight: 0"), "G11");
+    assert_eq!(outcome.result, Ok(9));
+    assert_eq!(group.stats().in_flight, 0, "G11");
 }
 
 /// A flight ends badly, as `end` has it, while `callers` others call its key. Each of them has to
@@ -31,7 +29,7 @@ fn assert_free(group: &Group) {
 fn ends_badly(
     reached: &Reached,
     callers: usize,
-    end: fn(Joined<'_, u32, &'static str>),
+    end: fn(Joined<'_, u32, &'static str>) -> Option<usize>,
     is_it: fn(&CallError<&'static str>) -> bool,
 ) {
     let group = Arc::new(Group::new());
@@ -45,26 +43,30 @@ fn ends_badly(
                     Ok(value) => {
                         assert_eq!(value, 2);
                         reached.mark("missed it");
+                        None
                     }
                     Err(error) => {
                         assert!(is_it(&error), "{error:?}");
                         assert_eq!(outcome.role, Role::Followed);
                         reached.mark("followed it");
+                        Some(outcome.followers)
                     }
                 }
             })
         })
         .collect();
-    end(first);
-    for other in others {
-        other.join().unwrap();
+    let counted = end(first);
+    let others = others.into_iter().map(|other| other.join().unwrap());
+    let followed: Vec<_> = others.flatten().collect();
+    for followers in followed.iter().chain(&counted) {
+        assert_eq!(*followers, followed.len(), "G3: all learn how many");
     }
     assert_free(&group);
 }
 
 /// The panic comes from `resume_unwind`, which skips the hook: thousands of executions would each
 /// print one.
-fn panics(first: Joined<'_, u32, &'static str>) {
+fn panics(first: Joined<'_, u32, &'static str>) -> Option<usize> {
     let Joined::Leader(leader) = first else {
         unreachable!("nobody else was there")
     };
@@ -73,6 +75,7 @@ fn panics(first: Joined<'_, u32, &'static str>) {
     }));
     let payload = unwound.expect_err("the leader unwinds");
     assert_eq!(payload.downcast_ref(), Some(&"boom"));
+    None
 }
 
 fn is_the_panic(error: &CallError<&'static str>) -> bool {
@@ -84,111 +87,160 @@ fn a_panic_reaches_a_follower() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[32, 47, 67],
+        executions: &[83, 183, 358],
     }
     .explore(|reached| ends_badly(reached, 1, panics, is_the_panic));
 }
 
+/// Two callers, of whom each may lead or follow, and one whose function panics.
 #[test]
-fn a_panic_reaches_two_followers() {
+fn a_call_panics_beside_another() {
     Model {
         preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[42_009],
-    }
-    .explore(|reached| ends_badly(reached, 2, panics, is_the_panic));
-}
-
-#[test]
-fn an_abandoned_flight_wakes_its_followers() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[42_009, 139_999],
-    }
-    .explore(|reached| {
-        ends_badly(
-            reached,
-            2,
-            |first| drop(first),
-            |error| matches!(error, CallError::Abandoned),
-        );
-    });
-}
-
-#[test]
-fn an_error_reaches_the_followers() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[42_009, 139_999],
-    }
-    .explore(|reached| {
-        let fails = |first: Joined<'_, u32, &'static str>| match first {
-            Joined::Leader(leader) => {
-                let error = leader.complete(Err("no")).result.unwrap_err();
-                assert_eq!(error.failed(), Some(&"no"));
-            }
-            Joined::Follower(_) => unreachable!("nobody else was there"),
-        };
-        ends_badly(reached, 2, fails, |error| error.failed() == Some(&"no"));
-    });
-}
-
-/// A follower that leaves while another one boards: the leader does not overlook the one that stays.
-#[test]
-fn one_leaves_while_another_boards() {
-    Model {
-        preemptions: None,
-        must_reach: &["stayed", "led"],
-        executions: &[32_861],
+        must_reach: &[
+            "led and unwound",
+            "followed the other",
+            "followed the panic",
+        ],
+        executions: &[69, 149, 289],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
-        let first = group.join("key");
-        let leaver = thread::spawn({
-            let group = Arc::clone(&group);
-            move || drop(group.join("key"))
-        });
-        let stayer = thread::spawn({
+        let other = thread::spawn({
             let (group, reached) = (Arc::clone(&group), reached.clone());
-            move || match group.join("key") {
-                Joined::Follower(follower) => match follower.wait().result {
-                    Ok(value) => {
-                        assert_eq!(value, 1);
-                        reached.mark("stayed");
-                    }
-                    // The leaver may have led, and dropped that.
-                    Err(error) => assert!(matches!(error, CallError::Abandoned)),
-                },
-                Joined::Leader(leader) => {
-                    reached.mark("led");
-                    let _ = leader.complete(Ok(2));
+            move || match group.call("key", || Ok(2)) {
+                Ok(value) => assert_eq!(value, 2),
+                Err(error) => {
+                    assert!(is_the_panic(&error), "{error:?}");
+                    reached.mark("followed the panic");
                 }
             }
         });
-        let Joined::Leader(first) = first else {
-            unreachable!("nobody else was there")
+        let call = || group.call("key", || resume_unwind(Box::new("boom")));
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => {
+                assert_eq!(result, Ok(2));
+                reached.mark("followed the other");
+            }
+            Err(payload) => {
+                assert_eq!(payload.downcast_ref(), Some(&"boom"));
+                reached.mark("led and unwound");
+            }
+        }
+        other.join().unwrap();
+        assert_free(&group);
+    });
+}
+
+fn is_abandoned(first: Joined<'_, u32, &'static str>) -> Option<usize> {
+    drop(first);
+    None
+}
+
+#[test]
+fn an_abandoned_flight_wakes_its_follower() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed it", "missed it"],
+        executions: &[18, 38, 73],
+    }
+    .explore(|reached| {
+        ends_badly(reached, 1, is_abandoned, |error| {
+            matches!(error, CallError::Abandoned)
+        });
+    });
+}
+
+#[test]
+fn an_abandoned_flight_wakes_both_its_followers() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed it", "missed it"],
+        executions: &[72_174],
+    }
+    .explore(|reached| {
+        ends_badly(reached, 2, is_abandoned, |error| {
+            matches!(error, CallError::Abandoned)
+        });
+    });
+}
+
+fn fails(first: Joined<'_, u32, &'static str>) -> Option<usize> {
+    let Joined::Leader(leader) = first else {
+        unreachable!("nobody else was there")
+    };
+    let outcome = leader.complete(Err("no"));
+    assert_eq!(outcome.result.unwrap_err().failed(), Some(&"no"));
+    Some(outcome.followers)
+}
+
+#[test]
+fn an_error_reaches_the_follower() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed it", "missed it"],
+        executions: &[18, 38, 73],
+    }
+    .explore(|reached| ends_badly(reached, 1, fails, |error| error.failed() == Some(&"no")));
+}
+
+#[test]
+fn an_error_reaches_both_followers() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed it", "missed it"],
+        executions: &[72_174],
+    }
+    .explore(|reached| ends_badly(reached, 2, fails, |error| error.failed() == Some(&"no")));
+}
+
+/// A follower that leaves while another one joins: the leader does not overlook the one that stays.
+#[test]
+fn one_leaves_while_another_joins() {
+    Model {
+        preemptions: None,
+        must_reach: &["stayed", "led"],
+        executions: &[3_725, 9_605, 21_436],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let Joined::Leader(first) = group.join("key") else {
+            unreachable!("nobody else is here yet")
         };
-        let _ = first.complete(Ok(1));
+        let Joined::Follower(leaver) = group.join("key") else {
+            panic!("G1: two leaders")
+        };
+        let leaver = thread::spawn(move || drop(leaver));
+        let stayer = thread::spawn({
+            let (group, reached) = (Arc::clone(&group), reached.clone());
+            move || {
+                let outcome = group.call_ex("key", || Ok(2));
+                let led = outcome.fresh();
+                assert_eq!(outcome.result, Ok(if led { 2 } else { 1 }));
+                reached.mark(if led { "led" } else { "stayed" });
+            }
+        });
+        assert_eq!(first.complete(Ok(1)).result, Ok(1));
         leaver.join().unwrap();
         stayer.join().unwrap();
         assert_free(&group);
     });
 }
 
-/// A follower that leaves disturbs nobody, whenever it leaves: the leader's end neither waits for
-/// it nor uses the flight again while it is aboard; and once it has left it is not counted.
+/// A follower that leaves disturbs nobody, whenever it leaves: the leader's end does not wait for
+/// it; and once it has left it is not counted.
 #[test]
 fn a_follower_may_leave() {
     Model {
         preemptions: None,
         must_reach: &["left in time", "left too late", "led"],
-        executions: &[892],
+        executions: &[182, 302, 512],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
-        let first = group.join("key");
+        let Joined::Leader(first) = group.join("key") else {
+            unreachable!("nobody else is here yet")
+        };
         let left = Arc::new(AtomicBool::new(false));
         let other = thread::spawn({
             let (group, reached) = (Arc::clone(&group), reached.clone());
@@ -204,9 +256,6 @@ fn a_follower_may_leave() {
                 }
             }
         });
-        let Joined::Leader(first) = first else {
-            unreachable!("nobody else was there")
-        };
         let had_left = left.load(Ordering::Acquire);
         let followers = first.complete(Ok(1)).followers;
         if had_left {
@@ -215,7 +264,6 @@ fn a_follower_may_leave() {
         } else if followers == 1 {
             reached.mark("left too late");
         }
-        // The next flight, which uses the first one again where that had no follower.
         let outcome = group.call_ex("key", || Ok(3));
         assert!(matches!(outcome.result, Ok(2 | 3)));
         other.join().unwrap();

@@ -1,15 +1,33 @@
-//! The latch by itself: whoever waits, wakes.
+//! The latch by itself: all who wait, wake.
 
 use std::time::Duration;
 
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use crate::explore::{Model, Reached};
-use crate::latch::Latch;
-use crate::sync::{Arc, AtomicUsize, Deadline, Ordering, CROWD};
+use crate::explore::Model;
+use crate::latch::{Awaited, Latch};
+use crate::sync::{Arc, Deadline};
+use crate::{Outcome, Role};
 
-/// G4, G5: two waiters and a setter, in every order; each waiter wakes, with the value, and sees
-/// what was written before the latch was set.
+fn seven() -> Arc<Outcome<u32, ()>> {
+    Arc::new(Outcome {
+        result: Ok(7),
+        role: Role::Led,
+        followers: 0,
+    })
+}
+
+/// Waits for the outcome, as a follower does.
+fn wait(latch: &Latch<u32, ()>, deadline: Deadline) -> Option<u32> {
+    match latch.wait(deadline, false)? {
+        Awaited::Landed(outcome) => Some(outcome.result.clone().unwrap()),
+        Awaited::Turn => panic!("a follower has no turn"),
+    }
+}
+
+/// G4, G5: two waiters and a leader, in every order; each waiter wakes, with the value, and sees
+/// what was written before the landing.
 #[test]
 fn every_waiter_wakes() {
     Model {
@@ -17,88 +35,24 @@ fn every_waiter_wakes() {
         must_reach: &["woke"],
         executions: &[186, 369, 732],
     }
-    .explore(|reached| two_waiters(CROWD - 1, reached));
-}
-
-/// The same where the setter wakes only one, who wakes the other.
-#[test]
-fn every_waiter_of_a_crowd_wakes() {
-    Model {
-        preemptions: None,
-        must_reach: &["woke"],
-        executions: &[278, 926, 2_251],
-    }
-    .explore(|reached| two_waiters(CROWD, reached));
-}
-
-fn two_waiters(as_many_as: usize, reached: &Reached) {
-    let latch = Arc::new(Latch::new(0));
-    let written = Arc::new(AtomicUsize::new(0));
-    let waiters: Vec<_> = (0..2)
-        .map(|_| {
-            let (latch, written) = (Arc::clone(&latch), Arc::clone(&written));
-            thread::spawn(move || {
-                assert_eq!(latch.wait(Deadline::Never, seven), Some(7));
-                assert_eq!(written.load(Ordering::Relaxed), 1);
+    .explore(|reached| {
+        let latch = Latch::new(false);
+        let written = Arc::new(AtomicUsize::new(0));
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let (latch, written) = (Arc::clone(&latch), Arc::clone(&written));
+                thread::spawn(move || {
+                    assert_eq!(wait(&latch, Deadline::Never), Some(7));
+                    assert_eq!(written.load(Ordering::Relaxed), 1, "G5");
+                })
             })
-        })
-        .collect();
-    written.store(1, Ordering::Relaxed);
-    latch.change(as_many_as, |state| *state = 7);
-    for waiter in waiters {
-        waiter.join().unwrap();
-    }
-    reached.mark("woke");
-}
-
-/// Of a crowd, whoever wakes first wakes the others: also one that waits for something else.
-#[test]
-fn a_crowd_may_wait_for_different_things() {
-    Model {
-        preemptions: None,
-        must_reach: &["both woke"],
-        executions: &[2_579, 11_125, 30_961],
-    }
-    .explore(|reached| {
-        let latch = Arc::new(Latch::new(0));
-        let waiter = |least: u32| {
-            let latch = Arc::clone(&latch);
-            let at_least = move |state: &mut u32| (*state >= least).then_some(*state);
-            thread::spawn(move || latch.wait(Deadline::Never, at_least).unwrap())
-        };
-        let (seven, eight) = (waiter(7), waiter(8));
-        latch.change(CROWD, |state| *state = 7);
-        assert_eq!(seven.join().unwrap(), 7);
-        latch.change(CROWD, |state| *state = 8);
-        assert_eq!(eight.join().unwrap(), 8);
-        reached.mark("both woke");
-    });
-}
-
-/// The same where the one that is woken may be about to time out.
-#[test]
-fn a_crowd_wakes_though_one_times_out() {
-    Model {
-        preemptions: None,
-        must_reach: &["timed out", "woke"],
-        executions: &[659, 1_725],
-    }
-    .explore(|reached| {
-        let latch = Arc::new(Latch::new(0));
-        let hasty = thread::spawn({
-            let latch = Arc::clone(&latch);
-            move || latch.wait(Deadline::after(Duration::from_secs(1)), seven)
-        });
-        let patient = thread::spawn({
-            let latch = Arc::clone(&latch);
-            move || latch.wait(Deadline::Never, seven)
-        });
-        latch.change(CROWD, |state| *state = 7);
-        assert_eq!(patient.join().unwrap(), Some(7));
-        match hasty.join().unwrap() {
-            Some(_) => reached.mark("woke"),
-            None => reached.mark("timed out"),
+            .collect();
+        written.store(1, Ordering::Relaxed);
+        latch.land(seven());
+        for waiter in waiters {
+            waiter.join().unwrap();
         }
+        reached.mark("woke");
     });
 }
 
@@ -111,37 +65,130 @@ fn a_waiter_may_time_out() {
         executions: &[14, 15, 16],
     }
     .explore(|reached| {
-        let latch = Arc::new(Latch::new(0));
-        let is_set = Arc::new(AtomicUsize::new(0));
+        let latch = Latch::new(false);
+        let has_landed = Arc::new(AtomicUsize::new(0));
         let waiter = thread::spawn({
-            let (latch, is_set) = (Arc::clone(&latch), Arc::clone(&is_set));
+            let (latch, has_landed) = (Arc::clone(&latch), Arc::clone(&has_landed));
             let reached = reached.clone();
             move || {
                 let deadline = Deadline::after(Duration::from_secs(1));
-                let was_set = is_set.load(Ordering::Acquire) == 1;
-                match latch.wait(deadline, seven) {
-                    Some(seven) => {
-                        assert_eq!(seven, 7);
+                let had_landed = has_landed.load(Ordering::Acquire) == 1;
+                match wait(&latch, deadline) {
+                    Some(value) => {
+                        assert_eq!(value, 7);
                         reached.mark("woke");
                     }
                     None => {
-                        assert!(!was_set, "what is there beats a deadline");
+                        assert!(!had_landed, "G8: an outcome that is there beats a deadline");
                         reached.mark("timed out");
                     }
                 }
             }
         });
-        latch.change(1, |state| *state = 7);
-        is_set.store(1, Ordering::Release);
+        latch.land(seven());
+        has_landed.store(1, Ordering::Release);
         waiter.join().unwrap();
+        let found = wait(&latch, Deadline::Passed);
         assert_eq!(
-            latch.wait(Deadline::Passed, seven),
+            found,
             Some(7),
-            "what is there beats a deadline"
+            "G8: an outcome that is there beats a deadline"
         );
     });
 }
 
-fn seven(state: &mut u32) -> Option<u32> {
-    (*state == 7).then_some(7)
+/// One waiter times out while another waits without a limit: the landing wakes the one that stays.
+#[test]
+fn one_wakes_while_another_times_out() {
+    Model {
+        preemptions: None,
+        must_reach: &["timed out", "woke"],
+        executions: &[243, 498, 1_005],
+    }
+    .explore(|reached| {
+        let latch = Latch::new(false);
+        let hasty = thread::spawn({
+            let latch = Arc::clone(&latch);
+            move || wait(&latch, Deadline::after(Duration::from_secs(1)))
+        });
+        let patient = thread::spawn({
+            let latch = Arc::clone(&latch);
+            move || wait(&latch, Deadline::Never)
+        });
+        latch.land(seven());
+        assert_eq!(patient.join().unwrap(), Some(7));
+        reached.mark(match hasty.join().unwrap() {
+            Some(_) => "woke",
+            None => "timed out",
+        });
+    });
+}
+
+/// Both waiters of a queue wake for their turn, and again for the outcome.
+#[test]
+fn a_queue_wakes_for_its_turn_and_for_the_outcome() {
+    Model {
+        preemptions: None,
+        must_reach: &["found the turn", "found the outcome"],
+        executions: &[41_607, 114_162],
+    }
+    .explore(|reached| {
+        let latch = Latch::new(false);
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let (latch, reached) = (Arc::clone(&latch), reached.clone());
+                thread::spawn(move || match latch.wait(Deadline::Never, true) {
+                    Some(Awaited::Turn) => {
+                        reached.mark("found the turn");
+                        assert_eq!(wait(&latch, Deadline::Never), Some(7));
+                    }
+                    Some(Awaited::Landed(outcome)) => {
+                        reached.mark("found the outcome");
+                        assert_eq!(outcome.result, Ok(7));
+                    }
+                    None => panic!("there was no deadline"),
+                })
+            })
+            .collect();
+        latch.set_turn();
+        latch.land(seven());
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+/// An arriving caller takes the lead and lands before the leader in front has set the turn. The
+/// outcome stays.
+#[test]
+fn a_turn_that_comes_late_leaves_the_outcome() {
+    Model {
+        preemptions: None,
+        must_reach: &["found the turn", "found the outcome"],
+        executions: &[1_196, 2_844, 5_649],
+    }
+    .explore(|reached| {
+        let latch = Latch::new(false);
+        let front = thread::spawn({
+            let latch = Arc::clone(&latch);
+            move || latch.set_turn()
+        });
+        let leader = thread::spawn({
+            let latch = Arc::clone(&latch);
+            move || latch.land(seven())
+        });
+        match latch.wait(Deadline::Never, true) {
+            Some(Awaited::Turn) => reached.mark("found the turn"),
+            Some(Awaited::Landed(_)) => reached.mark("found the outcome"),
+            None => panic!("there was no deadline"),
+        }
+        assert_eq!(wait(&latch, Deadline::Never), Some(7));
+        front.join().unwrap();
+        leader.join().unwrap();
+        assert_eq!(
+            wait(&latch, Deadline::Passed),
+            Some(7),
+            "the outcome is gone"
+        );
+    });
 }

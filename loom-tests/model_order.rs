@@ -1,15 +1,13 @@
 //! What may not be shared: a flight that has ended for somebody already (G2), and an entry of the
 //! map that is another flight's (G6).
 
-use std::collections::BTreeMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
 use crate::explore::Model;
-use crate::flight::Flight;
-use crate::map::{meet, Part, Wish};
-use crate::observer::Reports;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
+use crate::sync::Arc;
 use crate::{FlightGroup, Joined};
 
 /// G2 and G6: two threads, one of them calling twice. A call gets a run that is newer than every
@@ -20,7 +18,7 @@ fn a_later_call_gets_a_later_run() {
     Model {
         preemptions: None,
         must_reach: &["led", "followed"],
-        executions: &[9_456, 14_214, 20_558],
+        executions: &[855, 1_835, 3_550],
     }
     .explore(|reached| {
         let group = Arc::new(FlightGroup::<usize, ()>::new());
@@ -56,20 +54,20 @@ fn a_later_call_gets_a_later_run() {
     });
 }
 
-/// G6: a leader that ends while its successor, which found the flight closed, is in the map already
-/// leaves the successor's entry alone: the next caller joins the successor and does not lead beside
-/// it.
+/// G6: a flight that was given up ends while its successor is in the map. It takes itself off the
+/// list and leaves the successor's entry alone: the next caller follows the successor and does not
+/// lead beside it.
 #[test]
 fn a_leader_removes_only_its_own_entry() {
     Model {
         preemptions: None,
         must_reach: &[
-            "joined the first",
+            "followed the first",
             "led the second",
-            "joined the second",
-            "joined the third",
+            "followed the second",
+            "followed the third",
         ],
-        executions: &[429],
+        executions: &[259, 559, 1_084],
     }
     .explore(|reached| {
         let group = Arc::new(FlightGroup::<u32, ()>::new());
@@ -82,8 +80,8 @@ fn a_leader_removes_only_its_own_entry() {
             let second_runs = Arc::clone(&second_runs);
             move || match group.join("key") {
                 Joined::Follower(follower) => reached.mark(match follower.wait().result {
-                    Ok(1) => "joined the first",
-                    Ok(3) => "joined the third",
+                    Ok(1) => "followed the first",
+                    Ok(3) => "followed the third",
                     other => panic!("{other:?}"),
                 }),
                 Joined::Leader(second) => {
@@ -94,44 +92,69 @@ fn a_leader_removes_only_its_own_entry() {
                 }
             }
         });
-        assert_eq!(first.complete(Ok(1)).result.unwrap(), 1);
+        assert!(group.forget("key"), "the first was in the map");
+        assert_eq!(first.complete(Ok(1)).result, Ok(1));
         let third = group.call_ex("key", || {
             let beside = second_runs.load(Ordering::Relaxed);
             assert!(!beside, "G6: led beside the second");
             Ok(3)
         });
         if third.result.unwrap() == 2 {
-            reached.mark("joined the second");
+            reached.mark("followed the second");
         }
         other.join().unwrap();
+        assert_eq!(group.stats().in_flight, 0, "G11");
     });
 }
 
-/// Whoever looks at the map after a flight was closed does not board it: callers that arrive between
-/// the function's return and the unlinking start afresh.
+/// All keys collide.
+#[derive(Default)]
+struct Zero;
+
+impl Hasher for Zero {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+/// G6: the flights of two keys with the same hash are told apart by identity. Each thread calls a
+/// key of its own, and then both call the first.
 #[test]
-fn nobody_boards_a_closed_flight() {
+fn keys_with_the_same_hash_are_kept_apart() {
     Model {
         preemptions: None,
-        must_reach: &["boarded", "refused"],
-        executions: &[21],
+        must_reach: &["led", "followed"],
+        executions: &[108, 228, 438],
     }
     .explore(|reached| {
-        let flight = Arc::new(Flight::<(), ()>::running(Reports::to_nobody()));
-        let closed = Arc::new(AtomicBool::new(false));
+        let hasher = BuildHasherDefault::<Zero>::default();
+        let group = Arc::new(FlightGroup::<u32, (), u32, _>::with_hasher(hasher));
+        let running = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+        let call = {
+            let group = Arc::clone(&group);
+            move |key: u32| {
+                let running = &running[key as usize];
+                let outcome = group.call_ex(&key, || {
+                    assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
+                    running.store(false, Ordering::Relaxed);
+                    Ok(key)
+                });
+                assert_eq!(outcome.result, Ok(key), "another key's outcome");
+                outcome.role
+            }
+        };
         let other = thread::spawn({
-            let (mut named, closed) = (Arc::clone(&flight), Arc::clone(&closed));
-            let reached = reached.clone();
+            let call = call.clone();
             move || {
-                let late = closed.load(Ordering::Acquire);
-                let (_, part) = meet(&mut named, &mut BTreeMap::new(), Wish::default(), 1);
-                let boarded = part == Part::Follows;
-                assert!(!(late && boarded), "boarded a closed flight");
-                reached.mark(if boarded { "boarded" } else { "refused" });
+                assert_eq!(call(1), crate::Role::Led);
+                call(0)
             }
         });
-        flight.close();
-        closed.store(true, Ordering::Release);
-        other.join().unwrap();
+        call(0);
+        let led = other.join().unwrap() == crate::Role::Led;
+        reached.mark(if led { "led" } else { "followed" });
+        assert_eq!(group.stats().in_flight, 0, "G11");
     });
 }
