@@ -90,7 +90,7 @@ fn keys_and_values_may_look_at_the_group() {
     Model {
         preemptions: None,
         must_reach: &["shared", "alone"],
-        executions: &[0],
+        executions: &[10_901],
     }
     .explore(|reached| {
         let group = Arc::new(Nosy::new());
