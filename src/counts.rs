@@ -15,12 +15,15 @@ pub(crate) struct LeaderCounts {
 }
 
 impl LeaderCounts {
-    /// A flight has ended without a value.
-    pub(crate) fn add_error<E>(&mut self, error: &CallError<E>) {
-        match error {
-            CallError::Failed(_) => self.failed += 1,
-            CallError::Panicked(_) => self.panicked += 1,
-            _ => self.abandoned += 1,
+    /// A flight has ended.
+    #[inline]
+    pub(crate) fn add<V, E>(&mut self, result: &Result<V, CallError<E>>) {
+        self.led += 1;
+        match result {
+            Ok(_) => {}
+            Err(CallError::Failed(_)) => self.failed += 1,
+            Err(CallError::Panicked(_)) => self.panicked += 1,
+            Err(_) => self.abandoned += 1,
         }
     }
 }
@@ -35,7 +38,7 @@ pub(crate) struct FollowerCounts {
 }
 
 impl FollowerCounts {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             followed: Counter::new(),
             timed_out: Counter::new(),

@@ -1,16 +1,16 @@
 //! Who waits for whom, over all groups and threads of the process (G9).
 //!
 //! A thread that runs a flight's function and waits for another flight holds the first one up. The
-//! graph has one entry for each such thread: which flight it waits for, and which flights it leads.
+//! graph has one entry for each such thread: which flight it waits for, and which flights it own.
 //! To look for a cycle is to follow the waits from the flight that a caller wants to wait for: to
-//! the thread that leads it, to the flight which that thread waits for, and so on. The way ends at
+//! the thread that own it, to the flight which that thread waits for, and so on. The way ends at
 //! a thread that does not wait, or at the caller itself: that wait would never end, so the caller
 //! is refused.
 //!
-//! *Who pays.* Only a thread that leads and waits at once. A thread that leads nothing holds nobody
+//! *Who pays.* Only a thread that own and waits at once. A thread that own nothing holds nobody
 //! up: its wait closes no cycle and is not written down, however many wait with it.
 //!
-//! *Which thread leads a flight* can be read from the [`FlightId`] of a call: the thread that drew
+//! *Which thread own a flight* can be read from the [`FlightId`] of a call: the thread that drew
 //! it. A [`Leader`](crate::Leader) and a [`Job`](crate::Job) can move to another thread, which
 //! writes down that it runs the function ([`Running`]).
 //!
@@ -26,14 +26,15 @@
 //! *Why the search ends.* A wait that is followed closed no cycle when it was written down, and
 //! waits only ever vanish.
 //!
-//! A wait with a limit ends by itself. It is written down for others to see, but a cycle that leads
+//! A wait with a limit ends by itself. It is written down for others to see, but a cycle that own
 //! through it is not refused. (The caller's own limit does not count: a wait that nothing but its
 //! own limit could end is refused at once.)
 
 use std::{collections::BTreeMap, thread};
 
 use crate::{
-    error::Deadlock, sync::global, sync::Mutex, threads, threads::FlightId, threads::Leads,
+    error::CallError, error::Deadlock, sync::global, sync::Mutex, threads, threads::FlightId,
+    threads::OwnFlights, threads::Payload,
 };
 
 global! {
@@ -52,7 +53,7 @@ struct Wait {
     awaited: Option<FlightId>,
     queued: bool,
     limited: bool,
-    leads: Leads,
+    own: OwnFlights,
 }
 
 impl Graph {
@@ -73,19 +74,19 @@ impl Graph {
 
     /// The wait that holds the flight up, if its leader is waiting.
     fn wait_of_leader(&self, flight: FlightId) -> Option<(u64, &Wait)> {
-        let FlightId { thread, count } = self.run_as(flight)?;
+        let FlightId { thread, serial } = self.run_as(flight)?;
         let wait = self.waits.get(&thread.get())?;
-        wait.leads.contain(count).then_some((thread.get(), wait))
+        wait.own.contain(serial).then_some((thread.get(), wait))
     }
 
     /// The threads of the cycle that a wait for this flight would close.
-    fn cycle(&self, me: u64, leads: &Leads, awaited: FlightId) -> Option<Vec<u64>> {
+    fn cycle(&self, me: u64, own: &OwnFlights, awaited: FlightId) -> Option<Vec<u64>> {
         let mut cycle = vec![me];
         let mut flight = awaited;
         loop {
             let leader = self.run_as(flight)?;
             if leader.thread.get() == me {
-                return leads.contain(leader.count).then_some(cycle);
+                return own.contain(leader.serial).then_some(cycle);
             }
             let (thread, wait) = self.wait_of_leader(flight)?;
             if wait.limited {
@@ -103,7 +104,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// To be called before a wait. `None` if this thread leads nothing. A queued caller waits for
+    /// To be called before a wait. `None` if this thread own nothing. A queued caller waits for
     /// the flight in front, unless `turn` says, under the graph's lock, that its turn has come.
     pub(crate) fn begin(
         awaited: FlightId,
@@ -111,22 +112,22 @@ impl Waiting {
         queued: bool,
         turn: impl FnOnce() -> bool,
     ) -> Result<Option<Self>, Deadlock> {
-        let Some(leads) = Leads::take() else {
+        let Some(own) = OwnFlights::take() else {
             return Ok(None);
         };
         let me = threads::number();
         let mut graph = GRAPH.lock();
         let awaited = (!turn()).then_some(awaited);
-        if let Some(cycle) = awaited.and_then(|flight| graph.cycle(me, &leads, flight)) {
+        if let Some(cycle) = awaited.and_then(|flight| graph.cycle(me, &own, flight)) {
             drop(graph);
-            leads.give_back();
+            own.give_back();
             return Err(deadlock(&cycle));
         }
         let wait = Wait {
             awaited,
             queued,
             limited,
-            leads,
+            own,
         };
         graph.waits.insert(me, wait);
         Ok(Some(Self { me }))
@@ -137,7 +138,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let wait = GRAPH.lock().waits.remove(&self.me);
         if let Some(wait) = wait {
-            wait.leads.give_back();
+            wait.own.give_back();
         }
     }
 }
@@ -155,6 +156,8 @@ fn deadlock(cycle: &[u64]) -> Deadlock {
 pub(crate) fn refuse_own(flight: FlightId) -> Result<(), Deadlock> {
     let leader = match flight.is_transferable() {
         false => Some(flight),
+        // A thread that runs no function does not take the lock.
+        true if !threads::is_leading() => None,
         true => GRAPH.lock().run_as(flight),
     };
     match leader {
@@ -175,34 +178,47 @@ pub(crate) fn given_up(front: FlightId) {
     }
 }
 
-/// From here until this is dropped, this thread is known to run the function of a flight.
-pub(crate) struct Running {
-    /// A flight of which the identity does not tell.
-    transferred: Option<FlightId>,
-    /// How this thread counts the flight.
-    pub(crate) count: u64,
+/// Runs the function of a flight on this thread, which is known to lead the flight meanwhile.
+/// Catches its panic, and gives the payload as well.
+#[inline]
+pub(crate) fn run_as_leader<V, E>(
+    flight: FlightId,
+    f: impl FnOnce() -> Result<V, E>,
+) -> (Result<V, CallError<E>>, Option<Payload>) {
+    let transferred = flight.is_transferable().then(|| Transferred::begin(flight));
+    let here = transferred.as_ref().map_or(flight, |it| it.here);
+    threads::run_as_leader(here.serial, f)
 }
 
-impl Running {
-    pub(crate) fn begin(flight: FlightId) -> Self {
-        let transferred = flight.is_transferable().then_some(flight);
-        let here = match transferred {
-            None => flight,
-            Some(_) => FlightId::draw(false),
-        };
-        if transferred.is_some() {
-            GRAPH.lock().running.insert(flight, here);
-        }
-        let count = here.count;
-        Self { transferred, count }
+/// Runs a part of a flight that is not its function and does not panic.
+pub(crate) fn while_leading(flight: FlightId, f: impl FnOnce()) {
+    let ran = run_as_leader(flight, || {
+        f();
+        Ok::<_, ()>(())
+    });
+    drop(ran);
+}
+
+/// A flight of a [`Leader`](crate::Leader) or a [`Job`](crate::Job), while this thread runs its
+/// function.
+struct Transferred {
+    flight: FlightId,
+    /// The identity that this thread has given it.
+    here: FlightId,
+}
+
+impl Transferred {
+    #[cold]
+    fn begin(flight: FlightId) -> Self {
+        let here = FlightId::draw(false);
+        GRAPH.lock().running.insert(flight, here);
+        Self { flight, here }
     }
 }
 
-impl Drop for Running {
+impl Drop for Transferred {
     fn drop(&mut self) {
-        if let Some(flight) = self.transferred {
-            GRAPH.lock().running.remove(&flight);
-        }
+        GRAPH.lock().running.remove(&self.flight);
     }
 }
 

@@ -83,9 +83,9 @@ impl Flight<'_> {
         key: impl Fn() -> K,
         f: impl FnOnce(&Flight<'_>) -> R,
     ) -> R {
-        f(&Flight(&|question| match (question, lead) {
-            (Question::Followers, lead) => lead.map_or(0, |lead| group.followers(lead)),
-            (Question::IsWanted, lead) => {
+        f(&Flight(&|question| match question {
+            Question::Followers => lead.map_or(0, |lead| group.followers(lead)),
+            Question::IsWanted => {
                 let awaited = |lead| group.is_awaited(lead, &key);
                 usize::from(leader_wants() || lead.is_some_and(awaited))
             }

@@ -27,10 +27,9 @@ use std::{
 };
 
 use crate::{
-    counts::FollowerCounts, error::CallError, keys, keys::Lookup, latch::Latch, leader::Lead,
-    map::Entry, map::Map, observer::GroupObserver, options::Intent, options::Options,
-    outcome::Outcome, outcome::Role, sync::Arc, sync::Mutex, threads, threads::FlightId,
-    wait::Arrival,
+    counts::FollowerCounts, deadlock, error::CallError, keys::Lookup, leader::Lead, map::Entry,
+    map::Map, observer::GroupObserver, options::Intent, options::Options, outcome::Outcome,
+    outcome::Role, sync::Arc, sync::Mutex, threads::FlightId, wait::Arrival,
 };
 
 /// A string or slice that is longer than this many bytes is not kept for reuse. Of a key that was
@@ -241,124 +240,102 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         V: Clone,
     {
         match self.arrive(key, &self.shared.defaults) {
-            Arrival::Leads(lead) => self.run(lead.flight.count, lead, |_| f()),
+            Arrival::Leads(mut lead) => self.run(&mut lead, |_| f()),
             follows => self.wait(key, &self.shared.defaults, None, follows, |_| f()),
         }
     }
 
-    /// The first half: look up; insert; unlock.
+    #[inline]
+    fn new_lead<Q: Lookup<K> + ?Sized>(&self, key: &Q, intent: Intent) -> Lead {
+        let observer = self.shared.observer.as_ref();
+        Lead {
+            hash: self.shared.hasher.hash_one(key),
+            flight: FlightId::draw(intent != Intent::Call),
+            retire_key: size_of_val(key) <= RETIRED_KEY_BYTES,
+            ended: false,
+            events: observer.map(|observer| observer.with_key(key.to_key())),
+        }
+    }
+
+    /// Looks the key up, and inserts a flight if none is there.
+    #[inline]
     pub(crate) fn arrive<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         options: &Options,
     ) -> Arrival<V, E> {
-        let intent = options.intent;
-        let flight = FlightId::draw(intent != Intent::Call);
-        let observer = self.shared.observer.as_ref();
-        let lead = Lead {
-            hash: self.shared.hasher.hash_one(key),
-            flight,
-            retire: size_of_val(key) <= RETIRED_KEY_BYTES,
-            ended: false,
-            events: observer.map(|observer| observer.with_key(key.to_key())),
-        };
-
+        let lead = self.new_lead(key, options.intent);
         let mut guard = self.map(lead.hash).lock();
         let map = &mut *guard;
-        let entry = || Entry {
-            leader: Some(flight),
-            latch: (intent == Intent::Start).then(|| Latch::new(true)),
-            queue: None,
-        };
-        let found = map.flights.find_or_insert(lead.hash, key, entry); // look up; insert
+        let new = || Entry::led_by(lead.flight, options.intent);
+        let found = map.flights.find_or_insert(lead.hash, key, new); // look up; insert
         if let Some(entry) = found {
-            let found = entry.enter(key, flight, options, &mut map.given_up);
+            let found = entry.enter(key, lead.flight, options, &mut map.given_up);
             drop(guard);
             return self.arrived(lead, found);
         }
         drop(guard); // unlock
-        if lead.events.is_some() {
-            self.announce(&lead);
-        }
+        self.announce(&lead);
         Arrival::Leads(lead)
     }
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// The second half: run, and then [`finish`](Self::finish).
+    /// Runs the function of a flight, and ends the flight with what comes of it.
     #[inline]
     pub(crate) fn run(
         &self,
-        count: u64,
-        mut lead: Lead,
+        lead: &mut Lead,
         f: impl FnOnce(&Lead) -> Result<V, E>,
     ) -> Outcome<V, E>
     where
         V: Clone,
     {
-        let (result, panic) = threads::lead(count, || f(&lead)); // run
+        let (result, panic) = deadlock::run_as_leader(lead.flight, || f(lead)); // run
         let mut garbage = None;
-        let ended = self.finish(&mut lead, result, &mut garbage);
+        let ended = self.finish(lead, result, &mut garbage);
         if let Some(payload) = panic {
-            drop(garbage);
+            drop(garbage); // A key's `Drop` that panicked while unwinding would abort.
             resume_unwind(payload);
         }
-        match ended {
-            Ended::Alone(outcome) => outcome,
-            Ended::Shared(landed) => Outcome::from_landed(landed, Role::Led),
-        }
+        ended.into_outcome()
     }
 
-    /// Delete; done.
+    /// Ends a flight: takes it out of the map, and only then tells those who wait.
     pub(crate) fn finish(
         &self,
         lead: &mut Lead,
         result: Result<V, CallError<E>>,
         garbage: &mut Option<K>,
     ) -> Ended<V, E> {
-        lead.ended = true;
         let mut map = self.map(lead.hash).lock();
-        map.counts.led += 1;
-        if let Err(error) = &result {
-            map.counts.add_error(error);
-        }
-        let flight = lead.flight;
-        let (hash, retire) = (lead.hash, lead.retire);
-        let removed = map.flights.remove(hash, retire, garbage, |entry| {
-            let alone = entry.leader == Some(flight) && entry.queue.is_none();
-            alone.then(|| entry.latch.take())
-        }); // delete
-        let (latch, queue) = match removed {
-            Some(latch) => (latch, None),
-            None => map.unlink(hash, flight, garbage),
-        };
-        let outgrown = map.flights.is_outgrown.then(|| map.flights.shrink());
+        map.counts.add(&result);
+        let unlinked = map.unlink(lead, garbage); // delete
         drop(map);
-        if let Some(outgrown) = outgrown {
-            keys::free(outgrown);
-        }
-
-        let latch = latch.filter(|latch| latch.is_awaited());
-        let outcome = Outcome {
-            result,
-            role: Role::Led,
-            followers: latch.as_ref().map_or(0, |latch| latch.followers()),
+        let ended = match unlinked.latch {
+            None => Ended::Alone(Outcome::led(result, 0)),
+            Some(latch) => Ended::Shared(latch.land(result)), // done
         };
-        let ended = match latch {
-            None => Ended::Alone(outcome),
-            Some(latch) => {
-                let outcome = Arc::new(outcome);
-                latch.land(Arc::clone(&outcome)); // done
-                Ended::Shared(outcome)
-            }
-        };
-        if let Some(queue) = queue {
+        if let Some(queue) = unlinked.queue {
             queue.set_turn();
         }
         if let Some(events) = &lead.events {
             events.landed(ended.outcome());
         }
+        if unlinked.outgrown {
+            self.shrink(lead.hash);
+        }
+        lead.ended = true;
         ended
+    }
+
+    #[cold]
+    fn shrink(&self, hash: u64) {
+        let mut map = self.map(hash).lock();
+        // Somebody else may have been faster.
+        let old_table = map.flights.is_outgrown().then(|| map.flights.shrink());
+        drop(map);
+        drop(old_table);
     }
 
     /// Ends a flight that will have no result. Does nothing if it has ended.

@@ -88,7 +88,7 @@ where
 }
 
 /// A map that never held more keys than this does not shrink.
-const KEPT: usize = 64;
+const SMALL: usize = 64;
 
 /// How many keys of removed entries are kept.
 const RETIRED: usize = 4;
@@ -101,10 +101,9 @@ pub(crate) struct KeyMap<K, T> {
     /// Keys whose hash another key had when they came. There are hardly ever any.
     collided: Vec<(u64, K, T)>,
     retired: Vec<K>,
-    /// The most keys in the table since it last shrank. Its own `capacity()` will not do: it leaves
-    /// out what removed entries still occupy.
+    /// The most keys that the table may have held since it last shrank. Its own `capacity()` will
+    /// not do: it leaves out what removed entries still occupy.
     peak: usize,
-    pub(crate) is_outgrown: bool,
 }
 
 impl<K, T> KeyMap<K, T> {
@@ -114,7 +113,6 @@ impl<K, T> KeyMap<K, T> {
             collided: Vec::new(),
             retired: Vec::new(),
             peak: 0,
-            is_outgrown: false,
         }
     }
 
@@ -174,24 +172,24 @@ impl<K, T> KeyMap<K, T> {
         }
     }
 
-    /// Removes the entry with this hash of whose value `take` takes anything. Its key is kept for
-    /// another one if it may be `retired`. If not, it becomes garbage, to be dropped outside the
-    /// lock: its `Drop` is user code.
+    /// Removes the entry with this hash for which `take` returns `Some`, and returns that. The key is
+    /// kept for reuse if `retire_key` says so and there is room. If not, it becomes garbage, to be
+    /// dropped outside the lock: its `Drop` is user code.
     #[inline]
     pub(crate) fn remove<R>(
         &mut self,
         hash: u64,
-        retired: bool,
+        retire_key: bool,
         garbage: &mut Option<K>,
         take: impl Fn(&mut T) -> Option<R>,
     ) -> Option<R> {
-        if self.peak.max(self.by_hash.len()) > KEPT {
-            self.note_size();
+        if self.by_hash.len() > self.peak {
+            self.peak = self.by_hash.len();
         }
         if let Entry::Occupied(mut first) = self.by_hash.entry(hash) {
             if let Some(taken) = take(&mut first.get_mut().1) {
                 let (key, _) = first.remove();
-                if retired && self.retired.len() < RETIRED {
+                if retire_key && self.retired.len() < RETIRED {
                     self.retired.push(key);
                 } else {
                     *garbage = Some(key);
@@ -200,12 +198,6 @@ impl<K, T> KeyMap<K, T> {
             }
         }
         self.remove_collided(hash, garbage, take)
-    }
-
-    #[cold]
-    fn note_size(&mut self) {
-        self.peak = self.peak.max(self.by_hash.len());
-        self.is_outgrown = self.by_hash.len() <= self.peak / 8;
     }
 
     #[cold]
@@ -224,26 +216,23 @@ impl<K, T> KeyMap<K, T> {
         Some(taken)
     }
 
-    /// Gives memory back after a spike of keys, which `HashMap` never does by itself. To be called if
-    /// the map [is outgrown](Self::is_outgrown). Free what it gives with [`free`] outside the lock:
+    /// Whether a spike of keys is over, so that it is time to [`shrink`](Self::shrink).
+    #[inline]
+    pub(crate) fn is_outgrown(&self) -> bool {
+        self.peak > SMALL && self.by_hash.len() <= self.peak / 8
+    }
+
+    /// Gives memory back, which `HashMap` never does by itself. Drop the old table outside the lock:
     /// that can take long.
     ///
-    /// It moves the keys that are left once seven eighths have gone. Spread over the removals that
+    /// This moves the keys that are left once seven eighths have gone. Spread over the removals that
     /// led here, that is a constant cost for each, and the map can double before it grows again.
-    #[cold]
-    pub(crate) fn shrink(&mut self) -> Box<Table<K, T>> {
+    pub(crate) fn shrink(&mut self) -> Table<K, T> {
         self.peak = self.by_hash.len() * 2;
-        self.is_outgrown = false;
         let mut smaller = HashMap::with_capacity_and_hasher(self.peak, Default::default());
         smaller.extend(self.by_hash.drain());
-        Box::new(mem::replace(&mut self.by_hash, smaller))
+        mem::replace(&mut self.by_hash, smaller)
     }
-}
-
-/// Frees what [`KeyMap::shrink`] gives.
-#[cold]
-pub(crate) fn free<K, T>(outgrown: Box<Table<K, T>>) {
-    drop(outgrown);
 }
 
 /// The hasher of keys that are hashes already.
@@ -266,7 +255,7 @@ impl Hasher for Prehashed {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{free, KeyMap};
+    use super::KeyMap;
 
     fn insert(map: &mut KeyMap<u64, u64>, hash: u64, key: u64) {
         assert!(map.find_or_insert(hash, &key, || key * 10).is_none());
@@ -278,8 +267,8 @@ mod tests {
         let is_it = |value: &mut u64| (*value == key * 10).then_some(());
         assert!(map.remove(hash, false, &mut garbage, is_it).is_some());
         assert_eq!(garbage, Some(key));
-        if map.is_outgrown {
-            free(map.shrink());
+        if map.is_outgrown() {
+            map.shrink();
         }
     }
 
@@ -316,9 +305,9 @@ mod tests {
             for key in 0..keys {
                 remove(&mut map, hash(key), key);
             }
-            assert!(map.peak <= super::KEPT);
-            assert!(map.by_hash.capacity() <= 2 * super::KEPT);
-            assert!(map.collided.capacity() <= 2 * super::KEPT);
+            assert!(map.peak <= super::SMALL);
+            assert!(map.by_hash.capacity() <= 2 * super::SMALL);
+            assert!(map.collided.capacity() <= 2 * super::SMALL);
         }
     }
 
@@ -331,7 +320,7 @@ mod tests {
         for key in 0..10_000 {
             let mut garbage = None;
             map.remove(key, true, &mut garbage, |_| Some(()));
-            assert!(!map.is_outgrown);
+            assert!(!map.is_outgrown());
             insert(&mut map, key + 1_000, key + 1_000);
         }
         assert_eq!((map.len(), map.peak), (1_000, 1_000));

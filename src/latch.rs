@@ -20,7 +20,10 @@
 
 use std::time::Duration;
 
-use crate::{outcome::Outcome, sync::Arc, sync::Condvar, sync::Deadline, sync::Mutex, sync::Time};
+use crate::{
+    error::CallError, outcome::Outcome, sync::Arc, sync::Condvar, sync::Deadline, sync::Mutex,
+    sync::Time,
+};
 
 pub(crate) struct Latch<V, E> {
     state: Mutex<State<V, E>>,
@@ -135,10 +138,13 @@ impl<V, E> Latch<V, E> {
 
     /// Publishes the outcome and wakes everyone. To be called by the leader, once, after the map
     /// has ceased to name the flight (G2).
-    pub(crate) fn land(&self, outcome: Arc<Outcome<V, E>>) {
-        self.state.lock().phase = Phase::Landed(outcome);
+    pub(crate) fn land(&self, result: Result<V, CallError<E>>) -> Arc<Outcome<V, E>> {
+        // Nobody joins any more. A follower that leaves now is counted, but not waited for.
+        let outcome = Arc::new(Outcome::led(result, self.followers()));
+        self.state.lock().phase = Phase::Landed(Arc::clone(&outcome));
         // After unlocking: a waiter that woke under the lock would only block on it.
         self.changed.notify_all();
+        outcome
     }
 
     pub(crate) fn has_turn(&self) -> bool {

@@ -3,8 +3,8 @@
 use std::{collections::hash_map::RandomState, fmt};
 
 use crate::{
-    deadlock::Running, error::CallError, group::Ended, group::FlightGroup, map::OptionLatch,
-    observer::Events, outcome::Outcome, sync::Arc, threads::FlightId,
+    error::CallError, group::Ended, group::FlightGroup, map::OptionLatch, observer::Events,
+    outcome::Outcome, sync::Arc, threads::FlightId,
 };
 
 /// The lead of a flight: the duty to bring its outcome. From [`FlightGroup::join`].
@@ -36,7 +36,7 @@ pub(crate) struct Lead {
     pub(crate) hash: u64,
     pub(crate) flight: FlightId,
     /// Whether the key is small enough to be kept for reuse.
-    pub(crate) retire: bool,
+    pub(crate) retire_key: bool,
     pub(crate) ended: bool,
     /// In a group with an observer: where the events of this call go.
     pub(crate) events: Option<Box<Events>>,
@@ -92,9 +92,8 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     /// let outcomes = joined.map(|joined| joined.unwrap_or_else(|follower| follower.wait()));
     /// assert!(outcomes.iter().all(|outcome| outcome.fresh()));
     /// ```
-    pub fn run(self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
-        let running = Running::begin(self.lead.flight);
-        self.group.run(running.count, self.into_lead(), |_| f())
+    pub fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
+        self.group.run(&mut self.lead, |_| f())
     }
 }
 
@@ -128,8 +127,8 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
         self.group.finish(&mut self.lead, result, garbage)
     }
 
-    pub(crate) fn flight(&self) -> FlightId {
-        self.lead.flight
+    pub(crate) fn serial(&self) -> u64 {
+        self.lead.flight.serial
     }
 
     /// Gives the lead to a holder with a group handle of its own.

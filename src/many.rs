@@ -124,8 +124,8 @@ fn lead_all<V: Clone, E, K, S>(
     f: impl FnOnce() -> Result<Vec<V>, E>,
     keys: usize,
 ) -> Vec<Result<V, CallError<E>>> {
-    let counts: Vec<_> = leaders.iter().map(|leader| leader.flight().count).collect();
-    let (loaded, panic) = threads::lead_all(&counts, || {
+    let serials: Vec<_> = leaders.iter().map(|leader| leader.serial()).collect();
+    let (loaded, panic) = threads::run_as_leader_of_all(&serials, || {
         let loaded = f();
         if let Ok(values) = &loaded {
             let n = values.len();

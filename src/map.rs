@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     counts::LeaderCounts, deadlock, error::Refusal, keys::KeyMap, keys::Lookup, latch::Latch,
-    options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
+    leader::Lead, options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
 };
 
 pub(crate) struct Map<V, E, K> {
@@ -67,7 +67,25 @@ pub(crate) enum Found<V, E> {
 /// flight that is unlinked already: its outcome is about to arrive.
 pub(crate) type HeldBy = Option<(FlightId, Time)>;
 
+/// What is left to do once a flight is unlinked.
+pub(crate) struct Unlinked<V, E> {
+    /// The latch where someone waits for the outcome.
+    pub(crate) latch: OptionLatch<V, E>,
+    /// The queue whose turn has come.
+    pub(crate) queue: OptionLatch<V, E>,
+    /// Whether a spike of keys is over.
+    pub(crate) outgrown: bool,
+}
+
 impl<V, E> Entry<V, E> {
+    pub(crate) fn led_by(flight: FlightId, intent: Intent) -> Self {
+        Self {
+            leader: Some(flight),
+            latch: (intent == Intent::Start).then(|| Latch::new(true)),
+            queue: None,
+        }
+    }
+
     /// A caller that arrives and finds the entry leads it, takes a place, or is refused.
     pub(crate) fn enter<Q: Lookup<K> + ?Sized, K>(
         &mut self,
@@ -155,20 +173,41 @@ impl<V, E, K> Map<V, E, K> {
         self.flights.len() + self.given_up.len()
     }
 
-    /// Takes out a flight that has a queue, or that was given up. Gives its latch, and the queue
-    /// whose turn has come.
+    /// Takes a flight out, of the map or off the list. By its identity, so that a successor with the
+    /// same key stays (G6).
+    #[inline]
+    pub(crate) fn unlink(&mut self, lead: &Lead, garbage: &mut Option<K>) -> Unlinked<V, E> {
+        let removed = (self.flights).remove(lead.hash, lead.retire_key, garbage, |entry| {
+            let last = entry.leader == Some(lead.flight) && entry.queue.is_none();
+            last.then(|| entry.latch.take())
+        });
+        let (latch, queue) = match removed {
+            Some(latch) => (latch, None),
+            None => self.unlink_special(lead, garbage),
+        };
+        // Nobody joins any more, so who waits now is all.
+        let latch = latch.filter(|latch| latch.is_awaited());
+        let outgrown = self.flights.is_outgrown();
+        Unlinked {
+            latch,
+            queue,
+            outgrown,
+        }
+    }
+
+    /// The same for a flight that has a queue, or that was given up.
     #[cold]
-    pub(crate) fn unlink(
+    fn unlink_special(
         &mut self,
-        hash: u64,
-        flight: FlightId,
+        lead: &Lead,
         garbage: &mut Option<K>,
     ) -> (OptionLatch<V, E>, OptionLatch<V, E>) {
-        if let Some(entry) = self.flights.find(hash, |_, it| it.leader == Some(flight)) {
+        let is_it = |_: &K, entry: &Entry<V, E>| entry.leader == Some(lead.flight);
+        if let Some(entry) = self.flights.find(lead.hash, is_it) {
             entry.leader = None;
             return (entry.latch.take(), entry.queue.clone());
         }
-        let given_up = self.given_up.remove(&flight);
+        let given_up = self.given_up.remove(&lead.flight);
         let latch = given_up.and_then(|(key, latch)| {
             *garbage = Some(key);
             latch

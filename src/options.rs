@@ -42,7 +42,7 @@ impl Options {
             max_age: self.max_age.or(defaults.max_age),
             max_followers: self.max_followers.or(defaults.max_followers),
             takeover: self.takeover.or(defaults.takeover),
-            next_flight: self.next_flight || defaults.next_flight,
+            next_flight: self.next_flight,
             alone_on_deadlock: self.alone_on_deadlock || defaults.alone_on_deadlock,
             intent: self.intent,
         }

@@ -85,13 +85,21 @@ impl<V: Clone, E> Outcome<V, E> {
 }
 
 impl<V, E> Outcome<V, E> {
+    #[inline]
+    pub(crate) fn led(result: Result<V, CallError<E>>, followers: usize) -> Self {
+        Self {
+            result,
+            role: Role::Led,
+            followers,
+        }
+    }
+
     /// For a call that nobody can share.
     pub(crate) fn alone(result: Result<V, E>) -> Self {
-        Self {
-            result: result.map_err(|error| CallError::Failed(Arc::new(error))),
-            role: Role::Led,
-            followers: 0,
-        }
+        Self::led(
+            result.map_err(|error| CallError::Failed(Arc::new(error))),
+            0,
+        )
     }
 
     /// For a caller that does not get a flight's outcome.

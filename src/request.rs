@@ -359,7 +359,7 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
     ) -> Outcome<V, E> {
         let group = self.group;
         match group.arrive(self.key, &options) {
-            Arrival::Leads(lead) => group.run(lead.flight.count, lead, |lead| f(Some(lead))),
+            Arrival::Leads(mut lead) => group.run(&mut lead, |lead| f(Some(lead))),
             follows => group.wait(self.key, &options, self.willing.as_ref(), follows, f),
         }
     }

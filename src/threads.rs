@@ -15,7 +15,7 @@ use crate::{
 
 /// A flight's identity: no two flights of the process ever have the same.
 ///
-/// The thread that takes the lead draws it, from its own number and a count of its own, so that
+/// The thread that takes the lead draws it, from its own number and a serial of its own, so that
 /// threads share nothing to draw one. Both have 64 bits and do not wrap in the life of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct FlightId {
@@ -23,7 +23,7 @@ pub(crate) struct FlightId {
     pub(crate) thread: NonZeroU64,
     /// How many that thread had drawn before, times two; and one if the lead can pass to another
     /// thread, as that of a [`Leader`](crate::Leader) or a [`Job`](crate::Job) can.
-    pub(crate) count: u64,
+    pub(crate) serial: u64,
 }
 
 impl FlightId {
@@ -31,19 +31,19 @@ impl FlightId {
     #[inline]
     pub(crate) fn draw(transferable: bool) -> Self {
         ME.with(|me| {
-            let count = me.drawn.get() + 2;
-            me.drawn.set(count);
+            let serial = me.drawn.get() + 2;
+            me.drawn.set(serial);
             let number = NonZeroU64::new(me.number.get());
             let thread = number.unwrap_or_else(|| me.draw_number());
             Self {
                 thread,
-                count: count | u64::from(transferable),
+                serial: serial | u64::from(transferable),
             }
         })
     }
 
     pub(crate) fn is_transferable(self) -> bool {
-        self.count & 1 == 1
+        self.serial & 1 == 1
     }
 }
 
@@ -72,14 +72,14 @@ struct Me {
     /// 0 before the thread's first flight.
     number: Cell<u64>,
     drawn: Cell<u64>,
-    /// The count of the flight whose function this thread is running. 0 for none.
+    /// The serial of the flight whose function this thread is running. 0 for none.
     innermost: Cell<u64>,
     /// Whether [`OUTER`] is not empty.
     has_outer: Cell<bool>,
 }
 
 thread_local! {
-    /// The counts of the flights around the innermost one, in ascending order: the function of each
+    /// The serials of the flights around the innermost one, in ascending order: the function of each
     /// called that of the next.
     static OUTER: RefCell<Vec<u64>> = RefCell::default();
     static NAME: RefCell<Option<Name>> = RefCell::default();
@@ -111,17 +111,17 @@ impl Me {
     }
 }
 
-/// Runs the function of the flight that has this count on this thread. Catches its panic, and gives
+/// Runs the function of the flight that has this serial on this thread. Catches its panic, and gives
 /// the payload as well.
 #[inline]
-pub(crate) fn lead<V, E>(
-    count: u64,
+pub(crate) fn run_as_leader<V, E>(
+    serial: u64,
     f: impl FnOnce() -> Result<V, E>,
 ) -> (Result<V, CallError<E>>, Option<Payload>) {
-    begin(count);
+    begin(serial);
     // Nothing of the function's is looked at after a panic.
     let ran = catch_unwind(AssertUnwindSafe(f));
-    end(count);
+    end(serial);
     match ran {
         Ok(Ok(value)) => (Ok(value), None),
         Ok(Err(error)) => (Err(CallError::Failed(Arc::new(error))), None),
@@ -133,33 +133,26 @@ pub(crate) fn lead<V, E>(
 }
 
 /// The same for all flights of a batch.
-pub(crate) fn lead_all<V, E>(
-    counts: &[u64],
+pub(crate) fn run_as_leader_of_all<V, E>(
+    serials: &[u64],
     f: impl FnOnce() -> Result<V, E>,
 ) -> (Result<V, CallError<E>>, Option<Payload>) {
-    let [others @ .., last] = counts else {
+    let [others @ .., last] = serials else {
         unreachable!("a batch that runs leads a flight");
     };
-    others.iter().for_each(|count| begin(*count));
-    let ran = lead(*last, f);
-    others.iter().rev().for_each(|count| end(*count));
+    others.iter().for_each(|serial| begin(*serial));
+    let ran = run_as_leader(*last, f);
+    others.iter().rev().for_each(|serial| end(*serial));
     ran
 }
 
 /// What a function panicked with.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// Runs a part of the flight that is not its function and does not panic.
-pub(crate) fn while_leading(count: u64, f: impl FnOnce()) {
-    begin(count);
-    f();
-    end(count);
-}
-
 #[inline]
-fn begin(count: u64) {
+fn begin(serial: u64) {
     ME.with(|me| {
-        let outer = me.innermost.replace(count);
+        let outer = me.innermost.replace(serial);
         if outer != 0 {
             me.nest(outer);
         }
@@ -167,10 +160,10 @@ fn begin(count: u64) {
 }
 
 #[inline]
-fn end(count: u64) {
+fn end(serial: u64) {
     ME.with(|me| match me.has_outer.get() {
         false => me.innermost.set(0),
-        true => me.unnest(count),
+        true => me.unnest(serial),
     });
 }
 
@@ -183,14 +176,14 @@ impl Me {
     }
 
     #[cold]
-    fn unnest(&self, count: u64) {
+    fn unnest(&self, serial: u64) {
         let left = OUTER.try_with(|outer| {
             let mut outer = outer.borrow_mut();
-            if self.innermost.get() == count {
+            if self.innermost.get() == serial {
                 self.innermost.set(outer.pop().unwrap_or(0));
             } else {
                 // Not the last to begin: the program runs coroutines on this thread.
-                outer.retain(|other| *other != count);
+                outer.retain(|other| *other != serial);
             }
             !outer.is_empty()
         });
@@ -198,13 +191,13 @@ impl Me {
     }
 }
 
-/// The counts of the flights that a thread leads.
-pub(crate) struct Leads {
+/// The serials of the flights that a thread leads.
+pub(crate) struct OwnFlights {
     innermost: u64,
     outer: Vec<u64>,
 }
 
-impl Leads {
+impl OwnFlights {
     /// Takes this thread's list, without copying it. `None` if the thread leads nothing.
     pub(crate) fn take() -> Option<Self> {
         let innermost = ME.with(|me| me.innermost.get());
@@ -221,12 +214,17 @@ impl Leads {
         let _ = OUTER.try_with(|outer| *outer.borrow_mut() = self.outer);
     }
 
-    pub(crate) fn contain(&self, count: u64) -> bool {
-        self.innermost == count || self.outer.binary_search(&count).is_ok()
+    pub(crate) fn contain(&self, serial: u64) -> bool {
+        self.innermost == serial || self.outer.binary_search(&serial).is_ok()
     }
 }
 
-/// This thread's number. 0 if it has led nothing yet.
+/// Whether this thread runs the function of any flight.
+pub(crate) fn is_leading() -> bool {
+    ME.with(|me| me.innermost.get() != 0)
+}
+
+/// This thread's number. 0 if it has called nothing yet.
 pub(crate) fn number() -> u64 {
     ME.with(|me| me.number.get())
 }

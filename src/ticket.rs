@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    deadlock::Running, flight::Flight, follower::Follower, group::FlightGroup, keys::Lookup,
-    leader::Lead, leader::Leader, observer::drop_payload, options::Intent, outcome::Outcome,
-    outcome::Role, request::Request, threads, wait::Arrival,
+    deadlock, flight::Flight, follower::Follower, group::FlightGroup, keys::Lookup, leader::Lead,
+    leader::Leader, observer::drop_payload, options::Intent, outcome::Outcome, outcome::Role,
+    request::Request, wait::Arrival,
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
@@ -66,9 +66,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// Runs the function on the thread of a pool, which lives on: what panics here, the function or
     /// the `Drop` of what nobody waits for, goes no further.
     fn run_job(&self, lead: &mut Lead, f: impl FnOnce(&Lead) -> Result<V, E>) {
-        let running = Running::begin(lead.flight);
-        let (result, panic) = threads::lead(running.count, || f(lead));
-        drop(running);
+        let (result, panic) = deadlock::run_as_leader(lead.flight, || f(lead));
         let ended = catch_unwind(AssertUnwindSafe(|| {
             self.finish(lead, result, &mut None);
         }));

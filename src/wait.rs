@@ -14,9 +14,9 @@ use std::{
 };
 
 use crate::{
-    deadlock::Running, error::CallError, error::Refusal, follower::Follower, group::FlightGroup,
+    deadlock, error::CallError, error::Refusal, follower::Follower, group::FlightGroup,
     keys::Lookup, latch::Awaited, leader::Lead, map::Found, observer::Event, options::Options,
-    outcome::Outcome, request::Predicate, sync::Deadline, sync::Time, threads,
+    outcome::Outcome, request::Predicate, sync::Deadline, sync::Time,
 };
 
 /// What has become of a caller.
@@ -59,12 +59,12 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         Arrival::Follows(follower, lead)
     }
 
-    /// Tells the observer that a flight has begun.
+    /// Tells the observer, if there is one, that a flight has begun.
+    #[inline]
     pub(crate) fn announce(&self, lead: &Lead) {
         if let Some(events) = &lead.events {
             // As a part of the flight, so that an observer that asks for this very key is refused.
-            let running = Running::begin(lead.flight);
-            threads::while_leading(running.count, || events.tell(Event::Began));
+            deadlock::while_leading(lead.flight, || events.tell(Event::Began));
         }
     }
 
@@ -127,9 +127,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         };
         loop {
             let (mut follower, lead) = match arrival {
-                Arrival::Leads(lead) => {
-                    return self.run(lead.flight.count, lead, |lead| f(Some(lead)))
-                }
+                Arrival::Leads(mut lead) => return self.run(&mut lead, |lead| f(Some(lead))),
                 Arrival::Follows(follower, lead) => (follower, lead),
             };
             follower.deadline = deadline;
