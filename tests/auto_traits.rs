@@ -17,7 +17,8 @@ use std::thread;
 use common::{follow, gate, lead, watchdog};
 use shared_calls::{
     Builder, CallError, Deadlock, Ending, FlightGroup, Follower, InFlight, Job, Joined, Landed,
-    Leader, Observer, Outcome, Panicked, Role, Stats, Ticket, Unshared, WaitsFor,
+    Leader, Observer, Outcome, Panicked, Request, Role, SharedCalls, Stats, StdError, Ticket,
+    Unshared, WaitsFor,
 };
 
 /// Whether a type has a trait. An inherent constant hides one of the same name that a trait
@@ -53,34 +54,46 @@ macro_rules! assert_lacks {
 type Boxed = Box<dyn Error + Send + Sync>;
 type LeaderOf<V, E> = Leader<'static, V, E, String, RandomState>;
 type JoinedOf<V, E> = Joined<'static, V, E, String, RandomState>;
+type RequestOf<V, E> = Request<'static, 'static, V, E, str>;
 type Guard = MutexGuard<'static, ()>;
 
 assert_has! {
-    // `Boxed` and `io::Error` are not unwind safe. A group of them is, for nobody can see one of
-    // them half-changed through it.
-    FlightGroup<String, io::Error>: Send, Sync, UnwindSafe, RefUnwindSafe;
+    // `Boxed` and `io::Error` are not unwind safe. A group of them is, because a panic leaves nothing
+    // of it half-changed.
+    FlightGroup<String, io::Error>: Send, Sync, Clone, UnwindSafe, RefUnwindSafe;
     FlightGroup<String, Boxed>: Send, Sync, UnwindSafe, RefUnwindSafe;
     FlightGroup<Cell<u8>, ()>: UnwindSafe, RefUnwindSafe;
+    // One thread at a time looks at a key.
+    FlightGroup<(), (), Cell<u8>>: Send, Sync;
+    // A handle is cloned without what it holds.
+    FlightGroup<Guard, Guard, Guard, Guard>: Clone;
+    // The trait has them as supertraits.
+    dyn SharedCalls<String, Boxed>: Send, Sync;
 
     LeaderOf<String, Boxed>: Send, Sync;
     Follower<String, Boxed>: Send, Sync;
     JoinedOf<String, Boxed>: Send, Sync;
     Ticket<String, Boxed>: Send, Sync;
+    // It may be made on one thread and called on another.
+    RequestOf<String, Boxed>: Send;
     Job: Send;
     Outcome<String, Boxed>: Send, Sync;
-    CallError<Boxed>: Send, Sync;
-    Deadlock: Send, Sync, UnwindSafe, RefUnwindSafe;
+    Outcome<String, u8>: Clone, PartialEq, Eq;
+    CallError<Boxed>: Send, Sync, Clone;
+    CallError<u8>: PartialEq, Eq;
+    StdError<Boxed>: Send, Sync, Error;
+    Deadlock: Send, Sync, UnwindSafe, RefUnwindSafe, PartialEq, Eq;
     Builder<String, Boxed>: Send, Sync, UnwindSafe, RefUnwindSafe;
     // It holds neither a value nor an error.
     Builder<Guard, Cell<u8>>: Send, Sync;
-    Stats: Send, Sync, UnwindSafe, RefUnwindSafe, Copy;
-    InFlight<String>: Send, Sync, UnwindSafe, RefUnwindSafe, Clone;
+    Stats: Send, Sync, UnwindSafe, RefUnwindSafe, Copy, PartialEq, Eq;
+    InFlight<String>: Send, Sync, UnwindSafe, RefUnwindSafe, Clone, PartialEq, Eq;
     WaitsFor<String>: Send, Sync, UnwindSafe, RefUnwindSafe, Clone;
     Landed: Send, Sync, UnwindSafe, RefUnwindSafe, Clone;
     Ending: Send, Sync, UnwindSafe, RefUnwindSafe, Copy;
     dyn Observer<String>: Send, Sync;
     dyn Observer<Cell<u8>>: Send, Sync;
-    Panicked: Send, Sync, UnwindSafe, RefUnwindSafe;
+    Panicked: Send, Sync, UnwindSafe, RefUnwindSafe, PartialEq, Eq;
     Role: Send, Sync, UnwindSafe, RefUnwindSafe;
     Unshared: Send, Sync, UnwindSafe, RefUnwindSafe;
 }
@@ -99,11 +112,11 @@ assert_lacks! {
     FlightGroup<(), Guard>: Send, Sync;
     CallError<Cell<u8>>: Send, Sync;
     CallError<Guard>: Send, Sync;
-    // Any thread may drop a key, and any may look at it while another one does.
+    // Any thread may drop a key.
     FlightGroup<(), (), Rc<str>>: Send, Sync;
-    FlightGroup<(), (), Cell<u8>>: Send, Sync;
-    // So is it copied for whoever looks.
     InFlight<Rc<str>>: Send, Sync;
+    // Errors compare where the function's own do.
+    CallError<io::Error>: PartialEq;
     // Any thread uses the hasher.
     FlightGroup<(), (), String, Cell<u8>>: Sync;
 }
@@ -114,9 +127,9 @@ fn a_group_has_a_default_where_its_hasher_has_one() {
     assert_eq!(group.call("k", || Ok(1)).unwrap(), 1);
 }
 
-/// Nothing of the user's has to be `Debug`.
+/// No type of the user has to be `Debug`.
 #[test]
-fn everything_can_be_shown() {
+fn every_type_is_debug_whatever_its_parameters() {
     struct Plain;
     impl Clone for Plain {
         fn clone(&self) -> Self {
@@ -129,6 +142,7 @@ fn everything_can_be_shown() {
     let follower = follow(&group, "k");
     assert_eq!(format!("{group:?}"), "FlightGroup { in_flight: 1, .. }");
     assert_eq!(format!("{leader:?}"), "Leader { followers: 1, .. }");
+    assert!(format!("{:?}", group.request("k")).starts_with("Request { "));
     assert_eq!(format!("{follower:?}"), "Follower { .. }");
 }
 
@@ -155,10 +169,9 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// Showing a group must not wait for the map's lock: whoever looks for what is stuck would be stuck
-/// as well.
+/// `Debug` does not wait for the map's lock. A caller that looks for what is stuck would be stuck, too.
 #[test]
-fn a_group_that_is_locked_can_be_shown() {
+fn a_locked_group_can_be_formatted() {
     let _watchdog = watchdog();
     let group = FlightGroup::<u32, (), Key>::new();
     let (held, gate) = gate();

@@ -14,7 +14,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use allocator::{at_next_allocation, bytes_held};
-use common::{assert_quiet, follow, gate, give_up, lead, panic_text, seated, until, watchdog};
+use common::{assert_quiet, follow, gate, give_up, lead, panic_text, all_arrived, until, watchdog};
 use common::{Watched, TOO_LONG};
 use shared_calls::{FlightGroup, InFlight, Joined, Observer, WaitsFor};
 
@@ -91,7 +91,7 @@ fn followers_and_those_who_are_queued_are_told_apart() {
     let followers = [(); 2].map(|()| follow(&group, &key));
     assert_eq!(seats(), (2, 0));
     thread::scope(|s| {
-        let queued = seated(&group, &key, 3, || {
+        let queued = all_arrived(&group, &key, 3, || {
             [(); 3].map(|()| s.spawn(|| group.request(&key).next_flight().join()))
         });
         assert_eq!(seats(), (2, 3));
@@ -359,11 +359,11 @@ fn age_grows() {
 
 #[test]
 fn ages_are_told_where_a_clock_is_read() {
-    let without = Group::builder().without_ages().build();
+    let without = Group::builder().build();
     let _leader = lead(&without, "k");
     assert_eq!(only(&without).age, None);
     // An observer is told durations, so there is a clock in any case.
-    let observed = Group::builder().without_ages().observer(Quiet).build();
+    let observed = Group::builder().observer(Quiet).build();
     let _leader = lead(&observed, "k");
     assert!(only(&observed).age.is_some());
 }
@@ -601,7 +601,7 @@ fn a_flight_without_a_leader_is_listed() {
 #[test]
 fn a_line_says_it_all() {
     let _watchdog = watchdog();
-    let group = Group::builder().without_ages().build();
+    let group = Group::builder().build();
     let line = |key: &str| find(&group, key).to_string();
     let b = lead(&group, "b");
     assert_eq!(line("b"), r#""b" led by an unknown thread"#);

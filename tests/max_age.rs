@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_quiet, follow, gate, give_up, lead, seated, until, watchdog, Watched};
+use common::{assert_quiet, follow, gate, give_up, lead, all_arrived, until, watchdog, Watched};
 use shared_calls::{CallError, FlightGroup, Joined, Role};
 
 type Group = FlightGroup<u32, &'static str>;
@@ -129,7 +129,7 @@ fn waiting_in_the_queue_does_not_count() {
     let age = Duration::from_millis(50);
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 1, || {
+        let queued = all_arrived(&group, &key, 1, || {
             s.spawn(|| group.request(&key).next_flight().join())
         });
         let since = Instant::now();
@@ -154,7 +154,7 @@ fn the_queued_flight_takes_the_old_ones_place() {
     let key = Watched::new("k");
     let hung = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 3, || {
+        let queued = all_arrived(&group, &key, 3, || {
             [(); 3].map(|()| s.spawn(|| group.request(&key).next_flight().call_ex(|| Ok(3))))
         });
         let leader = give_up(&group, &key);

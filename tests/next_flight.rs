@@ -2,7 +2,7 @@
 //!
 //! Whoever has just changed what the function reads must not share an execution that may have read
 //! before the change. It waits for the one after. Here "the one that runs" is mostly a [`Leader`]
-//! that the test holds, and callers are known to be queued by [`seated`].
+//! that the test holds, and callers are known to be queued by [`all_arrived`].
 //!
 //! [`Leader`]: shared_calls::Leader
 #![cfg(not(loom))]
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use allocator::at_next_allocation;
-use common::{assert_quiet, follow, gate, give_up, lead, panic_text, seated, until, watchdog};
+use common::{assert_quiet, follow, gate, give_up, lead, panic_text, all_arrived, until, watchdog};
 use common::{Watched, TOO_LONG};
 use shared_calls::{CallError, FlightGroup, Joined, Outcome, Role};
 
@@ -39,7 +39,7 @@ fn ten_queued_callers_share_one_execution_that_began_after_they_did() {
     };
     let running = lead(&group, &key);
     let outcomes: Vec<_> = thread::scope(|s| {
-        let queued = seated(&group, &key, 10, || {
+        let queued = all_arrived(&group, &key, 10, || {
             let call = || group.request(&key).next_flight().call_ex(function);
             [(); 10].map(|()| s.spawn(call))
         });
@@ -80,7 +80,7 @@ fn a_plain_caller_still_joins_the_flight_that_runs() {
     let (group, key) = group();
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 1, || {
+        let queued = all_arrived(&group, &key, 1, || {
             s.spawn(|| group.request(&key).next_flight().call(|| Ok(2)))
         });
         let plain = follow(&group, &key);
@@ -101,7 +101,7 @@ fn three_generations_in_a_chain() {
     let mut running = lead(&group, &key);
     thread::scope(|s| {
         for generation in 1..=3 {
-            let queued = seated(&group, &key, 1, || {
+            let queued = all_arrived(&group, &key, 1, || {
                 s.spawn(|| group.request(&key).next_flight().join())
             });
             let follower = follow(&group, &key);
@@ -129,7 +129,7 @@ fn a_queued_caller_that_times_out_leaves_the_others_their_flight() {
             let mut patient = Vec::new();
             let mut gone = Vec::new();
             for place in 0..3 {
-                seated(&group, &key, 1, || {
+                all_arrived(&group, &key, 1, || {
                     let request = group.request(&key).next_flight();
                     if place == hasty {
                         let request = request.timeout(Duration::from_millis(1));
@@ -221,7 +221,7 @@ fn the_followers_of_a_queued_flight_learn_of_its_leaders_panic() {
             let request = group.request(&key).next_flight();
             catch_unwind(AssertUnwindSafe(|| request.call(|| panic!("second"))))
         };
-        let queued = seated(&group, &key, 3, || [(); 3].map(|()| s.spawn(call)));
+        let queued = all_arrived(&group, &key, 3, || [(); 3].map(|()| s.spawn(call)));
         assert_eq!(running.complete(Ok(1)).result.unwrap(), 1);
         let mut unwound = 0;
         for caller in queued {
@@ -247,7 +247,7 @@ fn the_followers_of_a_queued_flight_learn_that_it_was_abandoned() {
     let (group, key) = group();
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 3, || {
+        let queued = all_arrived(&group, &key, 3, || {
             [(); 3].map(|()| s.spawn(|| group.request(&key).next_flight().join()))
         });
         let _ = running.complete(Ok(1));
@@ -286,7 +286,7 @@ fn a_queued_flight_is_taken_over() {
             };
             catch_unwind(AssertUnwindSafe(|| request.call(function)))
         };
-        let queued = seated(&group, &key, 4, || [(); 4].map(|()| s.spawn(call)));
+        let queued = all_arrived(&group, &key, 4, || [(); 4].map(|()| s.spawn(call)));
         drop(running);
         let results = queued.map(|caller| caller.join().unwrap());
         assert_eq!(results.iter().filter(|r| r.is_err()).count(), 1);
@@ -306,7 +306,7 @@ fn forgetting_the_flight_that_runs_begins_the_queued_one() {
     let hung = lead(&group, &key);
     let old_follower = follow(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 2, || {
+        let queued = all_arrived(&group, &key, 2, || {
             let call = || group.request(&key).next_flight().call_ex(|| Ok(2));
             [s.spawn(call), s.spawn(call)]
         });
@@ -332,7 +332,7 @@ fn queued_join_is_back_when_the_flight_begins<'g>(
 ) {
     let (back, is_back) = mpsc::channel();
     thread::scope(|s| {
-        seated(group, key, 1, || {
+        all_arrived(group, key, 1, || {
             s.spawn(move || back.send(group.request(key).next_flight().join()))
         });
         assert!(is_back.try_recv().is_err());
@@ -422,7 +422,7 @@ fn behind_a_closed_flight_a_queued_caller_may_time_out() {
         let patience = Duration::from_millis(5);
         let request = group.request(key).next_flight().timeout(patience);
         thread::scope(|s| {
-            let queued = seated(group, key, 1, || s.spawn(|| request.call(|| Ok(2))));
+            let queued = all_arrived(group, key, 1, || s.spawn(|| request.call(|| Ok(2))));
             close();
             // It may not have been queued any more when the flight was closed; then it had left.
             let outcome = queued.join().unwrap();
@@ -438,7 +438,7 @@ fn a_queued_join_is_back_when_the_flight_before_has_ended() {
     let running = lead(&group, &key);
     let (back, is_back) = mpsc::channel();
     thread::scope(|s| {
-        seated(&group, &key, 2, || {
+        all_arrived(&group, &key, 2, || {
             for _ in 0..2 {
                 let (group, key, back) = (&group, &key, back.clone());
                 s.spawn(move || back.send(group.request(key).next_flight().join()));
@@ -490,7 +490,7 @@ fn a_lone_queued_caller_unwinds_with_its_own_panic() {
     let (group, key) = group();
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 1, || {
+        let queued = all_arrived(&group, &key, 1, || {
             s.spawn(|| {
                 panic_text(|| {
                     let request = group.request(&key).next_flight().takeover(9);

@@ -385,7 +385,7 @@ impl Observer for Last {
 fn the_duration_is_that_of_the_flight() {
     let last = Arc::new(Last::default());
     // An observer has its durations, whoever does without ages.
-    for builder in [Group::builder(), Group::builder().without_ages()] {
+    for builder in [Group::builder(), Group::builder()] {
         let group = builder.observer(Arc::clone(&last)).build();
         let before = Instant::now();
         let led = group.call("k", || {
@@ -951,12 +951,12 @@ fn the_parts_of_a_group_may_be_given_in_any_order() {
     let (h, o) = (|| hashes.clone(), || Arc::clone(&book));
     let b = Group::builder;
     let groups = [
-        b().hasher(h()).observer(o()).without_ages().build(),
-        b().hasher(h()).without_ages().observer(o()).build(),
-        b().observer(o()).hasher(h()).without_ages().build(),
-        b().observer(o()).without_ages().hasher(h()).build(),
-        b().without_ages().hasher(h()).observer(o()).build(),
-        b().without_ages().observer(o()).hasher(h()).build(),
+        b().hasher(h()).observer(o()).build(),
+        b().hasher(h()).observer(o()).build(),
+        b().observer(o()).hasher(h()).build(),
+        b().observer(o()).hasher(h()).build(),
+        b().hasher(h()).observer(o()).build(),
+        b().observer(o()).hasher(h()).build(),
     ];
     for group in groups {
         group
@@ -974,7 +974,7 @@ fn the_parts_of_a_group_may_be_given_in_any_order() {
     let unused = Hashes::default();
     let group = b()
         .hasher(unused.clone())
-        .without_ages()
+        
         .hasher(h())
         .build();
     let _leader = lead(&group, "k");
@@ -989,7 +989,7 @@ fn a_builder_can_be_shown() {
     let builder = Group::builder();
     let shown = format!("{builder:?}");
     assert_eq!(shown, "Builder { ages: true, observer: false, .. }");
-    let builder = builder.without_ages().observer(Book::default());
+    let builder = builder.observer(Book::default());
     let shown = format!("{builder:?}");
     assert_eq!(shown, "Builder { ages: false, observer: true, .. }");
 }

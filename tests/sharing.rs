@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::{assert_quiet, follow, gate, lead, watchdog};
-use shared_calls::{FlightGroup, Outcome, Role, SharedCalls, Unshared};
+use shared_calls::{FlightGroup, Outcome, Role, SharedCalls, SharedCallsExt, Unshared};
 
 type Group = FlightGroup<String, io::Error>;
 
@@ -18,7 +18,7 @@ fn ok(value: &str) -> Result<String, io::Error> {
 }
 
 #[test]
-fn a_lone_caller_leads_and_shares_with_nobody() {
+fn a_lone_call_leads_and_has_no_followers() {
     let group = Group::new();
     let outcome = group.call_ex("k", || ok("value"));
     assert_eq!((outcome.role, outcome.followers), (Role::Led, 0));
@@ -59,7 +59,7 @@ fn all_callers_of_a_flight_get_its_value_and_one_of_them_led() {
 
 /// The same by `join` alone, on one thread: nothing in it blocks.
 #[test]
-fn the_split_phase_form_needs_no_second_thread() {
+fn join_and_complete_work_on_one_thread() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -76,7 +76,7 @@ fn the_split_phase_form_needs_no_second_thread() {
     assert_quiet(&group);
 }
 
-/// It is no cache.
+/// A group is not a cache.
 #[test]
 fn a_call_after_the_flight_runs_its_own_function() {
     let _watchdog = watchdog();
@@ -91,7 +91,7 @@ fn a_call_after_the_flight_runs_its_own_function() {
     }
 }
 
-/// Whoever has the outcome in hand finds the key free (G2), also where the leader is not back yet.
+/// Who has the outcome finds the key free (G2), also while the leader has not returned yet.
 #[test]
 fn a_follower_that_calls_again_leads() {
     let _watchdog = watchdog();
@@ -201,7 +201,7 @@ fn unshared_runs_every_function() {
 }
 
 /// Takes part in a flight of `group` through something that shares its calls.
-fn assert_shares(group: &Group, calls: &(impl SharedCalls<String, io::Error> + Sync)) {
+fn assert_shares(group: &Group, calls: &impl SharedCalls<String, io::Error>) {
     let _watchdog = watchdog();
     assert!(calls.call_ex("k", || ok("alone")).fresh());
     assert_eq!(calls.call("k", || ok("alone")).unwrap(), "alone");
@@ -220,7 +220,8 @@ fn assert_shares(group: &Group, calls: &(impl SharedCalls<String, io::Error> + S
 
 #[test]
 fn pointers_to_a_group_share_its_calls() {
-    type Dyn = dyn SharedCalls<String, io::Error> + Send + Sync;
+    type Dyn = dyn SharedCalls<String, io::Error>;
+    type SendSync = dyn SharedCalls<String, io::Error> + Send + Sync;
 
     let group = Arc::new(Group::new());
     assert_shares(&group, &*group);
@@ -233,6 +234,55 @@ fn pointers_to_a_group_share_its_calls() {
     assert_shares(&group, &dynamic);
     let dynamic: &Dyn = &group;
     assert_shares(&group, &dynamic);
+    let dynamic: Arc<SendSync> = Arc::clone(&group) as Arc<SendSync>;
+    assert_shares(&group, &dynamic);
+}
+
+#[test]
+fn clones_of_a_group_are_handles_to_the_same_group() {
+    let group = Group::new();
+    let handle = group.clone();
+    assert_shares(&group, &handle);
+    assert_eq!(group.stats(), handle.stats());
+    let leader = lead(&group, "k");
+    assert_eq!(handle.in_flight().len(), 1);
+    let follower = follow(&handle, "k");
+    assert!(handle.forget("k"));
+    // The last handle to go is any of them.
+    drop(handle);
+    let _ = leader.complete(ok("value"));
+    drop(group);
+    assert_eq!(follower.wait().result.unwrap(), "value");
+}
+
+/// As it is: the trait has `Send` and `Sync` as supertraits.
+#[test]
+fn a_trait_object_crosses_threads() {
+    let calls: Arc<dyn SharedCalls<String, io::Error>> = Arc::new(Group::new());
+    let there = Arc::clone(&calls);
+    let called = thread::spawn(move || there.call("k", || ok("there")).unwrap());
+    assert_eq!(called.join().unwrap(), "there");
+    assert_eq!(calls.call("k", || ok("here")).unwrap(), "here");
+}
+
+/// [`SharedCallsExt`] is for generic code. A trait object that is not `'static` has the methods, too.
+#[test]
+fn generic_code_and_borrowed_trait_objects_can_call() {
+    fn generic<C: SharedCalls<u32, ()> + ?Sized>(calls: &C) -> Option<u32> {
+        calls.call("k", || Ok(1)).ok()
+    }
+    struct Borrows<'a>(&'a FlightGroup<u32, ()>);
+    impl SharedCalls<u32, ()> for Borrows<'_> {
+        fn call_dyn(&self, k: &str, f: &mut dyn FnMut() -> Result<u32, ()>) -> Outcome<u32, ()> {
+            self.0.call_dyn(k, f)
+        }
+    }
+    let group = FlightGroup::new();
+    let borrows = Borrows(&group);
+    let calls: &dyn SharedCalls<u32, ()> = &borrows;
+    assert_eq!(calls.call("k", || Ok(1)), Ok(1));
+    assert_eq!([generic(&group), generic(calls), generic(&Unshared)], [Some(1); 3]);
+    assert_eq!(group.stats().led, 3);
 }
 
 /// The choice that the trait is there for.

@@ -10,7 +10,7 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_quiet, follow, give_up, lead, panic_text, seated, until, watchdog};
+use common::{assert_quiet, follow, give_up, lead, panic_text, all_arrived, until, watchdog};
 use common::{Watched, TOO_LONG};
 use shared_calls::{CallError, FlightGroup, Joined, Role, Stats};
 
@@ -360,7 +360,7 @@ fn a_call_that_asks_again_counts_once() {
     };
     let first = lead(&group, &key);
     thread::scope(|s| {
-        let (willing, unwilling) = seated(&group, &key, 3, || {
+        let (willing, unwilling) = all_arrived(&group, &key, 3, || {
             let (group, key) = (&group, &key);
             let willing = move || group.request(key).takeover(5).call(second);
             let unwilling = s.spawn(move || group.call(key, || Ok(3)));
@@ -387,7 +387,7 @@ fn a_call_that_may_ask_no_more_has_followed() {
     let key = Watched::new("k");
     let first = lead(&group, &key);
     thread::scope(|s| {
-        let unwilling = seated(&group, &key, 1, || {
+        let unwilling = all_arrived(&group, &key, 1, || {
             s.spawn(|| group.request(&key).takeover(0).call(|| Ok(2)))
         });
         drop(first);
@@ -404,7 +404,7 @@ fn a_call_that_asks_again_and_is_late_counts_as_timed_out_only() {
     let key = Watched::new("k");
     let first = lead(&group, &key);
     thread::scope(|s| {
-        let caller = seated(&group, &key, 1, || {
+        let caller = all_arrived(&group, &key, 1, || {
             let request = group.request(&key).takeover(5);
             let request = request.timeout(Duration::from_millis(50));
             s.spawn(move || request.call(|| Ok(2)))
@@ -426,7 +426,7 @@ fn calls_for_the_next_flight_count_as_what_they_are_on_it() {
     let key = Watched::new("k");
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 3, || {
+        let queued = all_arrived(&group, &key, 3, || {
             [(); 3].map(|()| s.spawn(|| group.request(&key).next_flight().call_ex(|| Ok(2))))
         });
         until("all wait", || group.stats().waiting == 3);
@@ -449,7 +449,7 @@ fn a_follower_of_the_next_flight_counts_when_it_has_its_outcome() {
     let key = Watched::new("k");
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = seated(&group, &key, 2, || {
+        let queued = all_arrived(&group, &key, 2, || {
             [(); 2].map(|()| s.spawn(|| group.request(&key).next_flight().join()))
         });
         let _ = running.complete(Ok(1));

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use common::{
-    assert_quiet, gate, lead, panic_text, seated, until, until_seated, watchdog, Watched,
+    assert_quiet, gate, lead, panic_text, all_arrived, until, until_arrived, watchdog, Watched,
 };
 use shared_calls::{CallError, FlightGroup, Joined, Role};
 
@@ -47,7 +47,7 @@ fn one_of_the_willing_leads_and_the_others_follow_it() {
     let work = AtWork::default();
     let second = || {
         // The ten callers of before, and four of the willing again: those are on this flight.
-        until_seated(&group, &key, 10 + 4);
+        until_arrived(&group, &key, 10 + 4);
         Ok(2)
     };
     let (held, gate) = gate();
@@ -62,7 +62,7 @@ fn one_of_the_willing_leads_and_the_others_follow_it() {
             })
         });
         gate.begun();
-        let (willing, unwilling) = seated(&group, &key, 10, || {
+        let (willing, unwilling) = all_arrived(&group, &key, 10, || {
             let call = |times| {
                 let request = group.request(&key).takeover(times);
                 s.spawn(|| request.call_ex(|| work.run(second)))
@@ -98,7 +98,7 @@ fn a_chain_of_panics_ends() {
     let work = AtWork::default();
     let leader = lead(&group, &key);
     thread::scope(|s| {
-        let callers = seated(&group, &key, 8, || {
+        let callers = all_arrived(&group, &key, 8, || {
             let call = || {
                 panic_text(|| {
                     let request = group.request(&key).takeover(u32::MAX);

@@ -9,6 +9,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<isize> = const { Cell::new(0) };
     static INTERRUPT: Cell<Option<&'static dyn Fn()>> = const { Cell::new(None) };
+    static AT_FREE: Cell<Option<(usize, &'static dyn Fn())>> = const { Cell::new(None) };
 }
 
 #[global_allocator]
@@ -27,6 +28,12 @@ impl Counting {
 
     fn frees(&self, bytes: usize) {
         BYTES.with(|n| n.set(n.get() - bytes as isize));
+        if let Some((at_least, interrupt)) = AT_FREE.with(Cell::get) {
+            if bytes >= at_least {
+                AT_FREE.with(|at| at.set(None));
+                interrupt();
+            }
+        }
     }
 }
 
@@ -63,11 +70,20 @@ pub fn bytes_held() -> isize {
 /// code where it runs none of the user's.
 #[allow(dead_code)]
 pub fn at_next_allocation(f: impl FnOnce() + 'static) {
+    INTERRUPT.with(|i| i.set(Some(once(f))));
+}
+
+/// Runs `f` when this thread next frees a block of at least so many bytes.
+#[allow(dead_code)]
+pub fn at_next_free_of(bytes: usize, f: impl FnOnce() + 'static) {
+    AT_FREE.with(|at| at.set(Some((bytes, once(f)))));
+}
+
+fn once(f: impl FnOnce() + 'static) -> &'static dyn Fn() {
     let f = Cell::new(Some(f));
-    let interrupt = move || {
+    Box::leak(Box::new(move || {
         if let Some(f) = f.take() {
             f();
         }
-    };
-    INTERRUPT.with(|i| i.set(Some(Box::leak(Box::new(interrupt)))));
+    }))
 }

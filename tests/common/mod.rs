@@ -4,7 +4,6 @@
 
 #![allow(dead_code)] // each test file uses some of it
 
-use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::Write;
@@ -16,58 +15,55 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use shared_calls::{FlightGroup, Follower, Joined, Leader};
+use shared_calls::{FlightGroup, Follower, Joined, Leader, Lookup};
 
 /// Far longer than any test takes. Only a test that fails waits for it.
 pub const TOO_LONG: Duration = Duration::from_secs(120);
 
-/// Takes the lead on a key that nobody is at.
+/// Leads a key that is not in flight.
 pub fn lead<'g, V, E, K, Q, S>(
     group: &'g FlightGroup<V, E, K, S>,
     key: &Q,
 ) -> Leader<'g, V, E, K, S>
 where
-    K: Borrow<Q>,
-    Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    Q: Lookup<K> + ?Sized,
     S: BuildHasher,
 {
     match group.join(key) {
         Joined::Leader(leader) => leader,
-        Joined::Follower(_) => panic!("somebody leads already"),
+        Joined::Follower(_) => panic!("the key is in flight"),
     }
 }
 
-/// Takes a follower's seat on a key that somebody is at.
+/// Follows the flight of a key.
 pub fn follow<V, E, K, Q, S>(group: &FlightGroup<V, E, K, S>, key: &Q) -> Follower<V, E>
 where
-    K: Borrow<Q>,
-    Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    Q: Lookup<K> + ?Sized,
     S: BuildHasher,
 {
     match group.join(key) {
-        Joined::Leader(_) => panic!("nobody leads"),
+        Joined::Leader(_) => panic!("the key is not in flight"),
         Joined::Follower(follower) => follower,
     }
 }
 
-/// Gives up the flight that is running and takes the lead.
-pub fn give_up<'g, V, E, K, S>(
+/// Gives up the flight that is running and leads a new one.
+pub fn give_up<'g, V, E, K, Q, S>(
     group: &'g FlightGroup<V, E, K, S>,
-    key: &K,
+    key: &Q,
 ) -> Leader<'g, V, E, K, S>
 where
-    K: Hash + Eq + Clone,
+    Q: Lookup<K> + ?Sized,
     S: BuildHasher,
 {
-    loop {
-        // Ages are in microseconds: for the first one a flight is not older than zero.
-        if let Joined::Leader(leader) = group.request(key).max_age(Duration::ZERO).join() {
-            return leader;
-        }
+    match group.request(key).max_age(Duration::ZERO).join() {
+        Joined::Leader(leader) => leader,
+        Joined::Follower(_) => panic!("a maximum age of zero never follows"),
     }
 }
 
-/// A key that counts how often it is compared, and so tells who has looked it up; see [`seated`].
+/// A key that counts how often it is compared, and so tells who has looked it up; see
+/// [`all_arrived`].
 #[derive(Clone, Debug)]
 pub struct Watched {
     name: &'static str,
@@ -80,7 +76,7 @@ impl Watched {
         Self { name, compared }
     }
 
-    /// How often it has been compared so far: by each caller that found a flight for it, once.
+    /// How often it has been compared so far: once by each caller that found a flight for it.
     pub fn compared(&self) -> usize {
         self.compared.load(SeqCst)
     }
@@ -102,8 +98,8 @@ impl Hash for Watched {
 }
 
 /// Has `n` callers `arrive` on a key that is in flight, on threads of their own, and returns once
-/// all have their seats.
-pub fn seated<T, V, E>(
+/// all of them follow its flight or are queued behind it.
+pub fn all_arrived<T, V, E>(
     group: &FlightGroup<V, E, Watched>,
     key: &Watched,
     n: usize,
@@ -111,21 +107,20 @@ pub fn seated<T, V, E>(
 ) -> T {
     let all = key.compared() + n;
     let arrived = arrive();
-    until_seated(group, key, all);
+    until_arrived(group, key, all);
     arrived
 }
 
-/// Returns once so many callers in all have found a flight for the key and have taken their seats.
+/// Returns once so many callers in all have found a flight for the key and follow it or are queued.
 ///
-/// Nothing public shows a caller that is queued for the next flight. But it compares its key under
-/// the map's lock and takes its seat before it lets go of that. So once it has compared, and
-/// somebody else has had the lock, it sits.
-pub fn until_seated<V, E>(group: &FlightGroup<V, E, Watched>, key: &Watched, all: usize) {
+/// A caller compares its key under the map's lock and takes its place before it lets go of that. So
+/// once it has compared, and another caller has had the lock, it has its place.
+pub fn until_arrived<V, E>(group: &FlightGroup<V, E, Watched>, key: &Watched, all: usize) {
     until("all have looked", || key.compared() >= all);
     group.forget(&Watched::new("another key"));
 }
 
-/// Asserts that the group has no flight left in its map.
+/// Asserts that the group has no flight left.
 #[track_caller]
 pub fn assert_quiet(group: &impl Debug) {
     let shown = format!("{group:?}");
