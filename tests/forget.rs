@@ -6,20 +6,20 @@
 
 mod common;
 
-use std::sync::{mpsc, Arc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_quiet, follow, gate, lead, watchdog};
+use common::{assert_quiet, follow, gate, lead, until, watchdog};
 use shared_calls::{CallError, FlightGroup, Job, Role};
 
 type Group = FlightGroup<u32, &'static str>;
 
 /// `TestForget`
 #[test]
-fn a_call_after_forget_starts_anew_and_is_joined() {
+fn a_call_after_forget_starts_a_new_flight() {
     let _watchdog = watchdog();
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     let spawn = |job: Job| drop(thread::spawn(move || job.run()));
     let (first_held, first_gate) = gate();
     let (second_held, second_gate) = gate();
@@ -50,7 +50,7 @@ fn a_call_after_forget_starts_anew_and_is_joined() {
 
 /// `TestForgetUnshared`
 #[test]
-fn a_flight_that_is_shared_is_not_forgotten_by_forget_unshared() {
+fn forget_unshared_leaves_a_shared_flight_alone() {
     let _watchdog = watchdog();
     let group = Group::new();
     let first = lead(&group, "k");
@@ -70,7 +70,7 @@ fn a_flight_that_is_shared_is_not_forgotten_by_forget_unshared() {
 }
 
 #[test]
-fn where_no_function_runs_there_is_nothing_to_forget() {
+fn forget_is_false_when_no_function_runs() {
     let group = Group::new();
     let forgets_nothing = || {
         assert!(!group.forget("k"));
@@ -94,7 +94,8 @@ fn where_no_function_runs_there_is_nothing_to_forget() {
     let leader = lead(&group, "k");
     assert!(group.forget("k"));
     forgets_nothing();
-    assert_quiet(&group);
+    // Its function still runs.
+    assert_eq!(group.stats().in_flight, 1);
     drop(leader);
     assert_quiet(&group);
 }
@@ -102,7 +103,7 @@ fn where_no_function_runs_there_is_nothing_to_forget() {
 /// Three flights of one key, two of them given up, end in any order. Each serves its own, and none
 /// removes another's entry (G6).
 #[test]
-fn flights_that_were_given_up_end_on_their_own() {
+fn forgotten_flights_end_in_any_order() {
     let orders = [
         [0, 1, 2],
         [0, 2, 1],
@@ -132,14 +133,14 @@ fn flights_that_were_given_up_end_on_their_own() {
             assert_eq!(outcome.result.unwrap(), value);
             assert_eq!(outcome.role, Role::Followed);
         }
-        // Whoever came late found the last one.
+        // The late caller found the last one.
         assert_eq!(late.unwrap().wait().result.unwrap(), 2);
         assert_quiet(&group);
     }
 }
 
 #[test]
-fn the_followers_of_a_forgotten_flight_learn_of_its_end_whatever_it_is() {
+fn followers_of_a_forgotten_flight_get_its_outcome() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -173,7 +174,7 @@ fn a_function_may_forget_its_own_flight() {
 }
 
 #[test]
-fn whoever_has_left_does_not_share() {
+fn a_follower_that_left_does_not_share() {
     let group = Group::new();
     let leader = lead(&group, "k");
     let dropped = follow(&group, "k");
@@ -189,9 +190,9 @@ fn whoever_has_left_does_not_share() {
 }
 
 #[test]
-fn the_starters_own_ticket_does_not_share() {
+fn the_ticket_of_the_leading_call_does_not_share() {
     let _watchdog = watchdog();
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     let (jobs, worker) = mpsc::channel();
     let first = group.start("k", |job| jobs.send(job).unwrap(), || Ok(1));
     assert!(group.forget_unshared("k"));
@@ -202,17 +203,18 @@ fn the_starters_own_ticket_does_not_share() {
     assert!(!group.forget_unshared("k"));
     drop(other);
     assert!(group.forget_unshared("k"));
-    assert_quiet(&group);
+    assert_eq!(group.stats().in_flight, 2);
 
     for _ in 0..2 {
         worker.recv().unwrap().run();
     }
+    assert_quiet(&group);
     assert_eq!(first.wait().result.unwrap(), 1);
     assert_eq!(second.wait().result.unwrap(), 2);
 }
 
 #[test]
-fn other_keys_are_left_alone() {
+fn forget_leaves_other_keys_alone() {
     let group = Group::new();
     let leaders = ["a", "b", "c"].map(|key| lead(&group, key));
     assert!(group.forget("b"));
@@ -224,6 +226,22 @@ fn other_keys_are_left_alone() {
     for follower in followers {
         assert_eq!(follower.wait().result.unwrap(), 1);
     }
+    assert_quiet(&group);
+}
+
+/// The queue stays, and its turn has come.
+#[test]
+fn forget_unshared_does_not_look_at_the_queue() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let leader = lead(&group, "k");
+    thread::scope(|s| {
+        let queued = s.spawn(|| group.request("k").next_flight().call(|| Ok(2)));
+        until("one is queued", || group.in_flight()[0].queued == 1);
+        assert!(group.forget_unshared("k"));
+        assert_eq!(queued.join().unwrap(), Ok(2));
+    });
+    assert_eq!(leader.complete(Ok(1)).followers, 0);
     assert_quiet(&group);
 }
 
