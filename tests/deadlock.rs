@@ -19,7 +19,9 @@ use std::sync::{mpsc, Arc, Barrier, OnceLock};
 use std::thread::{self, Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
-use common::{assert_quiet, follow, gate, give_up, lead, panic_text, until, watchdog};
+use common::{
+    assert_quiet, follow, gate, give_up, lead, panic_text, until, watchdog, TOO_LONG,
+};
 use shared_calls::{
     CallError, Deadlock, FlightGroup, Follower, Job, Joined, Observer, Outcome, Role, SharedCalls,
     Ticket, WaitsFor,
@@ -29,8 +31,8 @@ type Group = FlightGroup<u32, &'static str>;
 type Got = Result<u32, CallError<&'static str>>;
 type Function = Box<dyn FnOnce() -> Result<u32, &'static str> + Send>;
 
-/// The patience of a caller that the others ask in the meantime. On a machine so slow that they
-/// come too late, a test misses what it looks for, and fails nobody.
+/// The limit of a caller that the others ask in the meantime. On a machine so slow that they come
+/// too late, a test misses what it looks for, and does not fail.
 const A_WHILE: Duration = Duration::from_millis(50);
 
 const SHORT: Duration = Duration::from_millis(2);
@@ -66,10 +68,10 @@ fn names(deadlock: &Deadlock) -> Vec<&str> {
     names.map(|name| name.unwrap_or("nameless")).collect()
 }
 
-/// What `Display` says after "to wait for the shared call would never end: ".
+/// What `Display` says after "deadlock: ".
 fn told(deadlock: &Deadlock) -> String {
     let text = deadlock.to_string();
-    let told = text.strip_prefix("to wait for the shared call would never end: ");
+    let told = text.strip_prefix("deadlock: ");
     told.expect(&text).to_owned()
 }
 
@@ -365,8 +367,9 @@ fn of_two_that_ask_at_once_exactly_one_is_refused() {
 
 type Way = (&'static str, fn(&Arc<Group>) -> Got);
 
-/// To ask for the key in vain, in every way that has no deadline.
-const WAYS: [Way; 16] = [
+/// To ask for the key in vain, in every way that would wait. A limit of the caller's own does not
+/// count: nothing else could end the wait.
+const WAYS: [Way; 25] = [
     ("call", |g| g.call("k", no_second_run)),
     ("call_ex", |g| in_vain(g.call_ex("k", no_second_run))),
     ("join", |g| in_vain(follow(g, "k").wait())),
@@ -395,8 +398,34 @@ const WAYS: [Way; 16] = [
     ("timeout without end", |g| {
         g.request("k").timeout(Duration::MAX).call(no_second_run)
     }),
+    ("timeout", |g| g.request("k").timeout(SHORT).call(no_second_run)),
+    ("timeout of zero", |g| {
+        g.request("k").timeout(Duration::ZERO).call(no_second_run)
+    }),
+    ("timeout, join", |g| follow_by(g.request("k").timeout(SHORT).join())),
+    ("timeout, next_flight", |g| {
+        g.request("k").timeout(SHORT).next_flight().call(no_second_run)
+    }),
+    ("timeout, start", |g| {
+        let request = g.request("k").timeout(SHORT);
+        in_vain(request.start(|_| panic!("leads"), no_second_run).wait())
+    }),
+    ("wait_timeout that would pass", |g| {
+        in_vain(follow(g, "k").wait_timeout(SHORT).unwrap())
+    }),
     ("max_age", |g| {
         g.request("k").max_age(Duration::MAX).call(no_second_run)
+    }),
+    ("max_age of zero", |g| {
+        g.request("k").max_age(Duration::ZERO).call(no_second_run)
+    }),
+    ("max_followers of zero", |g| {
+        // Its own key comes first.
+        g.request("k").max_followers(0).call(no_second_run)
+    }),
+    ("call_many", |g| {
+        let mut results = g.call_many(&["k"], |_| no_second_run());
+        results.remove(0)
     }),
     // There is nothing to take over: nobody panicked.
     ("takeover", |g| {
@@ -518,7 +547,6 @@ fn a_function_that_waits_for_its_own_ticket_is_refused() {
     assert_over(&group, [1, 1, 0, 0]); // The call was one that led.
 }
 
-/// It ends by itself, so it is none of those that never would.
 #[test]
 fn a_leader_that_runs_its_function_is_known_to_lead() {
     let _watchdog = watchdog();
@@ -535,55 +563,29 @@ fn a_leader_that_runs_its_function_is_known_to_lead() {
     assert_over(&group, [1, 0, 0, 1]);
 }
 
+/// A look without a wait is not refused, until a wait was: a refusal stays.
 #[test]
-fn re_entry_with_a_deadline_times_out() {
+fn looking_at_ones_own_flight_is_not_refused() {
     let _watchdog = watchdog();
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     let led = group.call("k", || {
-        let ask = || group.request("k").timeout(SHORT);
-        for hurried in [
-            ask(),
-            ask().next_flight(),
-            ask().takeover(9),
-            ask().alone_on_deadlock(), // No deadlock, no function alone.
-            ask().timeout(Duration::ZERO),
-        ] {
-            let got = hurried.call(no_second_run);
-            assert!(matches!(got, Err(CallError::TimedOut)), "{got:?}");
-        }
         let follower = follow(&group, "k");
-        assert!(follower.wait_timeout(SHORT).is_none());
         assert!(follower.try_wait().is_none());
+        assert!(follower.wait_timeout(Duration::ZERO).is_none());
+        assert!(!follower.is_done());
+        refusal(follower.wait_timeout(SHORT).expect("refused").result);
+        assert!(follower.is_done());
+        refusal(follower.try_wait().expect("a refusal stays").result);
+        refusal(follower.wait_timeout(Duration::ZERO).unwrap().result);
         let ticket = group.start("k", |_| panic!("leads"), no_second_run);
-        assert!(ticket.wait_timeout(SHORT).is_none());
         assert!(ticket.try_wait().is_none());
+        refusal(ticket.wait_timeout(SHORT).expect("refused").result);
+        refusal(ticket.wait().result);
         Ok(1)
     });
     assert_eq!(led.unwrap(), 1);
-    assert_over(&group, [1, 0, 5, 0]);
-}
-
-/// Its own flight is too old for it, unless it is no older than what the clock can tell.
-#[test]
-fn re_entry_with_a_maximum_age_leads_anew_or_is_refused() {
-    let group = Group::new();
-    let led = group.call("k", || {
-        loop {
-            let anew = group.request("k").max_age(Duration::ZERO).call_ex(|| {
-                // And this flight is the one that is asked for now.
-                refusal(group.call("k", no_second_run));
-                Ok(2)
-            });
-            if anew.role == Role::Led {
-                assert_eq!(anew.result.unwrap(), 2);
-                return Ok(1);
-            }
-            refusal(anew.result);
-        }
-    });
-    assert_eq!(led.unwrap(), 1);
-    assert_eq!(group.stats().led, 2);
-    assert_quiet(&group);
+    // `follower` was refused, and asked for more than once.
+    assert_over(&group, [1, 0, 0, 2]);
 }
 
 /// After `forget` it leads a flight of its own. The one before still never ends without this one.
@@ -668,12 +670,18 @@ fn an_observer_that_asks_for_the_key_it_is_told_of_is_refused() {
 // `alone_on_deadlock`.
 
 #[test]
-fn who_would_rather_be_alone_runs_its_own_function() {
+fn alone_on_deadlock_runs_the_callers_own_function() {
     let _watchdog = watchdog();
     let group = Group::new();
     let led = group.call("k", || {
         let ask = || group.request("k").alone_on_deadlock();
-        for request in [ask(), ask().next_flight(), ask().takeover(9)] {
+        for request in [
+            ask(),
+            ask().next_flight(),
+            ask().takeover(9),
+            ask().timeout(SHORT),
+            ask().max_age(Duration::ZERO),
+        ] {
             let alone = request.call_ex(|| {
                 // This one is not the flight's. The flight is still there.
                 refusal(group.call("k", no_second_run));
@@ -690,13 +698,13 @@ fn who_would_rather_be_alone_runs_its_own_function() {
         Ok(1)
     });
     assert_eq!(led.unwrap(), 1);
-    assert_over(&group, [1, 0, 0, 9]);
+    assert_over(&group, [1, 0, 0, 13]);
     assert_eq!((group.stats().failed, group.stats().panicked), (0, 0));
 }
 
 /// Who does not have to be alone, is not.
 #[test]
-fn in_a_ring_only_the_one_who_would_be_refused_is_alone() {
+fn in_a_ring_only_the_caller_that_would_be_refused_runs_alone() {
     let _watchdog = watchdog();
     let group = Group::new();
     let both_lead = Barrier::new(2);
@@ -728,7 +736,7 @@ fn in_a_ring_only_the_one_who_would_be_refused_is_alone() {
 /// Callers that follow a member of the ring close no circle, from a thread that leads nothing and
 /// from one that leads something that nobody in the ring waits for.
 #[test]
-fn who_follows_a_member_of_the_ring_gets_the_value() {
+fn callers_that_follow_a_member_of_the_ring_get_the_value() {
     let _watchdog = watchdog();
     for early in [true, false] {
         let group = Group::new();
@@ -814,7 +822,6 @@ fn a_landed_flight_blocks_nobody() {
             });
             assert_eq!(led.unwrap(), 1);
             landed.recv().unwrap();
-            // One of so many new flights is likely to lie where that of "b" lay.
             nested(group, 64, &|| group.call("x", no_second_run))
         });
         let one = s.spawn(move || {
@@ -839,10 +846,9 @@ fn a_landed_flight_blocks_nobody() {
     assert_over(group, [67, 2, 0, 0]);
 }
 
-/// One has led "x", in every way and last in the very flight that the other one leads it in: when
-/// nobody follows, a flight is used again.
+/// One has led "x", in every way, before the other one does.
 #[test]
-fn whoever_has_led_a_key_is_not_taken_for_its_leader() {
+fn a_thread_that_has_led_a_key_is_not_taken_for_its_leader() {
     let _watchdog = watchdog();
     let group = &Group::new();
     let (tell, has_led) = mpsc::channel();
@@ -877,49 +883,105 @@ fn whoever_has_led_a_key_is_not_taken_for_its_leader() {
     assert_over(group, [8, 1, 0, 0]);
 }
 
-/// Wherever in the ring it is: each of three in turn is the one that is in a hurry, and each the
-/// last to ask.
+/// Wherever in the ring it is: each of three in turn is the one that has a limit, and another one is
+/// the last to ask. The limit ends the ring, so nobody is refused.
 #[test]
-fn a_wait_with_a_deadline_is_part_of_no_ring() {
+fn a_ring_in_which_another_caller_has_a_time_limit_is_not_refused() {
     let _watchdog = watchdog();
-    for (last, hurried) in [(0, 1), (0, 2), (0, 0), (1, 0), (2, 1)] {
+    for (last, limited) in [(0, 1), (0, 2), (1, 0), (2, 1)] {
         for by_follower in [false, true] {
-            let group = &Group::new();
-            let keys = ["a", "b", "c"];
-            let all_lead = &Barrier::new(3);
-            let part = |i: usize| {
-                let led = group.call(keys[i], || {
-                    all_lead.wait();
-                    if i == last {
-                        // Or the hurried one waited, and has left.
-                        until("the others wait", || {
-                            group.stats().waiting == 2 || group.stats().timed_out > 0
-                        });
-                    }
-                    let next = keys[(i + 1) % 3];
-                    if i != hurried {
-                        return group.call(next, no_second_run).map_err(|_| "refused");
-                    }
-                    let timed_out = match by_follower {
-                        true => follow(group, next).wait_timeout(A_WHILE).is_none(),
-                        false => {
-                            let request = group.request(next).timeout(A_WHILE);
-                            matches!(request.call(no_second_run), Err(CallError::TimedOut))
-                        }
-                    };
-                    assert!(timed_out);
-                    Ok(1)
-                });
-                assert_eq!(led.unwrap(), 1);
-            };
-            thread::scope(|s| {
-                for i in 0..3 {
-                    s.spawn(move || part(i));
+            let told = limited_ring(last, |i, group, next| {
+                if i != limited {
+                    return group.call(next, no_second_run).map_err(|_| "refused");
                 }
+                let timed_out = match by_follower {
+                    true => follow(group, next).wait_timeout(A_WHILE).is_none(),
+                    false => {
+                        let request = group.request(next).timeout(A_WHILE);
+                        matches!(request.call(no_second_run), Err(CallError::TimedOut))
+                    }
+                };
+                assert!(timed_out);
+                Ok(1)
             });
-            assert_over(group, [3, 2, (!by_follower).into(), 0]);
+            assert_eq!(told, [3, 2, (!by_follower).into(), 0]);
         }
     }
+}
+
+/// Only its own limit could end its wait: it gets the reason at once, not `TimedOut` later.
+#[test]
+fn a_caller_with_a_time_limit_that_would_close_a_ring_is_refused_at_once() {
+    type Ask = fn(&Group, &str) -> Got;
+    let asks: [Ask; 5] = [
+        |group, next| group.request(next).timeout(TOO_LONG).call(no_second_run),
+        |group, next| group.request(next).max_age(TOO_LONG).call(no_second_run),
+        |group, next| {
+            let queued = group.request(next).next_flight();
+            queued.timeout(TOO_LONG).call(no_second_run)
+        },
+        |group, next| follow_by(group.request(next).timeout(TOO_LONG).join()),
+        |group, next| in_vain(follow(group, next).wait_timeout(TOO_LONG).unwrap()),
+    ];
+    let _watchdog = watchdog();
+    for ask in asks {
+        let told = limited_ring(0, |i, group, next| {
+            if i == 0 {
+                assert_eq!(refusal(ask(group, next)).threads().len(), 3);
+                return Ok(1);
+            }
+            group.call(next, no_second_run).map_err(|_| "refused")
+        });
+        assert_eq!(told, [3, 2, 0, 1]);
+    }
+}
+
+/// So `alone_on_deadlock` works for a caller with a limit, too.
+#[test]
+fn a_caller_with_a_time_limit_may_run_alone() {
+    let _watchdog = watchdog();
+    let told = limited_ring(0, |i, group, next| {
+        if i > 0 {
+            return group.call(next, no_second_run).map_err(|_| "refused");
+        }
+        let request = group.request(next).timeout(TOO_LONG).alone_on_deadlock();
+        let outcome = request.call_ex(|| Ok(1));
+        assert_eq!(outcome.role, Role::Led);
+        outcome.result.map_err(|_| "refused")
+    });
+    assert_eq!(told, [3, 2, 0, 1]);
+}
+
+/// Three threads that lead a key each and ask for the next one, of which one asks when the two others
+/// wait or have left. Gives what the group has counted.
+fn limited_ring(
+    last: usize,
+    ask: impl Fn(usize, &Group, &str) -> Result<u32, &'static str> + Sync,
+) -> [u64; 4] {
+    let group = &Group::new();
+    let keys = ["a", "b", "c"];
+    let (all_lead, ask) = (&Barrier::new(3), &ask);
+    let part = |i: usize| {
+        let led = group.call(keys[i], || {
+            all_lead.wait();
+            if i == last {
+                // Or the one with a limit waited, and has left.
+                until("the others wait", || {
+                    group.stats().waiting == 2 || group.stats().led > 0
+                });
+            }
+            ask(i, group, keys[(i + 1) % 3])
+        });
+        assert_eq!(led.unwrap(), 1);
+    };
+    thread::scope(|s| {
+        for i in 0..3 {
+            s.spawn(move || part(i));
+        }
+    });
+    assert_quiet(group);
+    let stats = group.stats();
+    [stats.led, stats.followed, stats.timed_out, stats.deadlocked]
 }
 
 // Who leads is not always who began.
@@ -1101,7 +1163,7 @@ fn a_job_does_not_belong_to_the_thread_that_started_it() {
 /// "holds" leads "k", and "queues" leads "x" and is queued behind "k": a ring, if the one who holds
 /// asks for "x".
 #[test]
-fn whoever_is_queued_waits_for_the_flight_in_front() {
+fn a_queued_caller_waits_for_the_flight_in_front() {
     let _watchdog = watchdog();
     for queued_is_last in [true, false] {
         let group = &Group::new();
@@ -1151,7 +1213,7 @@ fn whoever_is_queued_waits_for_the_flight_in_front() {
 
 /// Two in a queue. When one of them leads the flight, the other one waits for that.
 #[test]
-fn whoever_was_queued_waits_for_who_leads_now() {
+fn a_caller_that_was_queued_waits_for_the_new_leader() {
     let _watchdog = watchdog();
     let group = &Group::new();
     let first = lead(group, "k");
@@ -1210,7 +1272,7 @@ fn a_forgotten_flight_holds_up_nobody_in_the_queue() {
                         assert!(group.forget("k"));
                     } else {
                         // For a newcomer, whom those in the queue follow.
-                        tell.send(give_up(group, &"k".to_owned())).unwrap();
+                        tell.send(give_up(group, "k")).unwrap();
                     }
                     group.call("x", no_second_run).map_err(|_| "refused")
                 })
