@@ -1,4 +1,4 @@
-//! Whatever panics, nobody is left waiting, and no key stays dead (G4).
+//! Whatever panics, no caller is left waiting, and the key is free at once (G4).
 //!
 //! First the shared function, as in the panic tests of `golang.org/x/sync/singleflight`
 //! (`TestPanicDo`, `TestPanicDoSharedByDoChan`; for `TestGoexitDo`, which has no counterpart among
@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::thread;
+use std::time::Duration;
 
 use common::{assert_quiet, follow, gate, lead, panic_text, until, watchdog};
 use shared_calls::{CallError, FlightGroup, Joined, Outcome, Panicked, Role};
@@ -41,7 +42,7 @@ fn panic_with_three_followers(
         gate.open();
         let outcomes = followers.map(|follower| {
             let outcome = follower.wait();
-            // Whoever has heard of the panic finds the key free.
+            // A caller that knows of the panic finds the key free.
             assert!(group.call_ex("k", || Ok(1)).fresh());
             outcome
         });
@@ -80,7 +81,7 @@ fn a_joined_leader_that_runs_its_function_panics_like_a_call() {
 }
 
 #[test]
-fn a_static_text_goes_to_all() {
+fn a_panic_with_a_static_text_reaches_all_callers() {
     let (unwound, followers) = panic_with_three_followers("disk on fire");
     assert_eq!(*unwound.downcast::<&str>().unwrap(), "disk on fire");
     for outcome in followers {
@@ -94,7 +95,7 @@ fn a_static_text_goes_to_all() {
 }
 
 #[test]
-fn a_made_up_text_goes_to_all() {
+fn a_panic_with_a_formatted_text_reaches_all_callers() {
     let (unwound, followers) = panic_with_three_followers(format!("disk {} on fire", 2));
     assert_eq!(*unwound.downcast::<String>().unwrap(), "disk 2 on fire");
     for outcome in followers {
@@ -103,7 +104,7 @@ fn a_made_up_text_goes_to_all() {
 }
 
 #[test]
-fn any_other_payload_goes_to_the_leader_alone() {
+fn any_other_payload_reaches_only_the_leader() {
     #[derive(Debug, PartialEq)]
     struct Odd(Vec<u8>);
 
@@ -160,7 +161,7 @@ fn other_keys_do_not_notice() {
 /// `TestGoexitDo`, as near as threads come to it: the leader goes away, by `drop` or by a panic
 /// that is none of its function's.
 #[test]
-fn a_leader_that_goes_away_abandons_its_five_followers() {
+fn a_dropped_leader_abandons_its_five_followers() {
     let _watchdog = watchdog();
     let group = Group::new();
     for by_panic in [false, true] {
@@ -238,11 +239,20 @@ fn pass(at: At) {
     }
 }
 
-/// A key as it is looked up, and as it is kept. Two types, so that `Borrow` and `to_owned` are the
-/// user's code as well.
+/// A key as it is looked up, and as it is owned. Two types, so that `Borrow` and `to_owned` are user
+/// code as well.
 #[derive(Debug)]
 struct Name(u32);
 struct Key(Name);
+
+/// The names that a group keeps no key of, because it has enough.
+const FILL: [Name; 4] = [Name(91), Name(92), Name(93), Name(94)];
+
+/// Makes a group keep as many retired keys as it does, so that the next one is dropped.
+fn fill(group: &Trapped) {
+    let leaders: Vec<_> = FILL.iter().map(|name| lead(group, name)).collect();
+    leaders.into_iter().for_each(drop);
+}
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -374,7 +384,7 @@ fn comparing_panics() {
         survives(at, |group| {
             let leader = lead(group, &KEY);
             let panic = panic_text(|| call_trapped(group, at));
-            // The caller that panicked has no seat, and the flight goes on.
+            // The caller that panicked is no follower, and the flight goes on.
             assert_eq!(leader.followers(), 0);
             let follower = follow(group, &KEY);
             let _ = leader.complete(Ok(Value(1)));
@@ -384,22 +394,12 @@ fn comparing_panics() {
     }
 }
 
-/// They run there, too, where the key that landed last may be this one.
-#[test]
-fn comparing_with_a_retired_key_panics() {
-    for at in [At::Eq, At::Borrow] {
-        survives(at, |group| {
-            let _ = group.call(&KEY, || Ok(Value(1)));
-            call_trapped(group, at);
-        });
-    }
-}
-
-/// A key is dropped where its flight had followers, by the leader, however it ends.
+/// A key that is not kept is dropped by the leader, however the flight ends.
 #[test]
 fn drop_of_the_key_panics() {
     survives(At::KeyDrop, |group| {
         let leader = lead(group, &KEY);
+        fill(group);
         let follower = follow(group, &KEY);
         arm(At::KeyDrop);
         let panic = panic_text(|| drop(leader.complete(Ok(Value(1)))));
@@ -412,6 +412,7 @@ fn drop_of_the_key_panics() {
 fn drop_of_an_abandoned_key_panics() {
     survives(At::KeyDrop, |group| {
         let leader = lead(group, &KEY);
+        fill(group);
         let follower = follow(group, &KEY);
         arm(At::KeyDrop);
         let panic = panic_text(|| drop(leader));
@@ -435,6 +436,7 @@ fn drop_of_the_key_panics_after_the_function_has() {
             })
         });
         gate.begun();
+        fill(&group);
         let follower = follow(&group, &KEY);
         gate.open();
         match follower.wait().result {
@@ -447,25 +449,44 @@ fn drop_of_the_key_panics_after_the_function_has() {
     assert_quiet(&group);
 }
 
-/// A caller that found nobody makes a key, comes back, finds somebody now, and has a key too many.
+/// `forget` and `max_age` make a key for the list of given-up flights, under the lock.
 #[test]
-fn drop_of_a_key_too_many_panics() {
-    survives(At::KeyDrop, |group| {
-        let (held, gate) = gate();
-        let (leader, panic) = thread::scope(|s| {
-            let late = s.spawn(|| {
-                set_trap(At::ToOwned, held);
-                panic_text(|| call_trapped(group, At::KeyDrop))
-            });
-            gate.begun();
-            let leader = lead(group, &KEY);
-            gate.open();
-            (leader, late.join().unwrap())
-        });
-        assert_eq!(leader.followers(), 0, "the late caller has left its seat");
-        assert_eq!(leader.complete(Ok(Value(1))).followers, 0);
+fn to_owned_panics_where_a_flight_is_given_up() {
+    survives(At::ToOwned, |group| {
+        let leader = lead(group, &KEY);
+        arm(At::ToOwned);
+        let forgets = panic_text(|| drop(group.forget(&KEY)));
+        assert_eq!(forgets, "in ToOwned");
+        arm(At::ToOwned);
+        let request = group.request(&KEY).max_age(Duration::ZERO);
+        let panic = panic_text(|| drop(request.join()));
+        // The flight was not given up.
+        assert_eq!(leader.followers(), 0);
+        let follower = follow(group, &KEY);
+        assert_eq!(leader.complete(Ok(Value(1))).followers, 1);
+        assert_eq!(follower.wait().result.unwrap(), Value(1));
         panic!("{panic}");
     });
+}
+
+/// The predicate of `takeover_if` panics in its own call only.
+#[test]
+fn a_predicate_panics_in_its_own_call() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, &str>::new();
+    let leader = lead(&group, "k");
+    thread::scope(|s| {
+        let panics = s.spawn(|| {
+            let request = group.request("k").takeover_if(1, |_| panic!("predicate"));
+            panic_text(|| drop(request.call(|| Ok(2))))
+        });
+        let plain = s.spawn(|| group.call("k", || Ok(2)));
+        until("both follow", || leader.followers() == 2);
+        let _ = leader.complete(Err("no"));
+        assert_eq!(panics.join().unwrap(), "predicate");
+        assert_eq!(plain.join().unwrap().unwrap_err().failed(), Some(&"no"));
+    });
+    assert_quiet(&group);
 }
 
 #[test]

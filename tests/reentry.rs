@@ -1,8 +1,9 @@
-//! Code of the user's that calls the group it is called by (G10).
+//! User code that calls the group that runs it (G10).
 //!
-//! The function, and `Clone` and `Drop` of values, errors and keys, may ask the same group for
-//! another key, on this thread or by way of another one that they wait for. If one of them ran
-//! under a lock of the group's, these tests would hang.
+//! The function, `Clone` and `Drop` of values and errors, and `Drop` of keys may ask the same group
+//! for another key, on this thread or by way of another one that they wait for. If one of them ran
+//! under a lock of the group, these tests would hang. (What makes, compares and copies keys does run
+//! there, as in `HashMap::entry`; so does the `Drop` of a key that is written over.)
 //!
 //! For the function's own key a call is refused, and so is one of two functions that ask for each
 //! other's keys: see `deadlock.rs`. What does hang, as documented, is a thread that asks for a key
@@ -14,21 +15,58 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::hash::{Hash, Hasher};
 use std::process::{self, Command, Stdio};
-use std::rc::Rc;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
 use common::{assert_quiet, follow, lead, part, run_again, until, watchdog, TOO_LONG};
-use shared_calls::FlightGroup;
+use shared_calls::{FlightGroup, Job};
 
-type Group = FlightGroup<Nosy, Nosy, Nosy>;
+type Group = FlightGroup<Nosy, Nosy, Key>;
 
-/// A value, an error and a key, whose `Clone` and `Drop` visit a group.
+/// A value and an error, whose `Clone` and `Drop` visit a group, and a key, whose `Drop` does.
 #[derive(Debug)]
 struct Nosy {
     name: &'static str,
     visits: Option<&'static Group>,
+}
+
+/// Too large to be kept, so each one is dropped when its flight ends.
+#[derive(Clone, Debug)]
+struct Key {
+    name: &'static str,
+    /// Whether copies of it visit the group when they are dropped.
+    visits: Option<&'static Group>,
+    is_copy: IsCopy,
+    _padding: [u64; 33],
+}
+
+/// Tells copies from the key that was cloned.
+#[derive(Debug)]
+struct IsCopy(bool);
+
+impl Clone for IsCopy {
+    fn clone(&self) -> Self {
+        IsCopy(true)
+    }
+}
+
+impl Key {
+    /// One that visits nobody.
+    fn plain(name: &'static str) -> Self {
+        Self {
+            name,
+            visits: None,
+            is_copy: IsCopy(false),
+            _padding: [0; 33],
+        }
+    }
+
+    fn new(name: &'static str, group: &'static Group) -> Self {
+        let mut key = Self::plain(name);
+        key.visits = Some(group);
+        key
+    }
 }
 
 impl Nosy {
@@ -54,7 +92,7 @@ thread_local! {
 fn visit(group: &Group) {
     VISITS.with(|n| n.set(n.get() + 1));
     let ask = || {
-        let value = group.call(&Nosy::plain("another"), || Ok(Nosy::plain("value")));
+        let value = group.call(&Key::plain("another"), || Ok(Nosy::plain("value")));
         assert_eq!(value.unwrap().name, "value");
     };
     ask();
@@ -87,15 +125,23 @@ impl Drop for Nosy {
     }
 }
 
-impl PartialEq for Nosy {
+impl Drop for Key {
+    fn drop(&mut self) {
+        if self.is_copy.0 && !thread::panicking() {
+            self.visits.map(visit);
+        }
+    }
+}
+
+impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for Nosy {}
+impl Eq for Key {}
 
-impl Hash for Nosy {
+impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
     }
@@ -111,7 +157,7 @@ fn the_function_asks_for_another_key() {
     let _watchdog = watchdog();
     let group = new_group();
     let (visited, value) = visits(|| {
-        group.call(&Nosy::plain("k"), || {
+        group.call(&Key::plain("k"), || {
             visit(group);
             Ok(Nosy::plain("outer"))
         })
@@ -124,7 +170,7 @@ fn the_function_asks_for_another_key() {
 fn clone_and_drop_of_the_value_ask_for_another_key() {
     let _watchdog = watchdog();
     let group = new_group();
-    let key = Nosy::plain("k");
+    let key = Key::plain("k");
     let leader = lead(group, &key);
     let followers = [(); 3].map(|()| follow(group, &key));
 
@@ -147,7 +193,7 @@ fn clone_and_drop_of_the_value_ask_for_another_key() {
 fn drop_of_the_error_asks_for_another_key() {
     let _watchdog = watchdog();
     let group = new_group();
-    let key = Nosy::plain("k");
+    let key = Key::plain("k");
     let leader = lead(group, &key);
     let follower = follow(group, &key);
     let (visited, led) = visits(|| leader.complete(Err(Nosy::new("e", group))));
@@ -157,47 +203,32 @@ fn drop_of_the_error_asks_for_another_key() {
     assert_quiet(group);
 }
 
+/// However the flight ends: the leader drops the key.
 #[test]
-fn clone_and_drop_of_the_key_ask_for_another_key() {
+fn drop_of_the_key_asks_for_another_key() {
     let _watchdog = watchdog();
     let group = new_group();
-    let key = Nosy::new("k", group);
+    let key = Key::new("k", group);
     let value = || Ok(Nosy::plain("v"));
 
-    // A flight with a follower: its leader makes a key and drops it.
-    let (visited, leader) = visits(|| lead(group, &key));
-    assert_eq!(visited, 1);
-    let (visited, follower) = visits(|| follow(group, &key));
-    assert_eq!(visited, 0);
+    assert_eq!(visits(|| drop(group.call(&key, value))).0, 1);
+    assert_eq!(visits(|| drop(lead(group, &key))).0, 1);
+    let job = |job: Job| drop(visits(|| job.run()));
+    assert_eq!(visits(|| drop(group.start(&key, job, value))).0, 1);
+
+    let (leader, follower) = (lead(group, &key), follow(group, &key));
     assert_eq!(visits(|| drop(leader.complete(value()))).0, 1);
     drop(follower);
 
-    // A lone call: the key is kept, until another one is written over it.
-    let (visited, outcome) = visits(|| group.call_ex(&key, value));
-    assert_eq!((visited, outcome.fresh()), (1, true));
-    let (visited, outcome) = visits(|| group.call_ex(&Nosy::plain("other"), value));
-    assert_eq!((visited, outcome.fresh()), (1, true));
-    assert_quiet(group);
-}
+    // Given up: the list has a copy, too.
+    let leader = lead(group, &key);
+    let (forgotten, _) = visits(|| group.forget(&key));
+    let (ended, _) = visits(|| drop(leader));
+    assert_eq!(forgotten + ended, 2);
 
-/// A caller makes a key, and when it is back, somebody leads: it drops the key again.
-#[test]
-fn drop_of_a_key_too_many_asks_for_another_key() {
-    let _watchdog = watchdog();
-    let group = new_group();
-    let key = Nosy::new("k", group);
-    let somebody = Rc::new(Cell::new(None));
-    let overtaken = {
-        let somebody = Rc::clone(&somebody);
-        move || somebody.set(Some(lead(group, &Nosy::plain("k"))))
-    };
-    IN_CLONE.with(|f| *f.borrow_mut() = Some(Box::new(overtaken)));
-    // The first `Clone` is that of this caller's key.
-    let (visited, follower) = visits(|| follow(group, &key));
-    assert_eq!(visited, 2, "one clone and one drop");
-    let leader = somebody.take().expect("overtaken");
-    let _ = leader.complete(Ok(Nosy::plain("v")));
-    assert_eq!(follower.wait().result.unwrap().name, "v");
+    let two = [&key, &Key::new("l", group)];
+    let batch = || group.call_many(&two, |_| Ok(vec![Nosy::plain("v"), Nosy::plain("w")]));
+    assert_eq!(visits(batch).0, 2);
     assert_quiet(group);
 }
 
@@ -206,12 +237,12 @@ fn drop_of_a_key_too_many_asks_for_another_key() {
 fn the_key_is_free_when_the_value_is_cloned() {
     let _watchdog = watchdog();
     let group = new_group();
-    let key = Nosy::plain("k");
+    let key = Key::plain("k");
     let leads = move || {
         IN_CLONE.with(|f| {
             *f.borrow_mut() = Some(Box::new(|| {
                 VISITS.with(|n| n.set(n.get() + 1));
-                drop(lead(group, &Nosy::plain("k")));
+                drop(lead(group, &Key::plain("k")));
             }));
         });
     };
