@@ -1,7 +1,7 @@
 //! `next_flight`: read-your-writes (G7).
 //!
-//! Whoever has just changed what the function reads must not share an execution that may have read
-//! before the change. It waits for the one after. Here "the one that runs" is mostly a [`Leader`]
+//! A caller that has just changed what the function reads must not share an execution that may have
+//! read before the change. It waits for the one after. Here "the one that runs" is mostly a [`Leader`]
 //! that the test holds, and callers are known to be queued by [`all_arrived`].
 //!
 //! [`Leader`]: shared_calls::Leader
@@ -20,7 +20,7 @@ use std::time::Duration;
 use allocator::at_next_allocation;
 use common::{assert_quiet, follow, gate, give_up, lead, panic_text, all_arrived, until, watchdog};
 use common::{Watched, TOO_LONG};
-use shared_calls::{CallError, FlightGroup, Joined, Outcome, Role};
+use shared_calls::{CallError, FlightGroup, Job, Joined, Outcome, Role};
 
 type Group = FlightGroup<u32, &'static str, Watched>;
 
@@ -95,7 +95,7 @@ fn a_plain_caller_still_joins_the_flight_that_runs() {
 /// Each flight of the chain is asked for while the one before it runs, and is joined by a plain
 /// caller while it runs itself.
 #[test]
-fn three_generations_in_a_chain() {
+fn each_flight_of_a_chain_is_asked_for_while_the_one_before_runs() {
     let _watchdog = watchdog();
     let (group, key) = group();
     let mut running = lead(&group, &key);
@@ -316,30 +316,29 @@ fn forgetting_the_flight_that_runs_begins_the_queued_one() {
             assert_eq!((outcome.result.unwrap(), outcome.followers), (2, 1));
         }
     });
-    assert_quiet(&group);
-    // It goes on, for itself.
+    // It goes on, for its own follower.
     assert!(!old_follower.is_done());
     assert_eq!(hung.complete(Ok(1)).followers, 1);
     assert_eq!(old_follower.wait().result.unwrap(), 1);
+    assert_quiet(&group);
 }
 
-/// A caller is queued by `join`, the flight before it goes on, and somebody who arrives then
-/// begins the queued flight. The queued caller is back as soon as that has happened, with a seat.
-fn queued_join_is_back_when_the_flight_begins<'g>(
-    group: &'g Group,
-    key: &Watched,
-    begin: impl FnOnce() -> Joined<'g, u32, &'static str, Watched>,
-) {
+/// A caller is queued by `join`, and another one gives up the flight in front and leads. The queued
+/// caller is back as soon as that has happened, as its follower.
+#[test]
+fn a_queued_join_is_back_when_the_flight_in_front_is_given_up() {
+    let _watchdog = watchdog();
+    let (group, key) = group();
+    let hung = lead(&group, &key);
     let (back, is_back) = mpsc::channel();
     thread::scope(|s| {
+        let (group, key) = (&group, &key);
         all_arrived(group, key, 1, || {
             s.spawn(move || back.send(group.request(key).next_flight().join()))
         });
         assert!(is_back.try_recv().is_err());
-        let Joined::Leader(next) = begin() else {
-            panic!("the one that arrives leads");
-        };
-        // It may be back only now, while `next` is not done.
+        let next = give_up(group, key);
+        // It may be back only now, while `next` has not ended.
         let queued = is_back.recv_timeout(TOO_LONG).expect("it is back");
         let Joined::Follower(follower) = queued else {
             panic!("two leaders");
@@ -347,88 +346,95 @@ fn queued_join_is_back_when_the_flight_begins<'g>(
         assert_eq!(next.followers(), 1);
         assert!(!follower.is_done());
         let _ = next.complete(Ok(2));
-        assert_eq!(follower.wait().result.unwrap(), 2);
-    });
-}
-
-#[test]
-fn a_queued_join_is_back_when_the_flight_before_is_given_up() {
-    let _watchdog = watchdog();
-    let (group, key) = group();
-    let hung = lead(&group, &key);
-    queued_join_is_back_when_the_flight_begins(&group, &key, || {
-        Joined::Leader(give_up(&group, &key))
+        assert_eq!(follower.wait().result, Ok(2));
     });
     assert_eq!(hung.complete(Ok(1)).followers, 0);
     assert_quiet(&group);
 }
 
-/// A leader whose function runs when `arrive` is called, and which stops between closing its flight
-/// and unlinking it when that calls what it is given. It goes on when `arrive` is done.
-fn with_a_closed_flight(arrive: impl FnOnce(&Group, &Watched, &dyn Fn())) {
+/// A queued `start` blocks, too. Then it spawns its job, or follows.
+#[test]
+fn a_queued_start_spawns_when_its_turn_has_come() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, &'static str>::new();
+    let running = lead(&group, "k");
+    let spawned = AtomicUsize::new(0);
+    thread::scope(|s| {
+        let queued = [(); 3].map(|()| {
+            s.spawn(|| {
+                let spawn = |job: Job| {
+                    spawned.fetch_add(1, SeqCst);
+                    until("the others follow", || group.in_flight()[0].followers == 2);
+                    job.run();
+                };
+                group.request("k").next_flight().start(spawn, || Ok(2))
+            })
+        });
+        until("all are queued", || group.in_flight()[0].queued == 3);
+        assert_eq!(spawned.load(SeqCst), 0);
+        assert_eq!(running.complete(Ok(1)).followers, 0);
+        for ticket in queued {
+            let outcome = ticket.join().unwrap().wait();
+            assert_eq!((outcome.result, outcome.followers), (Ok(2), 2));
+        }
+    });
+    assert_eq!(spawned.into_inner(), 1);
+    assert_quiet(&group);
+}
+
+/// Its flight has begun after the call did: any flight will do for the one that takes over.
+#[test]
+fn a_queued_caller_that_takes_over_may_join_any_flight() {
+    let _watchdog = watchdog();
     let (group, key) = group();
-    let (running, runs) = gate();
-    let (held, stands) = gate();
+    let first = lead(&group, &key);
+    thread::scope(|s| {
+        let willing = all_arrived(&group, &key, 1, || {
+            let request = group.request(&key).next_flight().takeover(1);
+            s.spawn(|| request.call_ex(|| panic!("it only follows")))
+        });
+        // It follows the second flight. The third is there when that is abandoned.
+        let second = give_up(&group, &key);
+        until("it follows", || second.followers() == 1);
+        until("it waits", || group.stats().waiting == 1);
+        assert!(group.forget(&key));
+        let third = lead(&group, &key);
+        drop(second);
+        until("it follows the third", || third.followers() == 1);
+        let _ = third.complete(Ok(3));
+        assert_eq!(willing.join().unwrap().result, Ok(3));
+    });
+    drop(first);
+    assert_quiet(&group);
+}
+
+/// The instant between the function's return and the end of its flight: here the leader is stopped
+/// where it allocates its error's `Arc`. A call that begins now must not share what was computed
+/// before.
+#[test]
+fn a_call_after_the_function_has_returned_gets_an_execution_of_its_own() {
+    let _watchdog = watchdog();
+    let (group, key) = group();
+    let (held, gate) = gate();
     thread::scope(|s| {
         let old = s.spawn(|| {
             group.call_ex(&key, || {
-                running();
                 at_next_allocation(held);
                 Err("old")
             })
         });
-        runs.begun();
-        let runs = std::cell::Cell::new(Some(runs));
-        arrive(&group, &key, &|| {
-            runs.take().expect("once").open();
-            stands.begun();
+        gate.begun();
+        let queued = all_arrived(&group, &key, 1, || {
+            s.spawn(|| group.request(&key).next_flight().call_ex(|| Ok(2)))
         });
-        stands.open();
+        gate.open();
         let old = old.join().unwrap();
         assert_eq!((old.role, old.followers), (Role::Led, 0));
         assert_eq!(old.result.unwrap_err().failed(), Some(&"old"));
+        let queued = queued.join().unwrap();
+        assert_eq!((queued.role, queued.result), (Role::Led, Ok(2)));
     });
     assert_quiet(&group);
-}
-
-#[test]
-fn a_queued_join_is_back_when_a_closed_flight_is_replaced() {
-    let _watchdog = watchdog();
-    with_a_closed_flight(|group, key, close| {
-        queued_join_is_back_when_the_flight_begins(group, key, || {
-            close();
-            group.join(key)
-        });
-    });
-}
-
-/// The same, by one who wants the next flight itself: it has not begun, so it will do.
-#[test]
-fn behind_a_closed_flight_an_arriving_caller_leads_the_queued_one() {
-    let _watchdog = watchdog();
-    with_a_closed_flight(|group, key, close| {
-        queued_join_is_back_when_the_flight_begins(group, key, || {
-            close();
-            group.request(key).next_flight().join()
-        });
-    });
-}
-
-/// The queued callers leave while the flight before them is closed and not yet unlinked.
-#[test]
-fn behind_a_closed_flight_a_queued_caller_may_time_out() {
-    let _watchdog = watchdog();
-    with_a_closed_flight(|group, key, close| {
-        let patience = Duration::from_millis(5);
-        let request = group.request(key).next_flight().timeout(patience);
-        thread::scope(|s| {
-            let queued = all_arrived(group, key, 1, || s.spawn(|| request.call(|| Ok(2))));
-            close();
-            // It may not have been queued any more when the flight was closed; then it had left.
-            let outcome = queued.join().unwrap();
-            assert!(matches!(outcome, Err(CallError::TimedOut)));
-        });
-    });
 }
 
 #[test]

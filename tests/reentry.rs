@@ -213,8 +213,7 @@ fn drop_of_the_key_asks_for_another_key() {
 
     assert_eq!(visits(|| drop(group.call(&key, value))).0, 1);
     assert_eq!(visits(|| drop(lead(group, &key))).0, 1);
-    let job = |job: Job| drop(visits(|| job.run()));
-    assert_eq!(visits(|| drop(group.start(&key, job, value))).0, 1);
+    assert_eq!(visits(|| drop(group.start(&key, Job::run, value))).0, 1);
 
     let (leader, follower) = (lead(group, &key), follow(group, &key));
     assert_eq!(visits(|| drop(leader.complete(value()))).0, 1);

@@ -38,7 +38,7 @@ fn a_new_group_has_counted_nothing() {
 }
 
 #[test]
-fn whoever_leads_is_counted_by_how_the_flight_ends() {
+fn a_leader_is_counted_by_how_its_flight_ends() {
     let group = Group::new();
     group.call("k", || Ok(1)).unwrap();
     assert_eq!(group.stats(), stats!(led: 1));
@@ -78,7 +78,7 @@ fn a_leader_counts_where_it_is_completed() {
 }
 
 #[test]
-fn jobs_count_as_leaders_and_their_tickets_do_not_count() {
+fn a_job_counts_as_led_and_its_ticket_does_not_count_again() {
     let group = Arc::new(Group::new());
     let ran = group.start("k", |job| job.run(), || Ok(1));
     assert_eq!(group.stats(), stats!(led: 1));
@@ -198,7 +198,7 @@ fn followers_of_any_ending_count_as_that() {
 }
 
 #[test]
-fn a_ticket_of_one_who_follows_counts_like_a_follower() {
+fn a_following_ticket_counts_like_a_follower() {
     let group = Arc::new(Group::new());
     let leader = lead(&group, "k");
     let [polled, dropped, waited] = [(); 3].map(|()| {
@@ -248,7 +248,7 @@ fn a_call_whose_value_panics_in_clone_has_ended() {
 // Time-outs.
 
 #[test]
-fn a_call_that_loses_patience_counts_as_timed_out() {
+fn a_call_whose_time_is_up_counts_as_timed_out() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -270,9 +270,9 @@ fn a_call_that_loses_patience_counts_as_timed_out() {
     drop(leader);
 }
 
-/// Its follower has nothing but the time-out, which was counted when it arose.
+/// A follower that has a refusal for its outcome counts when it is asked for that.
 #[test]
-fn a_queued_call_that_loses_patience_counts_once() {
+fn a_queued_call_whose_time_is_up_counts_once() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -283,8 +283,14 @@ fn a_queued_call_that_loses_patience_counts_once() {
     let Joined::Follower(follower) = request().join() else {
         panic!("somebody leads");
     };
+    assert!(follower.is_done());
+    assert_eq!(group.stats(), stats!(in_flight: 1, timed_out: 1));
+    let _ = follower.try_wait();
     assert_eq!(group.stats(), stats!(in_flight: 1, timed_out: 2));
-    let _ = (follower.try_wait(), follower.try_wait(), follower.wait());
+    let _ = (follower.try_wait(), follower.wait());
+    assert_eq!(group.stats(), stats!(in_flight: 1, timed_out: 2));
+    // Not at all if it is dropped before.
+    drop(request().join());
     assert_eq!(group.stats(), stats!(in_flight: 1, timed_out: 2));
     let _ = leader.complete(Ok(1));
     assert_eq!(group.stats(), stats!(led: 1, timed_out: 2));
@@ -296,14 +302,19 @@ fn a_queued_call_that_loses_patience_counts_once() {
 #[test]
 fn a_call_that_is_refused_counts_as_deadlocked() {
     let _watchdog = watchdog();
-    let asks: [fn(&Arc<Group>); 6] = [
+    let asks: [fn(&Arc<Group>); 8] = [
         |group| drop(group.call("k", || Ok(2))),
         |group| drop(group.request("k").takeover(3).call(|| Ok(2))),
         |group| drop(group.request("k").next_flight().call(|| Ok(2))),
         |group| drop(follow(&**group, "k").wait()),
         |group| drop(group.start("k", |job| job.run(), || Ok(2)).wait()),
-        // It has been refused when it is joined, and is not asked for its function.
-        |group| drop(group.request("k").next_flight().alone_on_deadlock().join()),
+        // It has no function to run alone.
+        |group| match group.request("k").next_flight().alone_on_deadlock().join() {
+            Joined::Follower(follower) => drop(follower.wait()),
+            Joined::Leader(_) => panic!("the key is in flight"),
+        },
+        |group| drop(group.request("k").timeout(SHORT).call(|| Ok(2))),
+        |group| drop(group.call_many(&["k"], |_| Ok(vec![2]))),
     ];
     let group = Arc::new(Group::new());
     for (i, ask) in (1..).zip(asks) {
@@ -315,6 +326,76 @@ fn a_call_that_is_refused_counts_as_deadlocked() {
         assert_eq!(outer.unwrap(), 1);
         assert_eq!(group.stats(), stats!(led: i, deadlocked: i));
     }
+}
+
+#[test]
+fn a_refused_call_that_is_never_asked_for_is_not_counted() {
+    let group = Group::new();
+    let outer = group.call("k", || {
+        drop(group.request("k").next_flight().join());
+        let next = group.request("k").next_flight();
+        drop(next.start(|_| panic!("it is refused"), || Ok(2)));
+        drop(group.request("k").max_followers(0).join());
+        Ok(1)
+    });
+    assert_eq!((outer, group.stats()), (Ok(1), stats!(led: 1)));
+}
+
+#[test]
+fn a_call_that_finds_a_full_flight_counts_as_overloaded() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let leader = lead(&group, "k");
+    let request = || group.request("k").max_followers(0);
+    request().call(|| Ok(2)).unwrap_err();
+    assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 1));
+    request().next_flight().call(|| Ok(2)).unwrap_err();
+    assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 2));
+    request().timeout(Duration::ZERO).call(|| Ok(2)).unwrap_err();
+    let ended = stats!(in_flight: 1, overloaded: 3);
+    assert_eq!((group.stats(), ended.calls()), (ended, 3));
+
+    let Joined::Follower(follower) = request().join() else {
+        panic!("the key is in flight");
+    };
+    let ticket = request().start(|_| panic!("it is refused"), || Ok(2));
+    assert!(follower.is_done() && ticket.is_done());
+    assert_eq!(group.stats(), ended);
+    let _ = (follower.try_wait(), follower.wait());
+    let _ = (ticket.try_wait(), ticket.wait());
+    assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 5));
+    let _ = leader.complete(Ok(1));
+    assert_eq!(group.stats(), stats!(led: 1, overloaded: 5));
+}
+
+/// What each of its keys is, is a call.
+#[test]
+fn every_key_of_a_batch_counts_as_a_call() {
+    let _watchdog = watchdog();
+    let group = Group::builder().timeout(SHORT).build();
+    let leader = lead(&group, "slow");
+    let keys = ["a", "slow", "b", "a"];
+    let results = group.call_many(&keys, |led| Ok(vec![1; led.len()]));
+    assert_eq!(results[1], Err(CallError::TimedOut));
+    let ended = stats!(led: 2, timed_out: 1, in_flight: 1);
+    assert_eq!(group.stats(), ended);
+    group.call_many(&["a", "b"], |_| Err("no"));
+    assert_eq!(group.stats(), stats!(led: 4, failed: 2, timed_out: 1, in_flight: 1));
+    drop(leader);
+}
+
+/// A leading ticket counts as `led` when its flight lands, whatever `wait` returned.
+#[test]
+fn a_leading_ticket_that_times_out_counts_as_led() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let (jobs, worker) = mpsc::channel();
+    let request = group.request("k").timeout(SHORT);
+    let ticket = request.start(|job| jobs.send(job).unwrap(), || Ok(1));
+    assert_eq!(ticket.wait().result, Err(CallError::TimedOut));
+    assert_eq!(group.stats(), stats!(in_flight: 1));
+    worker.recv().unwrap().run();
+    assert_eq!(group.stats(), stats!(led: 1));
 }
 
 #[test]
@@ -381,7 +462,7 @@ fn a_call_that_asks_again_counts_once() {
 }
 
 #[test]
-fn a_call_that_may_ask_no_more_has_followed() {
+fn a_call_without_takeovers_left_has_followed() {
     let _watchdog = watchdog();
     let group = FlightGroup::<u32, &'static str, Watched>::new();
     let key = Watched::new("k");
@@ -478,13 +559,13 @@ fn flights_that_were_given_up_are_counted_when_they_end() {
     let first = lead(&group, "k");
     let its_follower = follow(&group, "k");
     assert!(group.forget("k"));
-    // No key is in flight; one function still runs.
-    assert_eq!(group.stats(), stats!());
-    let second = lead(&group, "k");
-    let third = give_up(&group, &"k".to_owned());
+    // Its function still runs.
     assert_eq!(group.stats(), stats!(in_flight: 1));
+    let second = lead(&group, "k");
+    let third = give_up(&group, "k");
+    assert_eq!(group.stats(), stats!(in_flight: 3));
     assert!(group.forget_unshared("k"));
-    assert_eq!(group.stats(), stats!());
+    assert_eq!(group.stats(), stats!(in_flight: 3));
 
     let _ = third.complete(Err("no"));
     drop(second);
@@ -516,7 +597,7 @@ fn only_threads_that_are_blocked_are_waiting() {
         // Given up: the flight's followers wait all the same. The one that was queued leads.
         assert!(group.forget("k"));
         assert_eq!(queued.join().unwrap().unwrap(), 2);
-        assert_eq!(group.stats(), stats!(in_flight: 2, waiting: 3, led: 1));
+        assert_eq!(group.stats(), stats!(in_flight: 3, waiting: 3, led: 1));
 
         let _ = leader.complete(Ok(1));
         assert_eq!(called.join().unwrap().unwrap(), 1);
@@ -528,7 +609,7 @@ fn only_threads_that_are_blocked_are_waiting() {
 }
 
 #[test]
-fn whoever_stops_waiting_is_not_waiting() {
+fn a_caller_that_stops_waiting_is_not_counted_as_waiting() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -587,7 +668,7 @@ fn each_group_counts_for_itself() {
 /// What a caller of the test below knows of its own calls.
 #[derive(Default)]
 struct Own {
-    /// Calls that returned, or panicked, and seats that were dropped unused.
+    /// Calls that returned, or panicked, and followers that were dropped unused.
     calls: AtomicU64,
     dropped: AtomicU64,
     /// Functions that began, and [`Leader`](shared_calls::Leader)s that were completed.
@@ -744,7 +825,7 @@ fn under_load_every_call_is_counted_once() {
 /// While it is under load the sum may be behind, and is never ahead: nothing is counted that has not
 /// been asked for.
 #[test]
-fn the_figures_never_run_ahead_or_back() {
+fn the_counts_never_run_ahead_or_back() {
     let _watchdog = watchdog();
     let group = Group::new();
     let asked = AtomicU64::new(0);
