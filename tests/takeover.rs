@@ -1,8 +1,9 @@
 //! `takeover`: a follower whose leader panics or goes away may lead next, with its own function.
 //!
-//! Others let each waiter try again in turn, after every failure and without end: six callers, six
-//! loads, six times the wait. Here only those who asked for it try, one at a time, and only where
-//! there is no outcome: a returned error is one.
+//! Other libraries let each waiter try again in turn, after every failure and without end: six
+//! callers, six loads, six times the wait. Here only callers that asked for it try, one at a time,
+//! and only where there is no outcome. A returned error is one, unless `takeover_if` says that it
+//! was the leader's own.
 #![cfg(not(loom))]
 
 mod common;
@@ -10,6 +11,7 @@ mod common;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{
     assert_quiet, gate, lead, panic_text, all_arrived, until, until_arrived, watchdog, Watched,
@@ -119,7 +121,7 @@ fn a_chain_of_panics_ends() {
 /// The leader before is dropped only when the next one is in its place: so the caller follows, and
 /// follows, until it has had enough.
 #[test]
-fn a_caller_asks_again_so_many_times_and_no_more() {
+fn a_caller_takes_over_at_most_so_many_times() {
     let _watchdog = watchdog();
     for times in 0..4 {
         let (group, key) = group();
@@ -159,8 +161,7 @@ fn an_abandoned_flight_is_taken_over() {
     assert_quiet(&group);
 }
 
-/// Whoever took over and panics is a leader like any other: it unwinds, and however often it was
-/// willing to ask again, its function is spent.
+/// A caller that took over and panics is a leader like any other: it unwinds, and does not ask again.
 #[test]
 fn a_leader_that_took_over_and_panics_unwinds() {
     let _watchdog = watchdog();
@@ -211,7 +212,7 @@ fn a_join_does_not_take_over() {
 
 /// Of an option that is given twice the last counts.
 #[test]
-fn the_last_number_of_times_counts() {
+fn the_last_takeover_counts() {
     let _watchdog = watchdog();
     let (group, key) = group();
     let leader = lead(&group, &key);
@@ -223,4 +224,112 @@ fn the_last_number_of_times_counts() {
         let error = unwilling.join().unwrap().unwrap_err();
         assert!(matches!(error, CallError::Abandoned));
     });
+}
+
+// Errors that are the leader's own.
+
+/// Of those who find that the error was the leader's own, one leads and the others follow it.
+#[test]
+fn an_error_of_the_leader_alone_is_taken_over() {
+    let _watchdog = watchdog();
+    let (group, key) = group();
+    let work = AtWork::default();
+    let leader = lead(&group, &key);
+    thread::scope(|s| {
+        let (willing, unwilling) = all_arrived(&group, &key, 6, || {
+            let call = |error: &'static str| {
+                let request = group.request(&key).takeover_if(1, move |e| *e == error);
+                s.spawn(|| request.call_ex(|| work.run(|| {
+                    until("the others follow", || group.in_flight()[0].followers == 2);
+                    Ok(2)
+                })))
+            };
+            ([(); 3].map(|()| call("cancelled")), [(); 3].map(|()| call("another")))
+        });
+        let _ = leader.complete(Err("cancelled"));
+        for caller in unwilling {
+            let outcome = caller.join().unwrap();
+            assert_eq!((outcome.role, outcome.followers), (Role::Followed, 6));
+            assert_eq!(outcome.result.unwrap_err().failed(), Some(&"cancelled"));
+        }
+        let outcomes = willing.map(|caller| caller.join().unwrap());
+        assert_eq!(outcomes.iter().filter(|o| o.fresh()).count(), 1);
+        for outcome in outcomes {
+            assert_eq!((outcome.result, outcome.followers), (Ok(2), 2));
+        }
+    });
+    assert_eq!(work.runs.into_inner(), 1);
+    let stats = group.stats();
+    assert_eq!((stats.led, stats.failed, stats.followed), (2, 1, 5));
+    assert_quiet(&group);
+}
+
+/// It is not asked about a panic or an abandoned flight, which are taken over in any case.
+#[test]
+fn takeover_if_takes_over_without_an_error_as_well() {
+    let _watchdog = watchdog();
+    let (group, key) = group();
+    let leader = lead(&group, &key);
+    thread::scope(|s| {
+        let request = group.request(&key).takeover_if(1, |_| panic!("no error"));
+        let willing = s.spawn(|| request.call(|| Ok(2)));
+        until("it follows", || leader.followers() == 1);
+        drop(leader);
+        assert_eq!(willing.join().unwrap(), Ok(2));
+    });
+    assert_quiet(&group);
+}
+
+/// Its own error is not the error of another leader.
+#[test]
+fn a_leader_does_not_take_over_its_own_error() {
+    let (group, key) = group();
+    let request = group.request(&key).takeover_if(9, |_| true);
+    let failed = request.call(|| Err("cancelled")).unwrap_err();
+    assert_eq!(failed.failed(), Some(&"cancelled"));
+    assert_eq!(group.stats().led, 1);
+}
+
+#[test]
+fn of_takeover_and_takeover_if_the_last_call_wins() {
+    let _watchdog = watchdog();
+    let (group, key) = group();
+    let leader = lead(&group, &key);
+    thread::scope(|s| {
+        let plain = group.request(&key).takeover_if(9, |_| true).takeover(1);
+        let by_error = group.request(&key).takeover(0).takeover_if(1, |_| true);
+        let plain = s.spawn(|| plain.call(|| panic!("not for an error")));
+        let by_error = s.spawn(|| by_error.call(|| Ok(2)));
+        until("both follow", || leader.followers() == 2);
+        let _ = leader.complete(Err("cancelled"));
+        assert_eq!(plain.join().unwrap().unwrap_err().failed(), Some(&"cancelled"));
+        assert_eq!(by_error.join().unwrap(), Ok(2));
+    });
+    assert_quiet(&group);
+}
+
+/// An outcome that is there beats the deadline. A caller whose time is up does not do another's work.
+#[test]
+fn a_caller_whose_deadline_has_passed_gets_the_outcome_and_does_not_take_over() {
+    let _watchdog = watchdog();
+    let (group, key) = group();
+    let leader = lead(&group, &key);
+    thread::scope(|s| {
+        // It is held in its predicate until the deadline has passed.
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let past = move |_: &&str| {
+            until("the deadline has passed", || Instant::now() > deadline);
+            true
+        };
+        let request = group.request(&key).deadline(deadline).takeover_if(1, past);
+        let late = s.spawn(|| request.call(|| panic!("its time is up")));
+        until("it follows", || leader.followers() == 1);
+        let _ = leader.complete(Err("cancelled"));
+        // On a machine that is busy elsewhere its time may have been up before.
+        match late.join().unwrap().unwrap_err() {
+            CallError::Failed(error) => assert_eq!(*error, "cancelled"),
+            other => assert_eq!(other, CallError::TimedOut),
+        }
+    });
+    assert_quiet(&group);
 }

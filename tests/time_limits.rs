@@ -1,4 +1,4 @@
-//! Time-outs: how long a caller waits as a follower is its own affair (G8).
+//! Time limits: how long a caller waits as a follower concerns no other caller (G8).
 //!
 //! Callers that leave, and what the others see of it, are from the tests of resenje.org/singleflight
 //! (`TestDo_cancelContext`, `TestDo_cancelContextSecond`) and of tailscale's `util/singleflight`
@@ -40,17 +40,19 @@ fn join_as_follower(request: Asked<'_, '_>) -> Follower<u32, &'static str> {
 
 /// In every way in which time can be up.
 #[test]
-fn a_caller_whose_time_is_up_leaves_and_nobody_notices() {
+fn a_caller_whose_time_is_up_leaves_and_disturbs_no_other() {
     let _watchdog = watchdog();
     type Hurry = fn(Asked<'_, '_>) -> Outcome<u32, &'static str>;
-    let hurry: [Hurry; 7] = [
+    let hurry: [Hurry; 9] = [
         |r| r.timeout(Duration::ZERO).call_ex(no_second_run),
         |r| r.timeout(Duration::from_nanos(1)).call_ex(no_second_run),
         |r| r.timeout(SHORT).call_ex(no_second_run),
         |r| r.deadline(Instant::now()).call_ex(no_second_run),
         |r| r.deadline(Instant::now() + SHORT).call_ex(no_second_run),
         |r| r.timeout(SHORT).takeover(9).call_ex(no_second_run),
+        |r| r.timeout(SHORT).max_age(TOO_LONG).call_ex(no_second_run),
         |r| join_as_follower(r.timeout(SHORT)).wait(),
+        |r| r.timeout(SHORT).start(|_| panic!("it leads"), no_second_run).wait(),
     ];
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -60,7 +62,7 @@ fn a_caller_whose_time_is_up_leaves_and_nobody_notices() {
         assert_eq!(leader.followers(), 1);
     }
     let after = follow(&group, "k");
-    // Whoever left is not counted.
+    // A caller that left is not counted.
     assert_eq!(leader.complete(Ok(1)).followers, 2);
     assert_eq!(before.wait().result.unwrap(), 1);
     assert_eq!(after.wait().result.unwrap(), 1);
@@ -69,7 +71,7 @@ fn a_caller_whose_time_is_up_leaves_and_nobody_notices() {
 
 /// A deadline that was over before the call began.
 #[test]
-fn a_deadline_may_be_long_past() {
+fn a_deadline_may_have_passed_before_the_call() {
     let group = Group::new();
     let leader = lead(&group, "k");
     let past = Instant::now();
@@ -115,7 +117,7 @@ fn an_outcome_that_is_there_beats_a_deadline_that_has_passed() {
     let short = join_as_follower(group.request("k").timeout(SHORT));
     let all_passed = Instant::now() + SHORT;
     until("it has passed", || Instant::now() > all_passed);
-    // Their time was up all along. They have not looked yet, so they still sit here.
+    // They have not looked yet, so they are still followers.
     assert_eq!(leader.complete(Ok(1)).followers, 3);
     for late in [zero, past, short] {
         let outcome = late.wait();
@@ -126,7 +128,7 @@ fn an_outcome_that_is_there_beats_a_deadline_that_has_passed() {
 
 /// Nothing interrupts a function.
 #[test]
-fn a_leader_is_not_bound_by_its_own_time() {
+fn a_leader_is_not_interrupted_by_its_own_time_limit() {
     let _watchdog = watchdog();
     let group = Group::new();
     let slow = |deadline: Instant| {
@@ -170,7 +172,12 @@ fn a_takeover_does_not_begin_the_time_anew() {
             let next = lead(&group, "k");
             drop(std::mem::replace(&mut leader, next));
         }
-        assert_timed_out(&follower.join().unwrap());
+        // Its time is up while it waits, or when it is woken: then it has the outcome that is there.
+        let outcome = follower.join().unwrap();
+        assert!(matches!(
+            outcome.result,
+            Err(CallError::TimedOut | CallError::Abandoned)
+        ));
     });
     drop(leader);
     assert_quiet(&group);
@@ -205,8 +212,9 @@ fn of_timeout_and_deadline_the_last_counts() {
         ];
         let patient = patient.map(|request| s.spawn(|| request.call(no_second_run)));
         until("all follow", || leader.followers() == 3);
-        // Time to leave, for whoever is wrong about it: this sleep can only let the test miss that.
-        thread::sleep(SHORT);
+        // Time to leave, for a caller that is wrong about it.
+        let passed = Instant::now() + SHORT;
+        until("it has passed", || Instant::now() > passed);
         let _ = leader.complete(Ok(1));
         for caller in patient {
             assert_eq!(caller.join().unwrap().unwrap(), 1);
@@ -220,17 +228,18 @@ fn of_timeout_and_deadline_the_last_counts() {
 fn the_time_begins_with_the_call() {
     let _watchdog = watchdog();
     let group = Group::new();
-    let patience = Duration::from_millis(20);
+    let limit = Duration::from_millis(20);
     let leader = lead(&group, "k");
-    let request = group.request("k").timeout(patience);
-    thread::sleep(patience);
+    let request = group.request("k").timeout(limit);
+    let made = Instant::now();
+    until("the limit would have passed", || made.elapsed() > limit);
     let began = Instant::now();
     assert_timed_out(&request.call_ex(no_second_run));
-    assert!(began.elapsed() >= patience);
+    assert!(began.elapsed() >= limit);
     drop(leader);
 }
 
-/// `wait_timeout` and `try_wait` leave the follower where it sits.
+/// After `wait_timeout` and `try_wait` it is still a follower.
 #[test]
 fn a_follower_may_look_many_times() {
     let _watchdog = watchdog();
@@ -277,7 +286,7 @@ fn a_caller_times_out_or_has_the_value() {
             let led = leader.complete(Ok(1));
             let results = callers.map(|caller| caller.join().unwrap());
             let got_it = results.iter().filter(|r| matches!(r, Ok(1))).count();
-            // A seat that was still taken when the flight was unlinked is counted.
+            // A follower that was there when the flight was unlinked is counted.
             assert!(got_it <= led.followers);
             for result in results {
                 assert!(matches!(result, Ok(1 | 2) | Err(CallError::TimedOut)));
@@ -285,4 +294,47 @@ fn a_caller_times_out_or_has_the_value() {
         });
         assert_quiet(&group);
     }
+}
+
+/// The defaults of a group have limits, too: a request replaces them one by one, or all.
+#[test]
+fn a_request_replaces_the_default_time_limit() {
+    let _watchdog = watchdog();
+    let group = Group::builder().timeout(SHORT).build();
+    let leader = lead(&group, "k");
+    assert_timed_out(&group.call_ex("k", no_second_run));
+    let patient: [for<'a> fn(Asked<'a, 'a>) -> Asked<'a, 'a>; 4] = [
+        |r| r.timeout(TOO_LONG),
+        |r| r.deadline(Instant::now() + TOO_LONG),
+        |r| r.without_defaults(),
+        |r| r.timeout(TOO_LONG).without_defaults(),
+    ];
+    thread::scope(|s| {
+        let callers = patient.map(|patient| {
+            let request = patient(group.request("k"));
+            s.spawn(|| request.call(no_second_run))
+        });
+        until("all follow", || leader.followers() == 4);
+        let passed = Instant::now() + SHORT;
+        until("the default has passed", || Instant::now() > passed);
+        assert_eq!(leader.complete(Ok(1)).followers, 4);
+        for caller in callers {
+            assert_eq!(caller.join().unwrap(), Ok(1));
+        }
+    });
+    assert_quiet(&group);
+}
+
+/// `without_defaults` keeps the request's own options, wherever it stands.
+#[test]
+fn without_defaults_keeps_the_requests_own_time_limit() {
+    let group = Group::builder().timeout(TOO_LONG).max_followers(0).build();
+    let leader = lead(&group, "k");
+    let ask = || group.request("k");
+    assert_timed_out(&ask().without_defaults().timeout(SHORT).call_ex(no_second_run));
+    assert_timed_out(&ask().timeout(SHORT).without_defaults().call_ex(no_second_run));
+    let full = ask().timeout(SHORT).call(no_second_run);
+    assert_eq!(full, Err(CallError::Overloaded));
+    drop(leader);
+    assert_quiet(&group);
 }
