@@ -442,7 +442,10 @@ fn the_table_of_a_spike_is_freed_outside_the_lock() {
         drop(leader);
     }
     let shown = shown.take();
-    assert!(shown.contains("in_flight: ") && !shown.contains("locked"), "{shown}");
+    assert!(
+        shown.contains("in_flight: ") && !shown.contains("locked"),
+        "{shown}"
+    );
 }
 
 /// Ten keys of a mebibyte each, called one after another and then all at once.

@@ -19,9 +19,7 @@ use std::sync::{mpsc, Arc, Barrier, OnceLock};
 use std::thread::{self, Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
-use common::{
-    assert_quiet, follow, gate, give_up, lead, panic_text, until, watchdog, TOO_LONG,
-};
+use common::{assert_quiet, follow, gate, give_up, lead, panic_text, until, watchdog, TOO_LONG};
 use shared_calls::{
     CallError, Deadlock, FlightGroup, Follower, Job, Joined, Observer, Outcome, Role, SharedCalls,
     Ticket, WaitsFor,
@@ -398,13 +396,20 @@ const WAYS: [Way; 25] = [
     ("timeout without end", |g| {
         g.request("k").timeout(Duration::MAX).call(no_second_run)
     }),
-    ("timeout", |g| g.request("k").timeout(SHORT).call(no_second_run)),
+    ("timeout", |g| {
+        g.request("k").timeout(SHORT).call(no_second_run)
+    }),
     ("timeout of zero", |g| {
         g.request("k").timeout(Duration::ZERO).call(no_second_run)
     }),
-    ("timeout, join", |g| follow_by(g.request("k").timeout(SHORT).join())),
+    ("timeout, join", |g| {
+        follow_by(g.request("k").timeout(SHORT).join())
+    }),
     ("timeout, next_flight", |g| {
-        g.request("k").timeout(SHORT).next_flight().call(no_second_run)
+        g.request("k")
+            .timeout(SHORT)
+            .next_flight()
+            .call(no_second_run)
     }),
     ("timeout, start", |g| {
         let request = g.request("k").timeout(SHORT);

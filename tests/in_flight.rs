@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use allocator::bytes_held;
-use common::{assert_quiet, follow, gate, give_up, lead, panic_text, all_arrived, until, watchdog};
+use common::{all_arrived, assert_quiet, follow, gate, give_up, lead, panic_text, until, watchdog};
 use common::{Watched, TOO_LONG};
 use shared_calls::{FlightGroup, InFlight, Joined, Observer, WaitsFor};
 
@@ -422,7 +422,12 @@ fn the_age_of_a_next_flight_counts_from_its_turn() {
                 drop(first);
             }
             let _next = queued.map(|caller| caller.join().unwrap());
-            let next = || group.in_flight().into_iter().find(|flight| !flight.given_up);
+            let next = || {
+                group
+                    .in_flight()
+                    .into_iter()
+                    .find(|flight| !flight.given_up)
+            };
             assert_counts_from(turn, next().unwrap().age);
             until("the next is old", || next().unwrap().age.unwrap() > SHORT);
             let impatient = group.request("k").max_age(SHORT);

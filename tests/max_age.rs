@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_quiet, follow, give_up, lead, all_arrived, until, watchdog, Watched};
+use common::{all_arrived, assert_quiet, follow, give_up, lead, until, watchdog, Watched};
 use shared_calls::{CallError, FlightGroup, Joined, Role};
 
 type Group = FlightGroup<u32, &'static str>;
@@ -134,7 +134,10 @@ fn a_caller_that_was_refused_or_has_left_was_held_up() {
         let old = lead(&group, "k");
         held_up(&group);
         grow_old();
-        assert!(matches!(group.request("k").max_age(AGE).join(), Joined::Leader(_)));
+        assert!(matches!(
+            group.request("k").max_age(AGE).join(),
+            Joined::Leader(_)
+        ));
         drop(old);
         assert_quiet(&group);
     }
@@ -253,7 +256,10 @@ fn the_age_counts_on_arrival_only_for_join_and_start() {
     grow_old();
     assert!(joined.try_wait().is_none() && started.try_wait().is_none());
     assert_eq!(leader.complete(Ok(1)).followers, 2);
-    assert_eq!((joined.wait().result, started.wait().result), (Ok(1), Ok(1)));
+    assert_eq!(
+        (joined.wait().result, started.wait().result),
+        (Ok(1), Ok(1))
+    );
 
     // On arrival it counts for them, too.
     let old = lead(&group, "k");

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use allocator::at_next_allocation;
-use common::{assert_quiet, follow, gate, give_up, lead, panic_text, all_arrived, until, watchdog};
+use common::{all_arrived, assert_quiet, follow, gate, give_up, lead, panic_text, until, watchdog};
 use common::{Watched, TOO_LONG};
 use shared_calls::{CallError, FlightGroup, Job, Joined, Outcome, Role};
 

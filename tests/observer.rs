@@ -994,10 +994,26 @@ fn the_parts_of_a_group_may_be_given_in_any_order() {
     let (h, o) = (|| hashes.clone(), || Arc::clone(&book));
     let b = Group::builder;
     let groups = [
-        b().hasher(h()).observer(o()).shards(2).max_followers(0).build(),
-        b().shards(2).hasher(h()).max_followers(0).observer(o()).build(),
-        b().observer(o()).max_followers(0).hasher(h()).shards(2).build(),
-        b().max_followers(0).observer(o()).shards(2).hasher(h()).build(),
+        b().hasher(h())
+            .observer(o())
+            .shards(2)
+            .max_followers(0)
+            .build(),
+        b().shards(2)
+            .hasher(h())
+            .max_followers(0)
+            .observer(o())
+            .build(),
+        b().observer(o())
+            .max_followers(0)
+            .hasher(h())
+            .shards(2)
+            .build(),
+        b().max_followers(0)
+            .observer(o())
+            .shards(2)
+            .hasher(h())
+            .build(),
     ];
     for group in groups {
         group.call("k", || Ok(1)).unwrap();

@@ -281,7 +281,10 @@ fn generic_code_and_borrowed_trait_objects_can_call() {
     let borrows = Borrows(&group);
     let calls: &dyn SharedCalls<u32, ()> = &borrows;
     assert_eq!(calls.call("k", || Ok(1)), Ok(1));
-    assert_eq!([generic(&group), generic(calls), generic(&Unshared)], [Some(1); 3]);
+    assert_eq!(
+        [generic(&group), generic(calls), generic(&Unshared)],
+        [Some(1); 3]
+    );
     assert_eq!(group.stats().led, 3);
 }
 

@@ -10,7 +10,7 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_quiet, follow, give_up, lead, panic_text, all_arrived, until, watchdog};
+use common::{all_arrived, assert_quiet, follow, give_up, lead, panic_text, until, watchdog};
 use common::{Watched, TOO_LONG};
 use shared_calls::{CallError, FlightGroup, Joined, Role, Stats};
 
@@ -351,7 +351,10 @@ fn a_call_that_finds_a_full_flight_counts_as_overloaded() {
     assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 1));
     request().next_flight().call(|| Ok(2)).unwrap_err();
     assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 2));
-    request().timeout(Duration::ZERO).call(|| Ok(2)).unwrap_err();
+    request()
+        .timeout(Duration::ZERO)
+        .call(|| Ok(2))
+        .unwrap_err();
     let ended = stats!(in_flight: 1, overloaded: 3);
     assert_eq!((group.stats(), ended.calls()), (ended, 3));
 
@@ -380,7 +383,10 @@ fn every_key_of_a_batch_counts_as_a_call() {
     let ended = stats!(led: 2, timed_out: 1, in_flight: 1);
     assert_eq!(group.stats(), ended);
     group.call_many(&["a", "b"], |_| Err("no"));
-    assert_eq!(group.stats(), stats!(led: 4, failed: 2, timed_out: 1, in_flight: 1));
+    assert_eq!(
+        group.stats(),
+        stats!(led: 4, failed: 2, timed_out: 1, in_flight: 1)
+    );
     drop(leader);
 }
 

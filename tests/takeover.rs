@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    assert_quiet, gate, lead, panic_text, all_arrived, until, until_arrived, watchdog, Watched,
+    all_arrived, assert_quiet, gate, lead, panic_text, until, until_arrived, watchdog, Watched,
 };
 use shared_calls::{CallError, FlightGroup, Joined, Role};
 
@@ -239,12 +239,19 @@ fn an_error_of_the_leader_alone_is_taken_over() {
         let (willing, unwilling) = all_arrived(&group, &key, 6, || {
             let call = |error: &'static str| {
                 let request = group.request(&key).takeover_if(1, move |e| *e == error);
-                s.spawn(|| request.call_ex(|| work.run(|| {
-                    until("the others follow", || group.in_flight()[0].followers == 2);
-                    Ok(2)
-                })))
+                s.spawn(|| {
+                    request.call_ex(|| {
+                        work.run(|| {
+                            until("the others follow", || group.in_flight()[0].followers == 2);
+                            Ok(2)
+                        })
+                    })
+                })
             };
-            ([(); 3].map(|()| call("cancelled")), [(); 3].map(|()| call("another")))
+            (
+                [(); 3].map(|()| call("cancelled")),
+                [(); 3].map(|()| call("another")),
+            )
         });
         let _ = leader.complete(Err("cancelled"));
         for caller in unwilling {
@@ -302,7 +309,10 @@ fn of_takeover_and_takeover_if_the_last_call_wins() {
         let by_error = s.spawn(|| by_error.call(|| Ok(2)));
         until("both follow", || leader.followers() == 2);
         let _ = leader.complete(Err("cancelled"));
-        assert_eq!(plain.join().unwrap().unwrap_err().failed(), Some(&"cancelled"));
+        assert_eq!(
+            plain.join().unwrap().unwrap_err().failed(),
+            Some(&"cancelled")
+        );
         assert_eq!(by_error.join().unwrap(), Ok(2));
     });
     assert_quiet(&group);

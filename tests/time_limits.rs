@@ -52,7 +52,11 @@ fn a_caller_whose_time_is_up_leaves_and_disturbs_no_other() {
         |r| r.timeout(SHORT).takeover(9).call_ex(no_second_run),
         |r| r.timeout(SHORT).max_age(TOO_LONG).call_ex(no_second_run),
         |r| join_as_follower(r.timeout(SHORT)).wait(),
-        |r| r.timeout(SHORT).start(|_| panic!("it leads"), no_second_run).wait(),
+        |r| {
+            r.timeout(SHORT)
+                .start(|_| panic!("it leads"), no_second_run)
+                .wait()
+        },
     ];
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -331,8 +335,18 @@ fn without_defaults_keeps_the_requests_own_time_limit() {
     let group = Group::builder().timeout(TOO_LONG).max_followers(0).build();
     let leader = lead(&group, "k");
     let ask = || group.request("k");
-    assert_timed_out(&ask().without_defaults().timeout(SHORT).call_ex(no_second_run));
-    assert_timed_out(&ask().timeout(SHORT).without_defaults().call_ex(no_second_run));
+    assert_timed_out(
+        &ask()
+            .without_defaults()
+            .timeout(SHORT)
+            .call_ex(no_second_run),
+    );
+    assert_timed_out(
+        &ask()
+            .timeout(SHORT)
+            .without_defaults()
+            .call_ex(no_second_run),
+    );
     let full = ask().timeout(SHORT).call(no_second_run);
     assert_eq!(full, Err(CallError::Overloaded));
     drop(leader);
