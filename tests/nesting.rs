@@ -1,8 +1,8 @@
 //! Functions that ask for other keys from within, at random, on many threads (G9).
 //!
-//! In no order they get into rings all the time: nobody may hang, and whoever is refused must be in
-//! a ring, which is looked up in what the threads say of themselves. In a fixed order of the keys
-//! there can be no ring, and nobody may be refused.
+//! In no order they get into rings all the time: no thread may hang, and a caller that is refused
+//! must be in a ring, which is looked up in what the threads say of themselves. In a fixed order of
+//! the keys there can be no ring, and no caller may be refused.
 //!
 //! Each test runs for a second; `SHARED_CALLS_SECONDS=180 cargo test --test nesting` makes it three
 //! minutes. A round that fails names its seed, and `SHARED_CALLS_SEED` begins with that.
@@ -161,8 +161,8 @@ impl Random {
 struct State {
     /// What it leads, from the outermost on.
     leads: Vec<Lead>,
-    /// What it asks for without a deadline, if it is not running a function.
-    asks: Option<Spot>,
+    /// What it asks for, if it is not running a function, and whether with a time limit.
+    asks: Option<(Spot, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -348,7 +348,7 @@ impl Player {
         }
         // What I lead for certain; and nobody gives it up.
         let own = self.change(|state| {
-            state.asks = (!hurried).then_some(spot);
+            state.asks = Some((spot, hurried));
             let is_own = |lead: &Lead| lead.spot == spot && !lead.perhaps_alone;
             state.leads.iter().any(is_own)
         });
@@ -455,8 +455,8 @@ impl Player {
                     Role::Followed => &seen.followed,
                 }
             }
-            (Err(CallError::TimedOut), Role::Followed) if hurried => &seen.timed_out,
-            (Err(CallError::Deadlock(deadlock)), Role::Followed) if !hurried && !alone => {
+            (Err(CallError::TimedOut), Role::Followed) if hurried && !own => &seen.timed_out,
+            (Err(CallError::Deadlock(deadlock)), Role::Followed) if !alone => {
                 self.assert_in_a_ring(spot, deadlock);
                 &seen.refused
             }
@@ -465,8 +465,9 @@ impl Player {
         seen.fetch_add(1, SeqCst);
     }
 
-    /// Each thread of the ring asks for something that the next one leads. As long as this one does
-    /// not end what it leads, the others sleep, so what they say of themselves stays true.
+    /// Each thread of the ring asks for something that the next one leads, and only this one may have
+    /// a time limit. As long as this one does not end what it leads, the others sleep, so what they
+    /// say of themselves stays true.
     fn assert_in_a_ring(&self, spot: Spot, deadlock: &Deadlock) {
         assert!(!self.round.rules.in_order, "{deadlock}");
         if self.round.rules.gives_up {
@@ -477,9 +478,11 @@ impl Player {
         let states = self.round.states.lock().unwrap();
         let state = |thread: &Thread| states[&thread.id()].lock().unwrap().clone();
         let ring: Vec<_> = threads.iter().map(state).collect();
-        assert_eq!(ring[0].asks, Some(spot));
-        for (one, next) in ring.iter().zip(ring.iter().cycle().skip(1)) {
-            let asks = one.asks.expect("it waits without a deadline");
+        assert_eq!(ring[0].asks.map(|(asks, _)| asks), Some(spot));
+        for (i, one) in ring.iter().enumerate() {
+            let next = &ring[(i + 1) % ring.len()];
+            let (asks, limited) = one.asks.expect("it waits");
+            assert!(i == 0 || !limited, "{deadlock}: {ring:?}");
             assert!(next.leads(asks), "{deadlock}: {ring:?}");
         }
     }
