@@ -175,7 +175,7 @@ fn one_function_runs_at_a_time() {
 }
 
 #[test]
-fn whoever_ran_led_and_got_its_own_outcome() {
+fn a_caller_that_ran_led_and_got_its_own_outcome() {
     assert_fault(Rule::OneLeader, |h| h[0].got = Got::Value(40));
     assert_fault(Rule::OneLeader, |h| h[5].got = Got::Panicked(Some(100)));
     assert_fault(Rule::OneLeader, |h| h[0].told = Some((Followed, 2)));
@@ -198,7 +198,7 @@ fn a_follower_gets_what_the_leader_brought_about() {
 }
 
 #[test]
-fn nobody_has_an_outcome_before_the_function_has_ended() {
+fn no_caller_has_an_outcome_before_the_function_has_ended() {
     assert_fault(Rule::NotTooEarly, |h| h[1].returned = 59);
     assert_fault(Rule::NotTooEarly, |h| h[6].returned = 259);
 }
@@ -272,7 +272,7 @@ fn two_functions_run_at_once_only_where_one_was_given_up() {
 }
 
 #[test]
-fn nobody_shares_a_flight_that_was_given_up_before() {
+fn no_caller_shares_a_flight_that_was_given_up_before() {
     // The value is that of the first flight, which still runs.
     let shares_the_first = |h: &mut [Call]| {
         h[3].got = Got::Value(10);
@@ -300,7 +300,7 @@ fn the_next_flight_begins_after_the_call() {
 }
 
 #[test]
-fn whoever_timed_out_ran_nothing_and_is_not_counted() {
+fn a_caller_that_timed_out_ran_nothing_and_is_not_counted() {
     assert_option_fault(Rule::OneLeader, |h| h[9].got = Got::TimedOut);
     assert_option_fault(Rule::Counted, |h| h[6].told = Some((Followed, 1)));
     assert_option_fault(Rule::Counted, |h| h[5].told = Some((Led, 2)));
@@ -310,13 +310,68 @@ fn whoever_timed_out_ran_nothing_and_is_not_counted() {
 }
 
 #[test]
-fn whoever_took_over_had_a_seat_before() {
+fn a_caller_that_took_over_was_a_follower_before() {
     // Without the right to take over it could not have been the second follower.
     assert_option_fault(Rule::Counted, |h| h[9].asked.takeovers = 0);
     assert_option_fault(Rule::Counted, |h| h[8].told = Some((Followed, 3)));
     // Where the function returned an outcome nobody takes over.
     assert_option_fault(Rule::Counted, |h| {
         (h[7].got, h[8].got) = (Got::Failed(300), Got::Failed(300))
+    });
+}
+
+#[test]
+fn a_caller_with_a_maximum_age_of_zero_leads() {
+    assert_option_fault(Rule::NeverFollows, |h| h[3].asked.gives_up = true);
+    assert_option_fault(Rule::NeverFollows, |h| h[6].asked.gives_up = true);
+}
+
+/// A flight with two followers, and a third caller that it had no place for.
+fn good_with_a_cap() -> Vec<Call> {
+    let mut history = vec![
+        led(10, 1, [10, 20, 60, 90], Got::Value(10)).told(Led, 2),
+        followed(30, 1, [30, 80], Got::Value(10)).told(Followed, 2),
+        followed(31, 1, [31, 95], Got::Value(10)).told(Followed, 2),
+        followed(40, 1, [40, 50], Got::Overloaded).told(Followed, 0),
+    ];
+    for call in &mut history {
+        call.asked.max_followers = Some(2);
+    }
+    history
+}
+
+#[test]
+fn no_flight_has_more_followers_than_its_callers_allow() {
+    assert_eq!(check(&good_with_a_cap()).unwrap().overloaded, 1);
+    let assert_fault = |rule, change: fn(&mut [Call])| {
+        assert_fault_in(good_with_a_cap(), rule, change);
+    };
+    assert_fault(Rule::Capped, |h| {
+        h.iter_mut().for_each(|c| c.asked.max_followers = Some(1));
+    });
+    // Refused without a limit, where there was a place, or where nobody was.
+    assert_fault(Rule::Capped, |h| h[3].asked.max_followers = None);
+    assert_fault(Rule::Capped, |h| h[3].asked.max_followers = Some(3));
+    assert_fault(Rule::Capped, |h| (h[3].began, h[3].returned) = (100, 110));
+    assert_fault(Rule::Capped, |h| h[3].key = 2);
+    // It is no follower.
+    assert_fault(Rule::Counted, |h| h[3].told = Some((Followed, 2)));
+    assert_fault(Rule::OneLeader, |h| h[3].told = Some((Led, 0)));
+}
+
+#[test]
+fn a_caller_that_takes_over_by_error_was_a_follower_before() {
+    // As after a panic, but only if it takes over after an error.
+    let by_error = |h: &mut [Call]| {
+        (h[7].got, h[8].got) = (Got::Failed(300), Got::Failed(300));
+        h[9].asked.by_error = true;
+    };
+    let mut history = good_with_options();
+    by_error(&mut history);
+    check(&history).unwrap();
+    assert_option_fault(Rule::Counted, |h| {
+        by_error(h);
+        h[9].asked.by_error = false;
     });
 }
 

@@ -45,6 +45,9 @@ pub struct Asked {
     /// `max_age` zero.
     pub gives_up: bool,
     pub takeovers: u32,
+    /// Whether it takes over after an error of the function as well.
+    pub by_error: bool,
+    pub max_followers: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,17 +71,25 @@ pub enum Got {
         leaving: Tick,
     },
     TimedOut,
+    /// It found a full flight, or a full queue.
+    Overloaded,
     /// It was `forget` or `forget_unshared`, and it was true.
     Forgot,
 }
 
 impl Got {
+    /// Whether the call has no flight's outcome.
+    fn is_refusal(self) -> bool {
+        matches!(self, Got::TimedOut | Got::Overloaded)
+    }
+
     /// Whose outcome it is, where it says so.
     fn flight(self) -> Option<Id> {
         match self {
             Got::Value(id) | Got::Failed(id) => Some(id),
             Got::Panicked(id) => id,
-            Got::Abandoned | Got::Left { .. } | Got::TimedOut | Got::Forgot => None,
+            Got::Abandoned | Got::Left { .. } => None,
+            Got::TimedOut | Got::Overloaded | Got::Forgot => None,
         }
     }
 }
@@ -94,7 +105,7 @@ pub enum Rule {
     OneLeader,
     /// A follower got the outcome of a flight on its own key, as the leader brought it about (G3).
     OneOutcome,
-    /// Nobody has an outcome before the function has ended.
+    /// No caller has an outcome before the function has ended.
     NotTooEarly,
     /// No call began after the first member of the flight, the leader included, was back (G2).
     NotTooLate,
@@ -106,6 +117,11 @@ pub enum Rule {
     Caused,
     /// All members were told the same number of followers, and it is the right one.
     Counted,
+    /// With a maximum age of zero a call leads.
+    NeverFollows,
+    /// No flight had more followers than its callers allow, and a call that was refused for that
+    /// found as many others (G13).
+    Capped,
 }
 
 /// The rule that was broken, and by which calls.
@@ -132,6 +148,8 @@ pub struct Tally {
     pub left_too_late: usize,
     /// Callers whose time was up.
     pub timed_out: usize,
+    /// Callers that found a full flight.
+    pub overloaded: usize,
     /// Followers that had asked for the next flight.
     pub queued: usize,
     /// Flights that were given up by `forget`; and functions that ran while the next one did.
@@ -151,6 +169,7 @@ impl Tally {
         self.left += other.left;
         self.left_too_late += other.left_too_late;
         self.timed_out += other.timed_out;
+        self.overloaded += other.overloaded;
         self.queued += other.queued;
         self.forgotten += other.forgotten;
         self.overlaps += other.overlaps;
@@ -226,6 +245,12 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
     for call in history {
         in_order(call)?;
         one_leader(call)?;
+        let follows = call.ran.is_none() && call.got != Got::Forgot;
+        hold(
+            Rule::NeverFollows,
+            !(call.asked.gives_up && follows),
+            &[call],
+        )?;
     }
     let mut flights = flights(history);
     let forgotten = history.iter().filter(|call| call.got == Got::Forgot);
@@ -269,6 +294,10 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         if call.ran.is_some() || call.got.flight().is_some() || call.got == Got::Forgot {
             continue;
         }
+        if call.got == Got::Overloaded {
+            found_a_full_flight(history, call)?;
+            continue;
+        }
         let of_key = of_key(&mut flights, call.key);
         let mut candidates: Vec<_> = of_key.filter(|f| f.may_have_had(call)).collect();
         hold(Rule::Caused, !candidates.is_empty(), &[call])?;
@@ -295,11 +324,16 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
     // Those who may have had seats on flights that failed, before they asked again.
     for call in history.iter().filter(|call| call.asked.takeovers > 0) {
         for flight in of_key(&mut flights, call.key) {
-            let failed = matches!(flight.leader.got, Got::Panicked(_) | Got::Abandoned);
+            let failed = match flight.leader.got {
+                Got::Panicked(_) | Got::Abandoned => true,
+                Got::Failed(_) => call.asked.by_error,
+                _ => false,
+            };
             let may_have = failed && flight.leader.id != call.id && flight.may_have_met(call);
             flight.possible += usize::from(may_have);
         }
     }
+    capped(history, &flights)?;
     for flight in &flights {
         let right = flight.certain..=flight.certain + flight.possible;
         let right = flight.told.map_or(true, |told| right.contains(&told));
@@ -311,6 +345,39 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         forgotten: forgotten.len(),
         ..tally(history)
     })
+}
+
+/// A caller that was refused a place was not alone: there was a leader, and as many callers that
+/// followed or were queued as it allows.
+fn found_a_full_flight(history: &[Call], call: &Call) -> Result<(), Fault> {
+    let none = call.told.map_or(true, |(_, followers)| followers == 0);
+    hold(Rule::Counted, none, &[call])?;
+    let others = history.iter().filter(|other| {
+        let at_once = other.began < call.returned && call.began < other.returned;
+        at_once && other.key == call.key && other.id != call.id && other.got != Got::Forgot
+    });
+    let enough = call.asked.max_followers.map(|n| others.count() > n);
+    hold(Rule::Capped, enough == Some(true), &[call])
+}
+
+/// Where all callers of a key have a limit, no flight has more followers than the highest.
+fn capped(history: &[Call], flights: &[Flight<'_>]) -> Result<(), Fault> {
+    let mut highest = HashMap::<u64, Option<usize>>::new();
+    for call in history.iter().filter(|call| call.got != Got::Forgot) {
+        let own = call.asked.max_followers;
+        let highest = highest.entry(call.key).or_insert(own);
+        *highest = highest.zip(own).map(|(highest, own)| highest.max(own));
+    }
+    for flight in flights {
+        let most = highest[&flight.leader.key].unwrap_or(usize::MAX);
+        let right = flight.told.map_or(true, |told| told <= most);
+        hold(
+            Rule::Capped,
+            right && flight.certain <= most,
+            &[flight.leader],
+        )?;
+    }
+    Ok(())
 }
 
 fn in_order(call: &Call) -> Result<(), Fault> {
@@ -328,7 +395,7 @@ fn one_leader(call: &Call) -> Result<(), Fault> {
     let own = call.got.flight().map_or(true, |id| id == call.id);
     let role = call.told.map(|(role, _)| role == Role::Led);
     let holds = match call.ran {
-        Some(_) if matches!(call.got, Got::TimedOut | Got::Forgot) => false,
+        Some(_) if call.got.is_refusal() || call.got == Got::Forgot => false,
         Some(_) => own && role != Some(false),
         None => role != Some(true),
     };
@@ -418,7 +485,7 @@ fn tally(history: &[Call]) -> Tally {
         history.iter().filter(follows_and_is).count()
     };
     let follows_the_next =
-        |call: &&Call| call.asked.next_flight && call.ran.is_none() && call.got != Got::TimedOut;
+        |call: &&Call| call.asked.next_flight && call.ran.is_none() && !call.got.is_refusal();
     Tally {
         calls: history.len(),
         led: history.iter().filter(|call| call.ran.is_some()).count(),
@@ -429,6 +496,7 @@ fn tally(history: &[Call]) -> Tally {
         abandonments: followers(|got| got == Got::Abandoned),
         left: followers(|got| matches!(got, Got::Left { .. })),
         timed_out: followers(|got| got == Got::TimedOut),
+        overloaded: followers(|got| got == Got::Overloaded),
         queued: history.iter().filter(follows_the_next).count(),
         ..Tally::default()
     }

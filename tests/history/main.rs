@@ -1,10 +1,11 @@
-//! Real threads do as they please, keep a record of all they did, and the record is checked against
-//! the rules in [`check`].
+//! Real threads make random calls and record all that they do. The record is checked against the
+//! rules in [`check`].
 //!
-//! A million calls, over few keys, in every way that there is: plain, split-phase and by tickets;
-//! with every option; with values, errors, and panics with and without a text; with leaders and jobs
-//! that are dropped, flights that are given up, and followers that leave. That the checker finds what is wrong is shown twice: in [`bad`], by histories that break a
-//! rule each, and here, by a group that takes go-zero's last two steps in the wrong order.
+//! A million calls, over few keys: plain, split-phase and by tickets; with every option; with values,
+//! errors, and panics with and without a text; with leaders and jobs that are dropped, flights that
+//! are given up, and followers that leave. That the checker finds what is wrong is shown twice: in
+//! [`bad`], by histories that break a rule each, and here, by a group that takes go-zero's last two
+//! steps in the wrong order.
 #![cfg(not(loom))]
 
 mod bad;
@@ -97,16 +98,29 @@ fn options(recorder: &mut Recorder) -> Asked {
         next_flight: recorder.random(2) == 0,
         gives_up: recorder.random(8) == 0,
         takeovers: recorder.random(3) as u32,
+        by_error: recorder.random(2) == 0,
+        max_followers: (recorder.random(4) == 0).then_some(recorder.random(3) as usize),
     }
 }
 
+/// In a plain group, and in one whose calls have a cap by default: those that ask for none of their
+/// own. Every flight then has at most so many followers.
 #[test]
 fn a_million_calls_keep_the_rules() {
-    let group = Arc::new(Group::new());
+    const CAP: usize = 2;
+    let plain = Arc::new(Group::new());
+    let capped = Group::builder().shards(2).max_followers(CAP).build();
+    let capped = Arc::new(capped);
     let mut sum = Tally::default();
     for seed in 0.. {
-        let history = play(seed, |recorder| mixed_step(recorder, &group));
-        assert_quiet(&*group);
+        let group = if seed % 4 == 0 { &capped } else { &plain };
+        let mut history = play(seed, |recorder| mixed_step(recorder, group));
+        assert_quiet(&**group);
+        if seed % 4 == 0 {
+            for call in &mut history {
+                call.asked.max_followers.get_or_insert(CAP);
+            }
+        }
         sum.add(&check(&history).unwrap_or_else(|fault| panic!("{fault:#?}")));
         if sum.calls >= 1_000_000 {
             break;
@@ -125,6 +139,7 @@ fn a_million_calls_keep_the_rules() {
         left,
         left_too_late,
         timed_out,
+        overloaded,
         queued,
         forgotten,
         overlaps,
@@ -139,6 +154,7 @@ fn a_million_calls_keep_the_rules() {
         left,
         left_too_late,
         timed_out,
+        overloaded,
         queued,
         forgotten,
         overlaps,

@@ -44,8 +44,8 @@ pub struct Recorder {
     worker: Sender<Job>,
     random: u64,
     calls: Vec<Call>,
-    /// A follower's seat that is to be left without waiting.
-    seat: Option<(Call, Follower<Id, Id>)>,
+    /// A follower that is to leave without waiting.
+    follower: Option<(Call, Follower<Id, Id>)>,
 }
 
 impl Recorder {
@@ -55,7 +55,7 @@ impl Recorder {
             worker,
             random: seed | 1,
             calls: Vec::new(),
-            seat: None,
+            follower: None,
         }
     }
 
@@ -191,7 +191,10 @@ impl Recorder {
                 };
                 (Some(ran), outcome)
             }
-            Joined::Follower(follower) if waits => (None, Some(follower.wait())),
+            // One that was refused has its outcome already, and nothing to leave.
+            Joined::Follower(follower) if waits || follower.is_done() => {
+                (None, Some(follower.wait()))
+            }
             Joined::Follower(follower) => {
                 let seated = clock.tick();
                 let call = Call {
@@ -205,7 +208,7 @@ impl Recorder {
                     told: None,
                 };
                 self.leave();
-                self.seat = Some((call, follower));
+                self.follower = Some((call, follower));
                 return;
             }
         };
@@ -222,9 +225,9 @@ impl Recorder {
         });
     }
 
-    /// Leaves the seat that `join` has taken, if there is one.
+    /// Drops the follower that `join` has got, if there is one.
     pub fn leave(&mut self) {
-        if let Some((mut call, follower)) = self.seat.take() {
+        if let Some((mut call, follower)) = self.follower.take() {
             if let Got::Left { leaving, .. } = &mut call.got {
                 *leaving = self.clock.tick();
             }
@@ -259,7 +262,14 @@ fn request<'g, 'k>(
     key: &'k u64,
     asked: Asked,
 ) -> Request<'g, 'k, Id, Id, u64, u64> {
-    let mut request = group.request(key).takeover(asked.takeovers);
+    let mut request = group.request(key);
+    request = match asked.by_error {
+        true => request.takeover_if(asked.takeovers, |_| true),
+        false => request.takeover(asked.takeovers),
+    };
+    if let Some(n) = asked.max_followers {
+        request = request.max_followers(n);
+    }
     if let Some(timeout) = asked.timeout {
         request = request.timeout(timeout);
     }
@@ -300,6 +310,7 @@ fn got(outcome: &Outcome<Id, Id>) -> Got {
         Err(CallError::Panicked(panicked)) => Got::Panicked(panicked.message().map(id_in)),
         Err(CallError::Abandoned) => Got::Abandoned,
         Err(CallError::TimedOut) => Got::TimedOut,
+        Err(CallError::Overloaded) => Got::Overloaded,
         Err(other) => panic!("unexpected: {other}"),
     }
 }
