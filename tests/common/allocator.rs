@@ -4,12 +4,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+type Interrupt = &'static dyn Fn();
+
 thread_local! {
     // Made at compile time and without a destructor: to use them allocates nothing.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<isize> = const { Cell::new(0) };
-    static INTERRUPT: Cell<Option<&'static dyn Fn()>> = const { Cell::new(None) };
-    static AT_FREE: Cell<Option<(usize, &'static dyn Fn())>> = const { Cell::new(None) };
+    static INTERRUPT: Cell<Option<Interrupt>> = const { Cell::new(None) };
+    static AT_FREE: Cell<Option<(usize, Interrupt)>> = const { Cell::new(None) };
 }
 
 #[global_allocator]
@@ -79,7 +81,7 @@ pub fn at_next_free_of(bytes: usize, f: impl FnOnce() + 'static) {
     AT_FREE.with(|at| at.set(Some((bytes, once(f)))));
 }
 
-fn once(f: impl FnOnce() + 'static) -> &'static dyn Fn() {
+fn once(f: impl FnOnce() + 'static) -> Interrupt {
     let f = Cell::new(Some(f));
     Box::leak(Box::new(move || {
         if let Some(f) = f.take() {

@@ -3,6 +3,7 @@
 //! `src/*.rs` are mounted below as they are. Only `sync`, which names the primitives, is this
 //! directory's own: it counts them, on each thread apart.
 #![cfg(not(loom))]
+#![allow(clippy::incompatible_msrv)] // The tests need a newer Rust than the crate.
 #![allow(dead_code)] // The tests use less of the crate than its users do.
 
 mod sync;
