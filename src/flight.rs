@@ -51,8 +51,8 @@ impl Flight<'_> {
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<usize, ()>::new();
-    /// let outcome = group.request("k").call_with(|flight| Ok(flight.followers()));
-    /// assert_eq!(outcome.result, Ok(0));
+    /// let followers = group.request("k").call_with(|flight| Ok(flight.followers()));
+    /// assert_eq!(followers, Ok(0));
     /// ```
     #[must_use]
     pub fn followers(&self) -> usize {

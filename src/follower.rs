@@ -3,9 +3,9 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    counts::FollowerCounts, deadlock::Waiting, error::Refusal, latch::Awaited, latch::Latch,
-    map::HeldBy, observer::Event, observer::Events, outcome::Outcome, outcome::Role, sync::Arc,
-    sync::Deadline, sync::Unmodelled,
+    counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::Refusal,
+    latch::Awaited, latch::Latch, map::HeldBy, observer::Event, observer::Events, outcome::Outcome,
+    outcome::Role, sync::Arc, sync::Deadline, sync::Unmodelled,
 };
 
 /// A place on a flight that another caller leads, from
@@ -34,21 +34,28 @@ use crate::{
 /// ```
 #[must_use = "a follower that is dropped leaves the flight"]
 pub struct Follower<V, E> {
-    /// A place on a latch. `None` once it was given up, or if it was refused.
+    /// Where it has a place. `None` if that was refused, or is not needed any more.
     pub(crate) latch: Option<Arc<Latch<V, E>>>,
     pub(crate) held_by: HeldBy,
-    /// Whether it is a place in the queue, which the caller gives up under the map's lock, and not
-    /// by a drop.
+    /// Whether it is a place in the queue. That is given up under the map's lock, not by a drop.
     pub(crate) queued: bool,
+    /// Whether the place was given up already.
+    pub(crate) left: bool,
     /// The ticket of the call that started the flight is no follower.
     pub(crate) role: Role,
     pub(crate) deadline: Deadline,
     counts: Arc<FollowerCounts>,
     events: Option<Box<Events>>,
-    /// A refusal stays, once given.
-    refusal: Unmodelled<Option<Refusal>>,
-    /// Whether the call has yielded an outcome, and was counted.
-    counted: Unmodelled<bool>,
+    ended: Unmodelled<Ended>,
+}
+
+/// How far the call of a follower has come.
+#[derive(Default)]
+struct Ended {
+    /// Whether it has yielded an outcome, and was counted.
+    counted: bool,
+    /// Once given, it stays, and the place is given up.
+    refusal: Option<Refusal>,
 }
 
 impl<V: Clone, E> Follower<V, E> {
@@ -71,7 +78,11 @@ impl<V: Clone, E> Follower<V, E> {
     pub fn wait(self) -> Outcome<V, E> {
         match self.wait_for(self.deadline) {
             Ok(Some(Awaited::Landed(landed))) => self.into_outcome(landed),
-            Ok(_) => self.refused(Refusal::TimedOut),
+            // A caller that led the flight could not have had an outcome in any time.
+            Ok(_) => match self.held_by.map(|(flight, _)| refuse_own(flight)) {
+                Some(Err(deadlock)) => self.refused(Refusal::Deadlock(deadlock)),
+                _ => self.refused(Refusal::TimedOut),
+            },
             Err(refusal) => self.refused(refusal),
         }
     }
@@ -149,12 +160,12 @@ impl<V, E> Follower<V, E> {
             latch: None,
             held_by: None,
             queued: false,
+            left: false,
             role: Role::Followed,
             deadline: Deadline::Never,
             counts: Arc::clone(counts),
             events,
-            refusal: Unmodelled::new(None),
-            counted: Unmodelled::new(false),
+            ended: Unmodelled::new(Ended::default()),
         }
     }
 
@@ -169,7 +180,7 @@ impl<V, E> Follower<V, E> {
     /// Blocks until the outcome is there, or the turn for a queued caller, or the deadline has
     /// passed. Refuses a wait that would never end.
     pub(crate) fn wait_for(&self, deadline: Deadline) -> Result<Option<Awaited<V, E>>, Refusal> {
-        if let Some(refusal) = &*self.refusal.lock() {
+        if let Some(refusal) = &self.ended.lock().refusal {
             return Err(refusal.clone());
         }
         let Some(latch) = &self.latch else {
@@ -193,7 +204,17 @@ impl<V, E> Follower<V, E> {
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
-        *self.refusal.lock() = Some(refusal);
+        let before = self.ended.lock().refusal.replace(refusal);
+        if before.is_none() {
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
+        let left = self.left || self.queued || self.role == Role::Led;
+        if let (Some(latch), false) = (&self.latch, left) {
+            latch.leave();
+        }
     }
 
     /// The end of this call without one.
@@ -205,7 +226,7 @@ impl<V, E> Follower<V, E> {
 
     /// Counts this call when it first yields an outcome.
     fn count(&self, refusal: Option<&Refusal>) {
-        if std::mem::replace(&mut *self.counted.lock(), true) {
+        if std::mem::replace(&mut self.ended.lock().counted, true) {
             return;
         }
         // The call that started the flight is counted when that ends.
@@ -220,10 +241,11 @@ impl<V, E> Follower<V, E> {
 
 impl<V, E> Drop for Follower<V, E> {
     fn drop(&mut self) {
-        match (&self.latch, self.role) {
-            (Some(latch), Role::Led) => latch.drop_ticket(),
-            (Some(latch), Role::Followed) if !self.queued => drop(latch.leave()),
-            _ => {}
+        if let (Some(latch), Role::Led) = (&self.latch, self.role) {
+            latch.drop_ticket();
+        }
+        if self.ended.lock().refusal.is_none() {
+            self.leave();
         }
     }
 }

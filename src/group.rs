@@ -241,7 +241,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     {
         match self.arrive(key, &self.shared.defaults) {
             Arrival::Leads(mut lead) => self.run(&mut lead, |_| f()),
-            follows => self.wait(key, &self.shared.defaults, None, follows, |_| f()),
+            Arrival::Follows(follows) => {
+                self.wait(key, &self.shared.defaults, None, follows, |_| f())
+            }
         }
     }
 
@@ -295,7 +297,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let mut garbage = None;
         let ended = self.finish(lead, result, &mut garbage);
         if let Some(payload) = panic {
-            drop(garbage); // A key's `Drop` that panicked while unwinding would abort.
+            // A key's `Drop` that panicked while unwinding would abort.
+            drop((garbage, lead.events.take()));
             resume_unwind(payload);
         }
         ended.into_outcome()

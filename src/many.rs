@@ -62,7 +62,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         for (i, key) in distinct.iter().enumerate() {
             match self.arrive(*key, &options) {
                 Arrival::Leads(lead) => led.push((i, Leader::new(self, lead))),
-                Arrival::Follows(mut follower, _) => {
+                Arrival::Follows((mut follower, _)) => {
                     follower.deadline = deadline;
                     followed.push((i, follower));
                 }

@@ -338,18 +338,19 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
         self.call_as(options, |_| f())
     }
 
-    /// Like [`call_ex`](Self::call_ex), for a function that asks who waits for its result, in order
+    /// Like [`call`](Self::call), for a function that asks who waits for its result, in order
     /// to stop early.
     ///
     /// See [`Flight`] for an example.
-    pub fn call_with(self, f: impl FnOnce(&Flight<'_>) -> Result<V, E>) -> Outcome<V, E> {
+    pub fn call_with(self, f: impl FnOnce(&Flight<'_>) -> Result<V, E>) -> Result<V, CallError<E>> {
         let mut options = self.options();
         let deadline = options.fix_deadline();
         let (group, key) = (self.group, self.key);
-        self.call_as(options, |lead| {
+        let outcome = self.call_as(options, |lead| {
             let leader_wants = || !deadline.has_passed();
             Flight::show(group, lead, leader_wants, || key.to_key(), f)
-        })
+        });
+        outcome.result
     }
 
     fn call_as(
@@ -360,7 +361,9 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
         let group = self.group;
         match group.arrive(self.key, &options) {
             Arrival::Leads(mut lead) => group.run(&mut lead, |lead| f(Some(lead))),
-            follows => group.wait(self.key, &options, self.willing.as_ref(), follows, f),
+            Arrival::Follows(follows) => {
+                group.wait(self.key, &options, self.willing.as_ref(), follows, f)
+            }
         }
     }
 }
@@ -392,7 +395,7 @@ impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q
         let options = self.options().with_intent(Intent::Join);
         match self.group.arrive_in_turn(self.key, &options) {
             Arrival::Leads(lead) => Joined::Leader(Leader::new(self.group, lead)),
-            Arrival::Follows(follower, _) => Joined::Follower(follower),
+            Arrival::Follows((follower, _)) => Joined::Follower(follower),
         }
     }
 }

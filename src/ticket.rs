@@ -153,7 +153,7 @@ where
         let deadline = options.fix_deadline();
         let leader = match group.arrive_in_turn(key, &options) {
             Arrival::Leads(lead) => Leader::new(group, lead),
-            Arrival::Follows(follower, _) => return Ticket(follower),
+            Arrival::Follows((follower, _)) => return Ticket(follower),
         };
         let run = job(key);
         let lead = leader.into_lead();

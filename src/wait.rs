@@ -16,15 +16,17 @@ use std::{
 use crate::{
     deadlock, error::CallError, error::Refusal, follower::Follower, group::FlightGroup,
     keys::Lookup, latch::Awaited, leader::Lead, map::Found, observer::Event, options::Options,
-    outcome::Outcome, request::Predicate, sync::Deadline, sync::Time,
+    outcome::Outcome, request::Predicate, sync::Deadline, sync::Time, threads::FlightId,
 };
 
 /// What has become of a caller.
 pub(crate) enum Arrival<V, E> {
     Leads(Lead),
-    /// It has a place, or a refusal. With what it would lead with.
-    Follows(Follower<V, E>, Lead),
+    Follows(Follows<V, E>),
 }
+
+/// A caller that has a place or a refusal, and what it leads with if it comes to that.
+pub(crate) type Follows<V, E> = (Follower<V, E>, Lead);
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// What an arriving caller does next. To be called once the map's lock is released.
@@ -32,14 +34,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let mut follower = Follower::new(&self.shared.counts, lead.events.clone());
         match found {
             Found::Leads { gave_up } => {
-                if let Some(front) = gave_up {
-                    // Those who queued behind that flight follow this one now.
-                    self.set_turn(front, self.latch_of(&lead));
-                }
-                if let Some(events) = &mut lead.events {
-                    events.began = Time::now();
-                }
-                self.announce(&lead);
+                self.took_lead(&mut lead, gave_up);
                 return Arrival::Leads(lead);
             }
             Found::Refused(refusal) => follower.refuse(refusal),
@@ -56,7 +51,19 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 }
             }
         }
-        Arrival::Follows(follower, lead)
+        Arrival::Follows((follower, lead))
+    }
+
+    /// For a caller that leads an entry which it found in the map.
+    fn took_lead(&self, lead: &mut Lead, gave_up: Option<FlightId>) {
+        if let Some(front) = gave_up {
+            // Those who queued behind that flight follow this one now.
+            self.set_turn(front, self.latch_of(lead));
+        }
+        if let Some(events) = &mut lead.events {
+            events.began = Time::now();
+        }
+        self.announce(lead);
     }
 
     /// Tells the observer, if there is one, that a flight has begun.
@@ -96,7 +103,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             let mut map = self.map(lead.hash).lock();
             let key = map.leave_queue(lead.hash, latch);
             drop(map);
-            follower.latch = None;
+            follower.left = true;
+            follower.queued = false;
             drop(key);
         }
     }
@@ -111,13 +119,12 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         key: &Q,
         options: &Options,
         willing: Option<&Predicate<'_, E>>,
-        mut arrival: Arrival<V, E>,
+        (mut follower, mut lead): Follows<V, E>,
         f: impl FnOnce(Option<&Lead>) -> Result<V, E>,
     ) -> Outcome<V, E>
     where
         V: Clone,
     {
-        let deadline = options.deadline();
         let mut options = *options;
         let mut takeovers = options.takeover.unwrap_or(0);
         let takes_over = |error: &CallError<E>| match error {
@@ -125,27 +132,21 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             CallError::Failed(error) => willing.is_some_and(|willing| willing(error)),
             _ => false,
         };
+        follower.deadline = options.deadline();
         loop {
-            let (mut follower, lead) = match arrival {
-                Arrival::Leads(mut lead) => return self.run(&mut lead, |lead| f(Some(lead))),
-                Arrival::Follows(follower, lead) => (follower, lead),
-            };
-            follower.deadline = deadline;
-            arrival = match self.wait_for(&mut follower, &lead, options.max_age) {
+            let leads = match self.wait_for(&mut follower, &lead, options.max_age) {
                 Ok(Some(Awaited::Landed(landed))) => {
                     let again = takeovers > 0
                         && landed.result.as_ref().err().is_some_and(takes_over)
-                        && !deadline.has_passed();
+                        && !follower.deadline.has_passed();
                     if !again {
                         return follower.into_outcome(landed);
                     }
                     takeovers -= 1;
-                    // All that is in flight now began after this call did.
-                    options.next_flight = false;
-                    drop(follower);
-                    self.arrive(key, &options)
+                    drop(landed);
+                    self.ask_again(key, &mut options, &mut follower, &mut lead)
                 }
-                Ok(_) => self.enter_again(key, &mut options, follower, lead),
+                Ok(_) => self.enter_again(key, &mut options, &mut follower, &mut lead),
                 Err(refusal) => {
                     let alone = options.alone_on_deadlock;
                     let alone = alone && matches!(refusal, Refusal::Deadlock(_));
@@ -157,6 +158,11 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                     };
                 }
             };
+            if leads {
+                // The follower is dropped afterwards: it may hold the last outcome of a flight that
+                // was given up, and a panic in its `Drop` must not lose the lead.
+                return self.run(&mut lead, |lead| f(Some(lead)));
+            }
         }
     }
 
@@ -166,66 +172,92 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         key: &Q,
         options: &Options,
     ) -> Arrival<V, E> {
-        let mut arrival = self.arrive(key, options);
+        let (mut follower, mut lead) = match self.arrive(key, options) {
+            Arrival::Follows(follows) => follows,
+            leads => return leads,
+        };
         let mut options = Options {
             max_age: None,
             ..*options
         };
-        if let Arrival::Follows(follower, _) = &mut arrival {
-            follower.deadline = options.deadline();
-        }
-        loop {
-            arrival = match arrival {
-                Arrival::Follows(mut follower, lead) if follower.queued => {
-                    match self.wait_for(&mut follower, &lead, None) {
-                        Ok(_) => self.enter_again(key, &mut options, follower, lead),
-                        Err(refusal) => {
-                            follower.queued = false;
-                            follower.refuse(refusal);
-                            Arrival::Follows(follower, lead)
-                        }
+        follower.deadline = options.deadline();
+        while follower.queued {
+            match self.wait_for(&mut follower, &lead, None) {
+                Err(refusal) => follower.refuse(refusal),
+                Ok(_) => {
+                    if self.enter_again(key, &mut options, &mut follower, &mut lead) {
+                        return Arrival::Leads(lead);
                     }
                 }
-                settled => return settled,
-            };
+            }
+        }
+        Arrival::Follows((follower, lead))
+    }
+
+    /// Arrives anew, with the deadline that the caller had. Tells whether it leads.
+    fn ask_again<Q: Lookup<K> + ?Sized>(
+        &self,
+        key: &Q,
+        options: &mut Options,
+        follower: &mut Follower<V, E>,
+        lead: &mut Lead,
+    ) -> bool {
+        // All that is in flight now began after this call did.
+        options.next_flight = false;
+        let deadline = follower.deadline;
+        // Dropped first: their `Drop` is user code, and a panic in it must not lose a new lead.
+        *follower = Follower::new(&self.shared.counts, None);
+        lead.events = None;
+        match self.arrive(key, options) {
+            Arrival::Leads(new) => {
+                *lead = new;
+                true
+            }
+            Arrival::Follows(new) => {
+                (*follower, *lead) = new;
+                follower.deadline = deadline;
+                false
+            }
         }
     }
 
-    /// For a caller whose turn has come, or for which the flight in the way is too old.
+    /// For a caller whose turn has come, or for which the flight in the way is too old. Tells
+    /// whether it leads.
     fn enter_again<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         options: &mut Options,
-        mut follower: Follower<V, E>,
-        lead: Lead,
-    ) -> Arrival<V, E> {
-        let latch = follower.latch.clone().expect("it has a place");
+        follower: &mut Follower<V, E>,
+        lead: &mut Lead,
+    ) -> bool {
+        let latch = follower.latch.as_ref().expect("it has a place");
         let entered = catch_unwind(AssertUnwindSafe(|| {
             let mut map = self.map(lead.hash).lock();
-            map.enter_again(lead.hash, key, lead.flight, options, &latch)
+            map.enter_again(lead.hash, key, lead.flight, options, latch)
         }));
         match entered {
+            Err(payload) => {
+                self.leave_queue(follower, lead);
+                resume_unwind(payload)
+            }
             Ok(Some(Found::Waits {
                 held_by, queued, ..
             })) => {
                 follower.held_by = held_by;
                 follower.queued = queued;
-                Arrival::Follows(follower, lead)
+                false
             }
             Ok(found) => {
-                follower.latch = None; // It has given up its place.
+                // The map has given the place up.
+                follower.left = true;
+                follower.queued = false;
                 match found {
-                    Some(found) => self.arrived(lead, found),
-                    None => {
-                        // All that is in flight now began after this call did.
-                        options.next_flight = false;
-                        self.arrive(key, options)
+                    Some(Found::Leads { gave_up }) => {
+                        self.took_lead(lead, gave_up);
+                        true
                     }
+                    _ => self.ask_again(key, options, follower, lead),
                 }
-            }
-            Err(payload) => {
-                self.leave_queue(&mut follower, &lead);
-                resume_unwind(payload)
             }
         }
     }
