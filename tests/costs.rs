@@ -92,7 +92,7 @@ fn a_lone_request_allocates_nothing() {
         assert_eq!(request.alone_on_deadlock().call(|| Ok(1)), Ok(1));
         let request = group.request("k").timeout(SECOND);
         let asked = request.call_with(|flight| Ok(flight.followers() as u64));
-        assert_eq!(asked.result, Ok(0));
+        assert_eq!(asked, Ok(0));
     };
     ask();
     assert_eq!(allocations(ask), 0);
