@@ -217,7 +217,9 @@ impl Job {
     /// assert!(ticket.is_done());
     /// ```
     pub fn run(self) {
-        (self.0)();
+        // The flight has ended by then, whatever panics: keys and the group itself may be dropped.
+        let ran = catch_unwind(AssertUnwindSafe(self.0));
+        ran.unwrap_or_else(drop_payload);
     }
 }
 
