@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use shared_calls::{FlightGroup, Follower, Joined, Leader, Lookup};
+use shared_calls::{FlightGroup, Follower, InFlight, Joined, Leader, Lookup};
 
 /// Far longer than any test takes. Only a test that fails waits for it.
 pub const TOO_LONG: Duration = Duration::from_secs(120);
@@ -135,6 +135,26 @@ pub fn until(what: &str, happened: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "never happened: {what}");
         thread::yield_now();
     }
+}
+
+/// Returns once so many callers of the group wait, for an outcome or for their turn.
+#[track_caller]
+pub fn until_waiting<V, E, K, S>(group: &FlightGroup<V, E, K, S>, waiting: u64) {
+    until("they wait", || group.stats().waiting == waiting);
+}
+
+/// The only flight of the group.
+#[track_caller]
+pub fn the_flight<V, E, K: Clone, S>(group: &FlightGroup<V, E, K, S>) -> InFlight<K> {
+    let mut flights = group.in_flight();
+    assert_eq!(flights.len(), 1, "one flight");
+    flights.remove(0)
+}
+
+/// Returns once so many callers queue behind the only flight of the group.
+#[track_caller]
+pub fn until_queued<V, E, K: Clone, S>(group: &FlightGroup<V, E, K, S>, queued: usize) {
+    until("they queue", || the_flight(group).queued == queued);
 }
 
 /// Something to call inside a shared function: it tells the [`Gate`] that the function has begun,
