@@ -21,7 +21,7 @@ use std::time::Duration;
 use common::TOO_LONG;
 use shared_calls::{CallError, Deadlock, FlightGroup, Joined, Outcome, Role, Stats};
 
-const PROGRAMS: u64 = 4_000;
+const PROGRAMS: u64 = 2_500;
 
 /// The seed of the first program. Set `SEED` to run one program again.
 const FIRST_SEED: u64 = 0x5EED_0000;
