@@ -353,18 +353,17 @@ fn the_order_of_checks() {
     drop(full);
 
     // A full flight, though the wait would close a cycle.
+    let both_lead = Barrier::new(2);
     thread::scope(|s| {
-        let (ready_tx, ready) = mpsc::channel();
-        let group = &group;
-        let other = s.spawn(move || {
+        let other = s.spawn(|| {
             group.call("a", || {
-                ready_tx.send(()).unwrap();
+                both_lead.wait();
                 Ok(group.call("b", || Ok(0)).unwrap() + 1)
             })
         });
         let outer = group.call("b", || {
-            ready.recv().unwrap();
-            until_waiting(group, 1);
+            both_lead.wait();
+            until_waiting(&group, 1);
             let full = group.request("a").max_followers(0).call(|| Ok(1));
             assert_eq!(full, Err(CallError::Overloaded));
             let cycle = group.request("a").max_followers(1).call(|| Ok(1));
