@@ -1,0 +1,351 @@
+//! Panics in jobs: `Job::run` returns normally whatever the function does, and whatever the `Drop`
+//! of what it leaves behind does. So a pool's worker lives on.
+#![cfg(not(loom))]
+
+mod common;
+
+use std::hash::{Hash, Hasher};
+use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use common::{assert_quiet, follow, watchdog};
+use shared_calls::{CallError, FlightGroup, Job, Landed, Lookup, Observer, Panicked};
+
+/// Panics when it is dropped, once for each time it is told to.
+#[derive(Debug)]
+struct Bomb(Arc<AtomicUsize>);
+
+impl Bomb {
+    fn new() -> (Self, Arc<AtomicUsize>) {
+        let drops = Arc::new(AtomicUsize::new(0));
+        (Self(Arc::clone(&drops)), drops)
+    }
+}
+
+impl Clone for Bomb {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+        if !thread::panicking() {
+            panic!("the drop panics");
+        }
+    }
+}
+
+/// A worker that runs the jobs that it is sent, until a job panics. Gives how many it has run.
+fn worker() -> (mpsc::Sender<Job>, thread::JoinHandle<usize>) {
+    let (jobs, received) = mpsc::channel::<Job>();
+    let worker = thread::spawn(move || {
+        let mut run = 0;
+        for job in received {
+            job.run();
+            run += 1;
+        }
+        run
+    });
+    (jobs, worker)
+}
+
+fn panicked<V: std::fmt::Debug, E: std::fmt::Debug>(result: Result<V, CallError<E>>) -> Panicked {
+    match result {
+        Err(CallError::Panicked(panicked)) => panicked,
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+#[test]
+fn a_panic_with_a_payload_whose_drop_panics() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, ()>::new();
+    let (jobs, worker) = worker();
+    let (bomb, drops) = Bomb::new();
+    let ticket = group.start("k", |job| jobs.send(job).unwrap(), || panic_any(bomb));
+    assert_eq!(panicked(ticket.wait().result).message(), None);
+    // With no ticket left, too.
+    let (bomb, more_drops) = Bomb::new();
+    let ticket = group.start("k", |job| jobs.send(job).unwrap(), || panic_any(bomb));
+    drop(ticket);
+    let next = group.start("another", |job| jobs.send(job).unwrap(), || Ok(1));
+    assert_eq!(next.wait().result, Ok(1));
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 3, "the worker lives on");
+    assert_eq!((drops.load(SeqCst), more_drops.load(SeqCst)), (1, 1));
+    assert_quiet(&group);
+    assert_eq!(group.stats().panicked, 2);
+}
+
+#[test]
+fn a_value_whose_drop_panics_with_no_ticket_left() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<Bomb, ()>::new();
+    let (jobs, worker) = worker();
+    let (bomb, drops) = Bomb::new();
+    let (go, held) = mpsc::channel::<()>();
+    let ticket = group.start(
+        "k",
+        |job| jobs.send(job).unwrap(),
+        move || {
+            held.recv().unwrap();
+            Ok(bomb)
+        },
+    );
+    drop(ticket);
+    go.send(()).unwrap();
+    let numbers = FlightGroup::<u32, ()>::new();
+    let next = numbers.start("k", |job| jobs.send(job).unwrap(), || Ok(1));
+    assert_eq!(next.wait().result, Ok(1));
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 2, "the worker lives on");
+    assert_eq!(drops.load(SeqCst), 1);
+    assert_quiet(&group);
+    assert_eq!(group.stats().led, 1);
+}
+
+#[test]
+fn an_error_whose_drop_panics_with_no_ticket_left() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, Bomb>::new();
+    let (jobs, worker) = worker();
+    let (bomb, drops) = Bomb::new();
+    let (go, held) = mpsc::channel::<()>();
+    let f = move || {
+        held.recv().unwrap();
+        Err(bomb)
+    };
+    drop(group.start("k", |job| jobs.send(job).unwrap(), f));
+    go.send(()).unwrap();
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+    assert_eq!(drops.load(SeqCst), 1);
+    assert_quiet(&group);
+    assert_eq!(group.stats().failed, 1);
+}
+
+/// What the function has captured is dropped with it.
+#[test]
+fn a_capture_whose_drop_panics() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, ()>::new();
+    let (jobs, worker) = worker();
+    let (bomb, drops) = Bomb::new();
+    let ticket = group.start(
+        "k",
+        |job| jobs.send(job).unwrap(),
+        move || {
+            let _captured = bomb;
+            Ok(1)
+        },
+    );
+    assert_eq!(
+        panicked(ticket.wait().result).message(),
+        Some("the drop panics")
+    );
+    let (bomb, more_drops) = Bomb::new();
+    let ticket = group.request("k").start_with(
+        |job| jobs.send(job).unwrap(),
+        move |flight| {
+            assert!(flight.is_wanted());
+            let _captured = &bomb;
+            Ok(1)
+        },
+    );
+    let _ = panicked(ticket.wait().result);
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 2, "the worker lives on");
+    assert_eq!((drops.load(SeqCst), more_drops.load(SeqCst)), (1, 1));
+    assert_quiet(&group);
+}
+
+/// The followers and the ticket have their outcome, and only they drop what they hold.
+#[test]
+fn a_value_whose_drop_panics_reaches_its_ticket_and_followers() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<Bomb, ()>::new();
+    let (jobs, worker) = worker();
+    let (bomb, drops) = Bomb::new();
+    let (go, held) = mpsc::channel::<()>();
+    let ticket = group.start(
+        "k",
+        |job| jobs.send(job).unwrap(),
+        move || {
+            held.recv().unwrap();
+            Ok(bomb)
+        },
+    );
+    let follower = follow(&group, "k");
+    go.send(()).unwrap();
+    let (led, followed) = (ticket.wait(), follower.wait());
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+    for outcome in [led, followed] {
+        std::mem::forget(outcome.result.unwrap());
+    }
+    assert_eq!(drops.load(SeqCst), 0, "nobody has dropped one");
+    assert_quiet(&group);
+}
+
+/// A wait that times out drops nothing; a ticket that is dropped after the landing drops its value.
+#[test]
+fn a_ticket_that_is_dropped_late_drops_the_value() {
+    let group = FlightGroup::<Bomb, ()>::new();
+    let (bomb, drops) = Bomb::new();
+    let ticket = group.start("k", Job::run, move || Ok(bomb));
+    assert_eq!(drops.load(SeqCst), 0);
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(ticket)));
+    assert!(dropped.is_err(), "in the thread of its holder");
+    assert_eq!(drops.load(SeqCst), 1);
+    assert_quiet(&group);
+}
+
+/// On the caller's own thread as well: it is the spawner that runs it.
+#[test]
+fn a_job_that_runs_at_once_does_not_unwind_out_of_start() {
+    let group = FlightGroup::<u32, ()>::new();
+    let ticket = group.start("k", Job::run, || panic!("disk on fire"));
+    assert_eq!(
+        panicked(ticket.wait().result).message(),
+        Some("disk on fire")
+    );
+    let (bomb, drops) = Bomb::new();
+    let ticket = group.start("k", Job::run, || panic_any(bomb));
+    assert_eq!(panicked(ticket.wait().result).message(), None);
+    assert_eq!(drops.load(SeqCst), 1);
+    let text = String::from("disk");
+    let ticket = group.start("k", Job::run, || panic_any(text));
+    assert_eq!(panicked(ticket.wait().result).message(), Some("disk"));
+    assert_eq!(group.stats().panicked, 3);
+}
+
+struct PanickingObserver;
+
+impl Observer for PanickingObserver {
+    fn flight_began(&self, _: &String) {
+        panic_any(Bomb::new().0);
+    }
+
+    fn flight_landed(&self, _: &String, _: &Landed) {
+        panic_any(Bomb::new().0);
+    }
+
+    fn overload_refused(&self, _: &String) {
+        panic_any(Bomb::new().0);
+    }
+}
+
+#[test]
+fn an_observer_that_panics() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, ()>::builder()
+        .observer(PanickingObserver)
+        .build();
+    let (jobs, worker) = worker();
+    let ticket = group.start("k", |job| jobs.send(job).unwrap(), || Ok(1));
+    assert_eq!(ticket.wait().result, Ok(1));
+    let ticket = group.start("k", |job| jobs.send(job).unwrap(), || panic!("lost"));
+    let _ = panicked(ticket.wait().result);
+    let leader = common::lead(&group, "k");
+    let request = group.request("k").max_followers(0);
+    assert_eq!(request.call(|| Ok(2)), Err(CallError::Overloaded));
+    drop(leader);
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 2, "the worker lives on");
+    assert_quiet(&group);
+}
+
+/// A key of which the copy that the group makes panics when it is dropped. It is larger than what is
+/// kept for reuse.
+struct Key([u64; 64]);
+
+struct KeyCopy([u64; 64]);
+
+impl Drop for KeyCopy {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("the key's drop panics");
+        }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Lookup<KeyCopy> for Key {
+    fn is(&self, key: &KeyCopy) -> bool {
+        self.0 == key.0
+    }
+
+    fn to_key(&self) -> KeyCopy {
+        KeyCopy(self.0)
+    }
+}
+
+#[test]
+fn a_key_whose_drop_panics() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, (), KeyCopy>::new();
+    let key = Key([7; 64]);
+    let (jobs, worker) = worker();
+    let (done, ran) = mpsc::channel();
+    let ticket = group.start(
+        &key,
+        |job| jobs.send(job).unwrap(),
+        move || {
+            done.send(()).unwrap();
+            Ok(1)
+        },
+    );
+    ran.recv().unwrap();
+    assert_eq!(ticket.wait().result, Ok(1));
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+    assert_quiet(&group);
+    assert_eq!(group.stats().led, 1);
+}
+
+/// A job that is dropped unrun, with what it has captured.
+#[test]
+fn a_dropped_job_whose_capture_panics_abandons_its_flight() {
+    let group = FlightGroup::<u32, ()>::new();
+    let (bomb, drops) = Bomb::new();
+    let mut job = None;
+    let ticket = group.start(
+        "k",
+        |given| job = Some(given),
+        move || {
+            let _captured = &bomb;
+            Ok(1)
+        },
+    );
+    let follower = follow(&group, "k");
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(job)));
+    assert!(dropped.is_err());
+    assert_eq!(drops.load(SeqCst), 1);
+    // Nobody is left waiting (G4).
+    let second = ticket
+        .wait_timeout(Duration::from_secs(60))
+        .expect("it is abandoned");
+    assert_eq!(second.result, Err(CallError::Abandoned));
+    assert_eq!(follower.wait().result, Err(CallError::Abandoned));
+    assert_quiet(&group);
+}
+
+/// The same of a leader that runs, for the thread of the caller: it unwinds there.
+#[test]
+fn a_call_unwinds_with_the_payload_itself() {
+    let group = FlightGroup::<u32, ()>::new();
+    let payload = catch_unwind(AssertUnwindSafe(|| group.call("k", || panic_any(42_u8))));
+    assert_eq!(*payload.unwrap_err().downcast::<u8>().unwrap(), 42);
+    assert_quiet(&group);
+}
