@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Barrier, Mutex};
 use std::thread;
@@ -486,7 +485,7 @@ fn a_caller_that_asks_again_can_be_refused() {
     let _watchdog = watchdog();
     let group = Group::new();
     let first = lead(&group, "k");
-    let second = RefCell::new(None);
+    let second = Mutex::new(None);
     thread::scope(|s| {
         s.spawn(|| {
             until_waiting(&group, 1);
@@ -494,7 +493,7 @@ fn a_caller_that_asks_again_can_be_refused() {
         });
         // Between the first flight and asking again, another one begins, and is full.
         let request = group.request("k").max_followers(1).takeover_if(1, |_| {
-            *second.borrow_mut() = Some((lead(&group, "k"), follow(&group, "k")));
+            *second.lock().unwrap() = Some((lead(&group, "k"), follow(&group, "k")));
             true
         });
         assert_eq!(request.call(|| Ok(1)), Err(CallError::Overloaded));

@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Mutex;
 use std::thread;
@@ -348,18 +347,22 @@ fn join_and_start_take_nothing_over() {
     assert_quiet(&group);
 }
 
-/// The predicate may look at what the caller has, and need not be `Send`.
+/// The predicate may look at what the caller has.
 #[test]
 fn the_predicate_borrows() {
+    let _watchdog = watchdog();
     let group = Group::new();
-    let asked = Cell::new(0);
+    let asked = AtomicUsize::new(0);
     let own = String::from(MINE);
-    let request = group.request("k").takeover_if(1, |error| {
-        asked.set(asked.get() + 1);
-        *error == own
-    });
-    assert_eq!(request.call(|| Ok(1)), Ok(1));
-    assert_eq!(asked.get(), 0);
+    let call = || {
+        let request = group.request("k").takeover_if(1, |error| {
+            asked.fetch_add(1, SeqCst);
+            *error == own
+        });
+        request.call(|| Ok(2))
+    };
+    assert_eq!(after(&group, MINE, call), Ok(2));
+    assert_eq!(asked.into_inner(), 1);
 }
 
 /// An error that a batch fails with is an error like any other.
