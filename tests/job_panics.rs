@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{assert_quiet, follow, watchdog};
-use shared_calls::{CallError, FlightGroup, Job, Landed, Lookup, Observer, Panicked};
+use shared_calls::{CallError, Flight, FlightGroup, Job, Landed, Lookup, Observer, Panicked};
 
 /// Panics when it is dropped, once for each time it is told to.
 #[derive(Debug)]
@@ -165,7 +165,8 @@ fn a_capture_whose_drop_panics() {
     assert_quiet(&group);
 }
 
-/// The followers and the ticket have their outcome, and only they drop what they hold.
+/// The followers and the ticket have their outcome. (The worker drops the value itself if it is the
+/// last to hold it.)
 #[test]
 fn a_value_whose_drop_panics_reaches_its_ticket_and_followers() {
     let _watchdog = watchdog();
@@ -189,7 +190,7 @@ fn a_value_whose_drop_panics_reaches_its_ticket_and_followers() {
     for outcome in [led, followed] {
         std::mem::forget(outcome.result.unwrap());
     }
-    assert_eq!(drops.load(SeqCst), 0, "nobody has dropped one");
+    assert!(drops.load(SeqCst) <= 1);
     assert_quiet(&group);
 }
 
@@ -291,27 +292,76 @@ impl Lookup<KeyCopy> for Key {
     }
 }
 
+type ByKey = FlightGroup<u32, (), KeyCopy>;
+
 #[test]
 fn a_key_whose_drop_panics() {
     let _watchdog = watchdog();
-    let group = FlightGroup::<u32, (), KeyCopy>::new();
-    let key = Key([7; 64]);
+    let group = ByKey::new();
     let (jobs, worker) = worker();
-    let (done, ran) = mpsc::channel();
-    let ticket = group.start(
-        &key,
-        |job| jobs.send(job).unwrap(),
-        move || {
-            done.send(()).unwrap();
-            Ok(1)
-        },
-    );
-    ran.recv().unwrap();
+    let ticket = group.start(&Key([7; 64]), |job| jobs.send(job).unwrap(), || Ok(1));
     assert_eq!(ticket.wait().result, Ok(1));
     drop(jobs);
     assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
     assert_quiet(&group);
     assert_eq!(group.stats().led, 1);
+}
+
+/// `start_with` keeps a key of its own, in case that the flight is not wanted.
+#[test]
+fn a_key_of_start_with_whose_drop_panics() {
+    let _watchdog = watchdog();
+    let group = ByKey::new();
+    let (jobs, worker) = worker();
+    for asks in [false, true] {
+        let key = Key([7; 64]);
+        let request = group.request(&key);
+        let f = move |flight: &Flight<'_>| Ok(u32::from(asks && flight.is_wanted()));
+        let ticket = request.start_with(|job| jobs.send(job).unwrap(), f);
+        assert_eq!(ticket.wait().result, Ok(u32::from(asks)));
+        let ticket = group
+            .request(&key)
+            .start_with(|job| jobs.send(job).unwrap(), f);
+        drop(ticket);
+    }
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 4, "the worker lives on");
+    assert_quiet(&group);
+    assert_eq!(group.stats().led, 4);
+}
+
+/// The job has the last handle of a group that keeps retired keys.
+#[test]
+fn a_job_that_outlives_its_group_drops_the_retired_keys() {
+    struct Small;
+    impl Hash for Small {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            state.write_u8(7);
+        }
+    }
+    impl Lookup<KeyCopy> for Small {
+        fn is(&self, _: &KeyCopy) -> bool {
+            true
+        }
+        fn to_key(&self) -> KeyCopy {
+            KeyCopy([7; 64])
+        }
+        fn overwrite(&self, _: &mut KeyCopy) {}
+    }
+    let _watchdog = watchdog();
+    let group = ByKey::new();
+    let (jobs, worker) = worker();
+    let (go, held) = mpsc::channel::<()>();
+    let f = move || {
+        held.recv().unwrap();
+        Ok(1)
+    };
+    let ticket = group.start(&Small, |job| jobs.send(job).unwrap(), f);
+    drop(group);
+    go.send(()).unwrap();
+    assert_eq!(ticket.wait().result, Ok(1));
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
 }
 
 /// A job that is dropped unrun, with what it has captured.
