@@ -6,12 +6,12 @@
 
 mod common;
 
-use std::sync::{mpsc, Barrier};
+use std::sync::{mpsc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{assert_quiet, follow, lead, until, until_waiting, watchdog};
-use shared_calls::{CallError, FlightGroup, Job, Joined, Outcome, Request, Role};
+use shared_calls::{CallError, FlightGroup, Job, Joined, Observer, Outcome, Request, Role};
 
 type Group = FlightGroup<u32, &'static str>;
 type Asked<'a> = Request<'a, 'a, u32, &'static str, str>;
@@ -601,4 +601,58 @@ fn a_queue_whose_front_was_given_up_is_in_no_cycle() {
         assert_eq!((waited, closed), (Ok(7), Ok(1)));
     }
     assert_eq!(group.stats().deadlocked, 0);
+}
+
+/// Holds a caller up between its arrival in the queue of "b" and its wait.
+struct HoldsUp {
+    queued: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Observer for HoldsUp {
+    fn caller_joined(&self, key: &String) {
+        if key == "b" {
+            self.queued.send(()).unwrap();
+            self.go.lock().unwrap().recv().unwrap();
+        }
+    }
+}
+
+/// Its turn has come before it waits: it does not wait for the flight in front any more.
+#[test]
+fn a_queued_caller_whose_turn_has_come_is_in_no_cycle() {
+    let _watchdog = watchdog();
+    let (queued, has_queued) = mpsc::channel();
+    let (goes, go) = mpsc::channel();
+    let go = Mutex::new(go);
+    let group: Group = FlightGroup::builder()
+        .observer(HoldsUp { queued, go })
+        .build();
+    let both_lead = Barrier::new(2);
+    thread::scope(|s| {
+        let other = s.spawn(|| {
+            group.call("a", || {
+                both_lead.wait();
+                let next = group.request("b").next_flight().call(|| Ok(7));
+                assert_eq!(next, Ok(7), "it leads");
+                Ok(1)
+            })
+        });
+        let outer = group.call("b", || {
+            both_lead.wait();
+            has_queued.recv().unwrap();
+            assert!(group.forget("b"));
+            // Only now that this thread waits for the other one, that one goes on to wait.
+            let group = &group;
+            s.spawn(move || {
+                until_waiting(group, 1);
+                goes.send(()).unwrap();
+            });
+            assert_eq!(group.call("a", || Ok(9)), Ok(1));
+            Ok(2)
+        });
+        assert_eq!((outer, other.join().unwrap()), (Ok(2), Ok(1)));
+    });
+    assert_eq!(group.stats().deadlocked, 0);
+    assert_quiet(&group);
 }
