@@ -237,7 +237,8 @@ fn a_job_that_runs_inside_the_spawner_is_wanted() {
 #[test]
 fn a_ticket_whose_deadline_has_passed_still_wants_the_result() {
     let group = Group::new();
-    let wanted = |end: fn(Ticket<u32, &'static str>) -> Option<Ticket<u32, &'static str>>| {
+    type Claim = Ticket<u32, &'static str>;
+    let wanted = |end: fn(Claim) -> Option<Claim>| {
         let mut ticket = None;
         let job = job(|spawn| {
             let request = group.request("k").timeout(Duration::ZERO);

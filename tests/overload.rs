@@ -442,12 +442,13 @@ fn one_slow_key_does_not_take_all_threads_of_a_pool() {
         held();
         Ok(1)
     };
+    let slow = &slow;
     thread::scope(|s| {
-        let leader = s.spawn(|| group.call("slow", &slow));
+        let leader = s.spawn(|| group.call("slow", slow));
         gate.begun();
-        let follower = s.spawn(|| group.call("slow", &slow));
+        let follower = s.spawn(|| group.call("slow", slow));
         until_waiting(&group, 1);
-        let third = s.spawn(|| [group.call("slow", &slow), group.call("quick", || Ok(2))]);
+        let third = s.spawn(|| [group.call("slow", slow), group.call("quick", || Ok(2))]);
         assert_eq!(third.join().unwrap(), [Err(CallError::Overloaded), Ok(2)]);
         gate.open();
         assert_eq!(

@@ -418,7 +418,7 @@ fn run_program(seed: u64) -> HashMap<usize, u64> {
     refusals.clone()
 }
 
-/// The seed of the program that is running, for whoever looks at a failure.
+/// The seed of the program that is running, to run a failed one again.
 struct Running(&'static AtomicU64);
 
 impl Running {

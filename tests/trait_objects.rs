@@ -93,7 +93,7 @@ fn other_key_types() {
 #[test]
 fn unshared_shares_nothing() {
     let _watchdog = watchdog();
-    let calls: Dyn = Arc::new(Unshared::default());
+    let calls: Dyn = Arc::new(Unshared);
     let runs = AtomicUsize::new(0);
     let (held, gate) = gate();
     thread::scope(|s| {

@@ -109,7 +109,7 @@ fn of_many_exactly_one_leads_and_the_others_follow_it() {
     });
 }
 
-/// Not before somebody waits: up to then it held nobody up.
+/// Before the first caller waits, the flight holds nobody up.
 #[test]
 fn the_age_counts_from_the_first_wait() {
     let group = Group::new();
@@ -384,7 +384,7 @@ fn patient_followers_stay_with_the_flight() {
 
 /// Once its age limit passes, it leaves the flight and asks again; it may follow what it finds.
 #[test]
-fn a_flight_that_somebody_else_gave_up_is_left_at_the_age_limit() {
+fn a_flight_that_another_thread_gave_up_is_left_at_the_age_limit() {
     let _watchdog = watchdog();
     for next_flight in [false, true] {
         patiently(|age| {
@@ -393,7 +393,7 @@ fn a_flight_that_somebody_else_gave_up_is_left_at_the_age_limit() {
             let outcome = thread::scope(|s| {
                 let caller = s.spawn(|| group.request("k").max_age(age).call_ex(|| Ok(9)));
                 until("it follows", || hung.followers() == 1);
-                // Somebody else gives the flight up, while the caller has time left.
+                // Another thread gives the flight up, while the caller has time left.
                 if !group.forget("k") {
                     return caller.join().unwrap();
                 }
