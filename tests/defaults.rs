@@ -45,7 +45,7 @@ fn timeout() {
     assert_eq!(group.call("k", || Ok(2)), Err(CallError::TimedOut));
     assert_eq!(group.request("k").call(|| Ok(2)), Err(CallError::TimedOut));
     let outcome = group.request("k").call_with(|_| Ok(2));
-    assert_eq!(outcome.result, Err(CallError::TimedOut));
+    assert_eq!(outcome, Err(CallError::TimedOut));
     assert_eq!(follow(&group, "k").wait().result, Err(CallError::TimedOut));
     let ticket = group.start("k", drop, || Ok(2));
     assert_eq!(ticket.wait().result, Err(CallError::TimedOut));

@@ -171,7 +171,7 @@ fn a_flight_that_is_not_wanted_is_shown_until_its_function_returns() {
             assert_eq!(given_up.leader.unwrap().id(), thread::current().id());
             Ok(1)
         });
-    assert_eq!(outcome.result, Ok(1));
+    assert_eq!(outcome, Ok(1));
     assert!(look(&group).is_empty());
 }
 

@@ -420,7 +420,7 @@ fn the_cap_of_the_group_holds_for_every_call() {
         [Err(CallError::Overloaded)]
     );
     let outcome = group.request("k").call_with(|_| Ok(1));
-    assert_eq!(outcome.result, Err(CallError::Overloaded));
+    assert_eq!(outcome, Err(CallError::Overloaded));
     // A request may say otherwise.
     assert!(!join(&group, 2).is_done());
     let Joined::Follower(free) = group.request("k").without_defaults().join() else {
