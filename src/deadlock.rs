@@ -1,16 +1,16 @@
 //! Who waits for whom, over all groups and threads of the process (G9).
 //!
 //! A thread that runs a flight's function and waits for another flight holds the first one up. The
-//! graph has one entry for each such thread: which flight it waits for, and which flights it own.
+//! graph has one entry for each such thread: which flight it waits for, and which flights it leads.
 //! To look for a cycle is to follow the waits from the flight that a caller wants to wait for: to
-//! the thread that own it, to the flight which that thread waits for, and so on. The way ends at
+//! the thread that leads it, to the flight which that thread waits for, and so on. The way ends at
 //! a thread that does not wait, or at the caller itself: that wait would never end, so the caller
 //! is refused.
 //!
-//! *Who pays.* Only a thread that own and waits at once. A thread that own nothing holds nobody
+//! *Who pays.* Only a thread that leads and waits at once. A thread that leads nothing holds nobody
 //! up: its wait closes no cycle and is not written down, however many wait with it.
 //!
-//! *Which thread own a flight* can be read from the [`FlightId`] of a call: the thread that drew
+//! *Which thread leads a flight* can be read from the [`FlightId`] of a call: the thread that drew
 //! it. A [`Leader`](crate::Leader) and a [`Job`](crate::Job) can move to another thread, which
 //! writes down that it runs the function ([`Running`]).
 //!
@@ -26,7 +26,7 @@
 //! *Why the search ends.* A wait that is followed closed no cycle when it was written down, and
 //! waits only ever vanish.
 //!
-//! A wait with a limit ends by itself. It is written down for others to see, but a cycle that own
+//! A wait with a limit ends by itself. It is written down for others to see, but a cycle that leads
 //! through it is not refused. (The caller's own limit does not count: a wait that nothing but its
 //! own limit could end is refused at once.)
 
@@ -104,7 +104,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// To be called before a wait. `None` if this thread own nothing. A queued caller waits for
+    /// To be called before a wait. `None` if this thread leads nothing. A queued caller waits for
     /// the flight in front, unless `turn` says, under the graph's lock, that its turn has come.
     pub(crate) fn begin(
         awaited: FlightId,

@@ -127,6 +127,10 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
         self.group.finish(&mut self.lead, result, garbage)
     }
 
+    pub(crate) fn take_events(&mut self) -> Option<Box<Events>> {
+        self.lead.events.take()
+    }
+
     pub(crate) fn serial(&self) -> u64 {
         self.lead.flight.serial
     }

@@ -142,13 +142,19 @@ fn lead_all<V: Clone, E, K, S>(
     };
     let mut garbage: Vec<_> = results.iter().map(|_| None).collect();
     let finish = leaders.into_iter().zip(results).zip(&mut garbage);
-    let ended = finish.map(|((leader, result), garbage)| leader.finish(result, garbage));
-    let ended: Vec<_> = ended.collect();
+    let finish = finish.map(|((mut leader, result), garbage)| {
+        let events = leader.take_events();
+        (leader.finish(result, garbage), events)
+    });
+    let (ended, events): (Vec<_>, Vec<_>) = finish.unzip();
+    // All flights have landed by now: observers, clones of values and drops of keys are user code.
+    for (ended, events) in ended.iter().zip(&events) {
+        events.iter().for_each(|it| it.landed(ended.outcome()));
+    }
     if let Some(payload) = panic {
-        drop(garbage);
+        drop((garbage, events));
         resume_unwind(payload);
     }
-    // Cloning values and dropping keys is user code. All flights have landed by now.
     ended
         .into_iter()
         .map(|ended| ended.into_outcome().result)

@@ -149,11 +149,11 @@ impl Landed {
 /// borrow from what is declared after its group.
 pub(crate) struct GroupObserver<K> {
     observer: Erased,
-    with_key: fn(&Erased, K) -> Tell,
+    with_key: fn(&Erased, K) -> Notify,
 }
 
 type Erased = Arc<dyn Any + Send + Sync>;
-type Tell = Arc<dyn Fn(Event<'_>) + Send + Sync>;
+type Notify = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
 pub(crate) enum Event<'a> {
     Began,
@@ -198,7 +198,7 @@ impl<K> GroupObserver<K> {
 /// Where the events of one call go: to the group's observer, with the call's key.
 #[derive(Clone)]
 pub(crate) struct Events {
-    tell: Tell,
+    tell: Notify,
     /// When the call arrived, or took the lead.
     pub(crate) began: Time,
 }
