@@ -2,22 +2,14 @@
 //! over time; `bars` compares them within one run.
 //!
 //! ```text
-//! cargo bench --bench calls            # about two minutes
-//! cargo bench --bench calls -- lone    # one group of them
+//! cargo bench -p calls            # about two minutes
+//! cargo bench -p calls -- lone    # one group of them
 //! ```
 
-#[cfg(not(loom))]
 mod crew;
-#[cfg(not(loom))]
 mod literal;
-#[cfg(not(loom))]
 mod release;
 
-// Without criterion there is nothing to run.
-#[cfg(loom)]
-fn main() {}
-
-#[cfg(not(loom))]
 fn main() {
     benches::benches();
     criterion::Criterion::default()
@@ -25,7 +17,6 @@ fn main() {
         .final_summary();
 }
 
-#[cfg(not(loom))]
 mod benches {
     use std::hint::black_box;
     use std::io;
