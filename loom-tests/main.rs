@@ -82,6 +82,7 @@ pub(crate) use {
 
 mod explore;
 
+mod model_algorithm;
 mod model_costs;
 mod model_deadlock;
 mod model_endings;
