@@ -180,7 +180,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// [`Failed`](CallError::Failed) when the function that ran returned an error; and to a
     /// follower [`Panicked`](CallError::Panicked) when the leader's function panicked and
-    /// [`Abandoned`](CallError::Abandoned) when a [`Leader`] was dropped.
+    /// [`Abandoned`](CallError::Abandoned) when a [`Leader`](crate::Leader) was dropped.
     /// [`Deadlock`](CallError::Deadlock) when this call is made inside a shared function and to
     /// wait would [never end](crate#deadlocks) (G9).
     ///

@@ -141,7 +141,9 @@ fn anchor(heading: &str) -> String {
 fn every_heading_that_a_page_links_to_exists() {
     for (path, page) in pages() {
         let code: Vec<_> = code(&page).into_iter().map(|(_, line)| line).collect();
-        let headings = page.lines().filter(|line| line.starts_with('#') && !code.contains(line));
+        let headings = page
+            .lines()
+            .filter(|line| line.starts_with('#') && !code.contains(line));
         let anchors: Vec<_> = headings
             .map(|line| anchor(line.trim_start_matches('#').trim()))
             .collect();
