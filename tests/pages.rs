@@ -114,6 +114,21 @@ fn every_fence_says_its_language() {
     }
 }
 
+/// A longer line is cut off in the pages that rustdoc makes.
+#[test]
+fn no_line_of_code_on_a_page_is_longer_than_88_columns() {
+    for (path, page) in pages() {
+        let docs = path.parent().map_or(false, |dir| dir.ends_with("docs"));
+        for (_, line) in code(&page) {
+            assert!(
+                !docs || line.chars().count() <= 88,
+                "{}: {line}",
+                path.display()
+            );
+        }
+    }
+}
+
 /// Links to files of this repository, and pictures.
 #[test]
 fn every_file_that_a_page_links_to_exists() {
