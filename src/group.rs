@@ -7,16 +7,16 @@
 //! are all of it.
 //!
 //! *Why in this order* (G2). A caller that knows the outcome learned it after the flight was
-//! deleted, so a call that it makes next cannot find this flight again. The other way round, late
-//! callers would share results that others had long before.
+//! deleted, so its next call cannot find this flight again. In the other order, late callers would
+//! share results that others have already got.
 //!
 //! *A flight that nobody shares needs no meeting place.* The map's entry says who leads. The first
-//! caller that waits puts a latch there. So a leader that finds no latch in its entry when it
-//! deletes that has nobody to tell.
+//! caller that waits puts a latch there. A leader that finds no latch when it deletes its entry has
+//! no one to notify.
 //!
-//! *Why nobody is left waiting* (G4). A caller takes its place under the map's lock, on a latch that
-//! the map names. The leader deletes the entry under the same lock, and whatever latch is there by
-//! then gets the outcome. A flight ends exactly once: by a value, an error or a panic in `run`, or
+//! *Why no caller is left waiting* (G4). A caller takes its place under the map's lock, on a latch
+//! that the map names. The leader deletes the entry under the same lock, and publishes the outcome
+//! on the latch that it finds there. A flight ends exactly once: by a value, an error or a panic in `run`, or
 //! by `abandon`.
 //!
 //! *What runs under the map's lock* is `map`, which calls no user code but a key's
@@ -32,23 +32,22 @@ use crate::{
     outcome::Role, sync::Arc, sync::Mutex, threads::FlightId, wait::Arrival,
 };
 
-/// A string or slice that is longer than this many bytes is not kept for reuse. Of a key that was
-/// looked up by a form that owns memory, a `&String` for example, this sees nothing, and keeps it.
+/// A key that was looked up by a longer `str` or slice than this is not kept for reuse. (A form that
+/// owns its memory, such as a `&String`, does not show how long it is, so its key is kept.)
 const RETIRED_KEY_BYTES: usize = 256;
 
-/// A group of calls: of those with equal keys at the same time, one runs and all get its result.
+/// A group of calls. Of calls with equal keys at the same time, one runs and all get its result.
 ///
-/// `V` is the value, `E` the function's error, `K` the key and `S` the hasher. The default hasher
-/// is randomly keyed, so outsiders may choose the keys. Share a group between threads by reference,
-/// in an [`Arc`](std::sync::Arc) or in a `static`; it is `Send` and `Sync` where
-/// all four are.
+/// `V` is the value, `E` the function's error, `K` the key and `S` the hasher. The default hasher is
+/// randomly keyed, so keys may come from untrusted sources. A `FlightGroup` is a handle: a clone is
+/// another handle to the same group. It is `Send` and `Sync` if all four are.
 ///
-/// A group is not a cache: once a flight has ended, nothing of its value is kept (G11). It keeps up
-/// to 4 retired keys for reuse. A `str` or slice of over 256 bytes is not kept; if your keys are
-/// large, look them up in such a form and not as a `&String`.
+/// A group is not a cache: once a flight has ended, its value is not kept (G11). The group keeps up
+/// to 4 retired keys for reuse, but none that was looked up by a `str` or slice of over 256 bytes. If
+/// your keys are large, look them up in such a form and not as a `&String`.
 ///
-/// Values are cloned for followers, each by itself and outside every lock. Where that is dear, make
-/// `V` an `Arc`.
+/// Each follower clones the value on its own thread, outside every lock. If cloning is expensive,
+/// make `V` an `Arc`.
 ///
 /// ```
 /// use shared_calls::FlightGroup;
@@ -56,7 +55,7 @@ const RETIRED_KEY_BYTES: usize = 256;
 ///
 /// let users = FlightGroup::<String, io::Error>::new();
 /// let name = users.call("user:42", || {
-///     // Of all threads that ask for user:42 now, one comes here.
+///     // Of all threads that ask for user:42 now, one runs this.
 ///     Ok("Ada".to_owned())
 /// })?;
 /// assert_eq!(name, "Ada");
@@ -65,13 +64,13 @@ const RETIRED_KEY_BYTES: usize = 256;
 ///
 /// # Keys
 ///
-/// Any `K: Hash + Eq`, looked up by a borrowed form, as in a `HashMap`; the group makes the owned
-/// key itself, so `K` has to be what the borrowed form's [`ToOwned`] gives. One is made only by a
-/// caller that finds no flight to join. (Two callers that find none at the same instant may both
-/// make one; the second to come back finds the first one's flight and joins it.)
+/// Keys are looked up by a borrowed form, as in a `HashMap`. The group makes the owned key itself, and
+/// only for a caller that finds no flight to follow. For a key without a borrowed form, such as a
+/// compound key, implement [`Lookup`].
 ///
 /// ```
-/// # use shared_calls::FlightGroup;
+/// use shared_calls::FlightGroup;
+///
 /// let by_id = FlightGroup::<u8, std::io::Error, u64>::new();
 /// assert_eq!(by_id.call(&42, || Ok(1)).unwrap(), 1);
 ///
@@ -121,8 +120,8 @@ impl<V, E, K> FlightGroup<V, E, K> {
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// An empty group that hashes keys with `hasher`.
     ///
-    /// A hasher that is not randomly keyed is faster and lets whoever chooses the keys make all of
-    /// them collide.
+    /// A hasher that is not randomly keyed may be faster, but an attacker who chooses the keys can
+    /// make all of them collide.
     ///
     /// ```
     /// use std::collections::hash_map::DefaultHasher;
@@ -158,8 +157,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     pub(crate) fn map(&self, hash: u64) -> &Mutex<Map<V, E, K>> {
         match &*self.shared.maps {
             [map] => map,
-            // Mixed, because a hasher may leave most bits alone, and not taken from the ends of the
-            // hash, which the map goes by.
+            // Mixed, because a weak hasher leaves most bits unused, and taken from the middle,
+            // because the table uses both ends.
             maps => {
                 let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
                 &maps[((mixed * maps.len() as u64) >> 32) as usize]
@@ -173,30 +172,33 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// go-zero's and x/sync's `Do`.
     ///
     /// At most one function per key runs at a time (G1). What it wrote is visible to every caller
-    /// that gets its result (G5). A call that starts after another call on that key has returned
-    /// never gets that call's result (G2).
+    /// that gets its result (G5). A call that starts after another call has got a result never gets
+    /// the same one (G2).
+    ///
+    /// For a time limit and other options, see [`request`](Self::request).
     ///
     /// # Errors
     ///
-    /// [`Failed`](CallError::Failed) when the function that ran returned an error; and to a
-    /// follower [`Panicked`](CallError::Panicked) when the leader's function panicked and
-    /// [`Abandoned`](CallError::Abandoned) when a [`Leader`](crate::Leader) was dropped.
-    /// [`Deadlock`](CallError::Deadlock) when this call is made inside a shared function and to
-    /// wait would [never end](crate#deadlocks) (G9).
+    /// - [`Failed`](CallError::Failed): the function that ran returned an error.
+    /// - [`Panicked`](CallError::Panicked): this call followed, and the leader's function panicked.
+    /// - [`Abandoned`](CallError::Abandoned): this call followed, and the [`Leader`](crate::Leader)
+    ///   or [`Job`](crate::Job) was dropped.
+    /// - [`Deadlock`](CallError::Deadlock): this call was made inside a shared function, and its wait
+    ///   would [never have ended](crate#deadlocks) (G9).
+    /// - [`TimedOut`](CallError::TimedOut), [`Overloaded`](CallError::Overloaded): in a group with
+    ///   such [defaults](crate::Builder).
     ///
     /// # Panics
     ///
-    /// If `f` ran and panicked, with the same payload; the key is free at once. Also if `Hash`,
+    /// If `f` ran and panicked, with the same payload, after the flight has ended. Also if `Hash`,
     /// `Eq`, `Borrow`, `to_owned` or `Drop` of the key, `Clone` of the value, or `Drop` of the
-    /// value or the error panics: in this call alone.
-    ///
-    /// For a deadline and other options see [`request`](Self::request).
+    /// value or the error panics; other calls are not affected.
     ///
     /// # Hangs
     ///
-    /// For as long as the function that ran does: a follower waits for it without a limit. On a
-    /// thread pool: if all its threads follow flights whose [jobs](crate::Job) wait for a thread of
-    /// it. And in a circle that [can't be told](crate#deadlocks).
+    /// A follower waits for as long as the function runs. If all threads of a pool follow flights
+    /// whose [jobs](crate::Job) are in that pool's queue, they hang, and so does a cycle that is
+    /// [not detected](crate#deadlocks).
     ///
     /// ```
     /// use shared_calls::FlightGroup;
@@ -220,7 +222,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         self.call_ex(key, f).result
     }
 
-    /// Like [`call`](Self::call), and tells which part this call played and how many followed:
+    /// Like [`call`](Self::call), and also returns whether this call led and how many followed:
     /// go-zero's `DoEx`.
     ///
     /// Errors, panics and hangs are those of [`call`](Self::call).
@@ -229,7 +231,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
     /// let outcome = group.call_ex("k", || Ok(1));
     /// assert!(outcome.fresh());
-    /// assert_eq!(outcome.result.unwrap(), 1);
+    /// assert_eq!(outcome.result?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[doc(alias = "DoEx")]
     #[inline]
@@ -283,7 +286,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// Runs the function of a flight, and ends the flight with what comes of it.
+    /// Runs the function of a flight, and ends the flight with its result.
     #[inline]
     pub(crate) fn run(
         &self,
@@ -304,7 +307,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         ended.into_outcome()
     }
 
-    /// Ends a flight: takes it out of the map, and only then tells those who wait.
+    /// Ends a flight: takes it out of the map, and only then publishes its outcome.
     pub(crate) fn finish(
         &self,
         lead: &mut Lead,
@@ -335,7 +338,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     #[cold]
     fn shrink(&self, hash: u64) {
         let mut map = self.map(hash).lock();
-        // Somebody else may have been faster.
+        // Another thread may have done it meanwhile.
         let old_table = map.flights.is_outgrown().then(|| map.flights.shrink());
         drop(map);
         drop(old_table);
@@ -351,7 +354,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
 
 /// Where the outcome is once the flight has ended.
 pub(crate) enum Ended<V, E> {
-    /// Still in the leader's hands: nobody waited.
+    /// Still with the leader: nobody waited.
     Alone(Outcome<V, E>),
     /// With the followers, for all of them and the leader to clone.
     Shared(Arc<Outcome<V, E>>),
