@@ -10,10 +10,10 @@ use crate::{
     sync::Deadline, wait::Arrival,
 };
 
-/// A call on its way, with options; from [`FlightGroup::request`].
+/// A call with options, from [`FlightGroup::request`].
 ///
-/// The options are independent and may be given in any order; of one option given twice the last
-/// counts, and [`timeout`](Self::timeout) and [`deadline`](Self::deadline) are one option.
+/// The options are independent and may be given in any order. If one is given twice, the last counts.
+/// [`timeout`](Self::timeout) and [`deadline`](Self::deadline) set the same option.
 ///
 /// ```
 /// use shared_calls::FlightGroup;
@@ -23,7 +23,7 @@ use crate::{
 /// let user = users
 ///     .request("user:42")
 ///     .timeout(Duration::from_millis(200)) // as a follower
-///     .max_age(Duration::from_secs(5)) // don't follow a leader that has been at it for longer
+///     .max_age(Duration::from_secs(5)) // give up a flight that is older
 ///     .takeover(1) // if the leader panics, try once more
 ///     .call(|| Ok("Ada".to_owned()))?;
 /// # assert_eq!(user, "Ada");
@@ -57,14 +57,17 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
 }
 
 impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
-    /// How long this caller waits as a follower, counted from `call`, `call_ex` or `join`; then it
-    /// gets [`CallError::TimedOut`].
+    /// Limits how long this caller waits for another call's outcome. After that it gets
+    /// [`CallError::TimedOut`].
     ///
-    /// Whoever leads is not bound by it: nothing interrupts a function. A follower that times out
-    /// leaves; the flight goes on, nobody else is disturbed, and no second execution starts (G8).
-    /// An outcome that is ready beats a deadline that has passed, so a timeout of zero asks "is
-    /// nobody at it, or are they done?". [`Duration::MAX`] never passes. A wait that
-    /// ends in this way is never [refused](crate#deadlocks).
+    /// In a call, the limit counts from where the caller begins to wait, and does not bind a caller
+    /// that leads: nothing interrupts a function. With [`start`](Self::start) it counts from there
+    /// and binds the caller that leads as well.
+    ///
+    /// A follower that times out leaves. The flight goes on, nobody else is disturbed, and no second
+    /// execution starts (G8). An outcome that is ready beats a deadline that has passed.
+    /// [`Duration::MAX`] never passes. A wait that nothing but this limit could end is
+    /// [refused](crate#deadlocks) at once.
     ///
     /// ```
     /// use shared_calls::{CallError, FlightGroup};
@@ -72,8 +75,8 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     ///
     /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let leader = group.join("k");
-    /// let hasty = group.request("k").timeout(Duration::from_millis(1));
-    /// assert!(matches!(hasty.call(|| Ok(1)), Err(CallError::TimedOut)));
+    /// let request = group.request("k").timeout(Duration::from_millis(1));
+    /// assert!(matches!(request.call(|| Ok(1)), Err(CallError::TimedOut)));
     /// # drop(leader);
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -81,8 +84,8 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// Like [`timeout`](Self::timeout), with the instant given: that of the request that this call
-    /// serves, say.
+    /// Like [`timeout`](Self::timeout), with the instant at which the wait ends: for example the
+    /// deadline of the HTTP request that this call serves.
     ///
     /// ```
     /// use shared_calls::{CallError, FlightGroup};
@@ -99,15 +102,14 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// Takes part only in an execution that begins after this call did (G7): read-your-writes, for
-    /// whoever has just changed what the function reads.
+    /// Shares only an execution that begins after this call did (G7). This is read-your-writes, for
+    /// a caller that has just changed what the function reads.
     ///
-    /// While a flight is running for the key, all such calls share the one that is queued behind
-    /// it: at most one runs, at most one is queued. When the first has ended, one of those who wait
-    /// leads the next, with its own function; or another caller that arrives just then does, also
-    /// one that did not ask for the next flight. So functions for one key should all do the same:
-    /// if yours reads past a cache and theirs does not, take care of the cache by itself. If
-    /// nothing is running the call leads at once, as any other.
+    /// While a flight is running for the key, all such calls share the one that is queued behind it:
+    /// at most one runs and at most one is queued. When the first has ended, one of the queued
+    /// callers leads the next, with its own function, or a caller that arrives just then does, even
+    /// one without this option. So functions for one key should all do the same. If nothing is
+    /// running, the call leads at once.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
@@ -117,7 +119,7 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// let group = FlightGroup::<&str, std::io::Error>::new();
     /// let read = || Ok(*database.lock().unwrap());
     ///
-    /// // Somebody has read the old name and is not done yet.
+    /// // Another thread has read the old name and is not done yet.
     /// let Joined::Leader(slow) = group.join("user:42") else { unreachable!() };
     /// let old = read();
     ///
@@ -133,22 +135,23 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// Is not held up by a flight that is older than this: gives it up, as
-    /// [`forget`](FlightGroup::forget) does, and leads a new one. So a hung leader does not hold the
-    /// key for ever. nginx calls it the lock's age.
+    /// Gives up a flight that is older than this, as [`forget`](FlightGroup::forget) does, and leads
+    /// a new one. So a leader that hangs does not hold the key forever. (nginx has this as
+    /// `proxy_cache_lock_age`.)
     ///
-    /// This holds on arrival and while the call waits. Of many such calls exactly one leads, and the
-    /// others follow it. The old flight still serves the callers that stay with it.
+    /// The limit applies on arrival and while the call waits. Of many such calls exactly one leads,
+    /// and the others follow it. The old flight still serves the callers that stay with it.
     ///
     /// The age counts from when a caller first waited for the flight, queued behind it, or was
-    /// refused a place: before that it held nobody up. Callers that were queued do not find their
-    /// new flight old. With an age of zero this call never follows.
+    /// refused a place. Before that, the flight held nobody up. With an age of zero this call never
+    /// follows.
     ///
-    /// A leader that hangs still has its thread: while a backend hangs, one more thread does after
-    /// every such age. A [`timeout`](Self::timeout) that passes first takes precedence.
+    /// A leader that hangs keeps its thread. While a backend hangs, each such period takes one more
+    /// thread. If a [`timeout`](Self::timeout) passes first, the call gets
+    /// [`CallError::TimedOut`].
     ///
-    /// For a [`join`](Self::join) and a [`start`](Self::start), which have no function left to lead
-    /// with later, the age counts on arrival only.
+    /// For [`join`](Self::join) and [`start`](Self::start) the limit applies on arrival only,
+    /// because they have no function left to lead with later.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Role};
@@ -166,13 +169,13 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// Is refused at once, with [`CallError::Overloaded`], if that many callers are waiting for the
-    /// flight already (G13). So one slow key does not take all threads of a pool.
+    /// Refuses this call at once, with [`CallError::Overloaded`], if this many callers are waiting
+    /// for the flight already (G13). So one slow key does not take all threads of a pool.
     ///
-    /// Exact: of callers that arrive at the same time no more than this get a place. Callers that
-    /// queue for the [next flight](Self::next_flight) are counted by themselves, in the same way.
-    /// Following tickets count, the one of the call that leads does not. Each call applies its own
-    /// number. With 0 this call leads or is refused.
+    /// The number is exact, however many callers arrive at the same time. Callers in the queue for
+    /// the [next flight](Self::next_flight) are counted separately. Tickets that follow count; the
+    /// ticket of the call that leads does not. Each call applies its own number. With 0, this call
+    /// leads or is refused.
     ///
     /// ```
     /// use shared_calls::{CallError, FlightGroup};
@@ -189,15 +192,17 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// If the leader panics or abandons the flight, asks again instead of giving that error, at
-    /// most so many times.
+    /// If the leader panics or abandons the flight, this call asks again instead of returning that
+    /// error, at most this many times.
     ///
-    /// Of the followers that are willing, one leads next, with its own function, and the others
-    /// follow it: never two at once. A leader that panicked still unwinds, also one that took over.
-    /// An error that the function *returned* is an outcome like any other and is not tried again. A
-    /// deadline that passes meanwhile counts: then the call gets [`CallError::TimedOut`].
-    /// For `call` and `call_ex`; a [`join`](Self::join) has no function to take over with and
-    /// ignores it.
+    /// Of the followers with this option, one leads next, with its own function, and the others
+    /// follow it: never two at once. A leader that panics still unwinds, even one that took over. An
+    /// error that the function *returned* is not tried again; see [`takeover_if`](Self::takeover_if).
+    /// The deadline keeps running: if it has passed when the flight fails, the call gets that
+    /// flight's error, and if it passes later, [`CallError::TimedOut`].
+    ///
+    /// For calls only. [`join`](Self::join) and [`start`](Self::start) have no function to take over
+    /// with.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
@@ -205,12 +210,12 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
     /// std::thread::scope(|scope| {
-    ///     let willing = scope.spawn(|| group.request("k").takeover(1).call(|| Ok(2)));
+    ///     let follower = scope.spawn(|| group.request("k").takeover(1).call(|| Ok(2)));
     ///     while leader.followers() < 1 {
     ///         std::thread::yield_now();
     ///     }
-    ///     drop(leader); // Abandoned, for those who are not willing.
-    ///     assert_eq!(willing.join().unwrap().unwrap(), 2);
+    ///     drop(leader); // Without the option, the follower would get `Abandoned`.
+    ///     assert_eq!(follower.join().unwrap().unwrap(), 2);
     /// });
     /// ```
     pub fn takeover(mut self, times: u32) -> Self {
@@ -219,11 +224,12 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// Like [`takeover`](Self::takeover), and also after an error of the function for which
-    /// `willing` says so: one that is the leader's own, such as its deadline or its credentials.
+    /// Like [`takeover`](Self::takeover), and also takes over after an error of the function for
+    /// which `willing` returns `true`. That is for errors that are the leader's own, such as its
+    /// deadline or its credentials.
     ///
-    /// The two set the same option: the last call wins. `willing` runs on this caller's thread,
-    /// outside every lock. A panic in it unwinds out of this call only.
+    /// The two set the same option, and the last one given counts. `willing` runs on this caller's
+    /// thread, outside every lock. A panic in it unwinds out of this call only.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
@@ -254,19 +260,19 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
         self
     }
 
-    /// Where to wait would never end, runs this caller's own function, unshared, instead of giving
-    /// [`CallError::Deadlock`].
+    /// If the wait would be a deadlock, runs this caller's own function, unshared, instead of
+    /// returning [`CallError::Deadlock`].
     ///
-    /// For functions that may ask for each other in a circle, and for rayon, where a thread that
-    /// waits inside the function takes up other work meanwhile, which may ask for the same key; see
-    /// [the recipe](crate::recipes#on-rayon) for what is not caught there. The function then runs
-    /// beside the flight that it would have waited for, so this gives up G1, for this call alone:
-    /// nobody follows it, and the group does not know of it. The outcome has
-    /// [`Role::Led`](crate::Role::Led), and [`Stats`](crate::Stats) count it as deadlocked. A
-    /// function that asks for its own key in this way without end overflows its stack, as any
-    /// recursion. With a [`timeout`](Self::timeout) this does nothing: such a wait is never
-    /// refused. For `call` and `call_ex`; a [`join`](Self::join) has no function to run and ignores
-    /// it.
+    /// For functions that may ask for each other in a cycle, and for rayon, where a thread that
+    /// waits inside the function takes up other work meanwhile, which may ask for the same key. See
+    /// [the recipe](crate::recipes#on-rayon) for what is not detected there.
+    ///
+    /// The function runs beside the flight that it would have waited for. This gives up G1 for this
+    /// call alone: nobody follows it. The outcome has [`Role::Led`](crate::Role::Led), and
+    /// [`Stats`](crate::Stats) count it as deadlocked. A function that asks for its own key in this
+    /// way without end overflows its stack, like any recursion.
+    ///
+    /// For calls only. [`join`](Self::join) and [`start`](Self::start) have no function left to run.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, ()>::new();
@@ -289,8 +295,8 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// use std::time::Duration;
     ///
     /// let group = FlightGroup::<u32, ()>::builder().timeout(Duration::ZERO).build();
-    /// let patient = group.request("k").without_defaults();
-    /// assert_eq!(patient.call(|| Ok(1)), Ok(1));
+    /// let request = group.request("k").without_defaults();
+    /// assert_eq!(request.call(|| Ok(1)), Ok(1));
     /// ```
     pub fn without_defaults(mut self) -> Self {
         self.defaults = Options::default();
@@ -307,12 +313,12 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
 }
 
 impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E, Q, K, S> {
-    /// [`FlightGroup::call`], as the options have it.
+    /// [`FlightGroup::call`] with these options.
     ///
     /// # Errors
     ///
-    /// Those of [`FlightGroup::call`], and [`CallError::TimedOut`]. With a timeout or a deadline
-    /// that will pass there is no [`CallError::Deadlock`].
+    /// Those of [`FlightGroup::call`], and [`CallError::TimedOut`] and [`CallError::Overloaded`] with
+    /// such options.
     ///
     /// # Panics
     ///
@@ -326,7 +332,7 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
         self.call_ex(f).result
     }
 
-    /// [`FlightGroup::call_ex`], as the options have it. Errors and panics are those of
+    /// [`FlightGroup::call_ex`] with these options. Errors and panics are those of
     /// [`call`](Self::call).
     ///
     /// ```
@@ -338,8 +344,10 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
         self.call_as(options, |_| f())
     }
 
-    /// Like [`call`](Self::call), for a function that asks who waits for its result, in order
-    /// to stop early.
+    /// Like [`call`](Self::call), for a function that asks whether anyone waits for its result, in
+    /// order to stop early.
+    ///
+    /// A time limit counts from here.
     ///
     /// See [`Flight`] for an example.
     pub fn call_with(self, f: impl FnOnce(&Flight<'_>) -> Result<V, E>) -> Result<V, CallError<E>> {
@@ -369,12 +377,12 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
 }
 
 impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q, K, S> {
-    /// [`FlightGroup::join`], as the options have it. The [`Follower`](crate::Follower) waits no
-    /// longer than the deadline.
+    /// [`FlightGroup::join`] with these options. The [`Follower`](crate::Follower) waits no longer
+    /// than the deadline, which counts from here.
     ///
-    /// For [`next_flight`](Self::next_flight) this blocks until that flight has begun, or the
-    /// deadline has passed, or would never end: the follower then has [`CallError::TimedOut`] or
-    /// [`CallError::Deadlock`] for its outcome.
+    /// With [`next_flight`](Self::next_flight) this blocks until that flight has begun or the
+    /// deadline has passed. A refused join (overloaded, deadlocked, or timed out in the queue) is a
+    /// `Follower` that has its outcome already.
     ///
     /// # Panics
     ///
