@@ -12,33 +12,33 @@ use crate::{
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// Starts `f` for the key on another thread, or joins the call that is in progress, and returns
-    /// a [`Ticket`] for the outcome: x/sync's `DoChan`. Never waits for the flight.
+    /// Starts `f` for the key on another thread, or follows the call that is in progress, and
+    /// returns a [`Ticket`] for the outcome: x/sync's `DoChan`. Does not wait for the flight.
     ///
-    /// `spawn` gets a [`Job`] to run wherever it likes, and only if this call leads: on a thread
-    /// pool (`|job| pool.execute(move || job.run())`), a new thread, a worker at the other end of a
-    /// channel, or right here (`|job| job.run()`). It runs outside every lock. Calls and tickets
-    /// for one key share one flight. The ticket of the call that leads has [`Role::Led`] and is no
-    /// follower.
+    /// If this call leads, `spawn` gets a [`Job`] to run: on a thread pool
+    /// (`|job| pool.execute(move || job.run())`), a new thread, a worker at the other end of a
+    /// channel, or on this thread (`|job| job.run()`). `spawn` is called outside every lock. Calls
+    /// and tickets for one key share one flight. The ticket of the call that leads has
+    /// [`Role::Led`] and is not a follower.
     ///
     /// A panic in `f` reaches all tickets and followers as
     /// [`CallError::Panicked`](crate::CallError::Panicked) and goes no further: [`Job::run`]
-    /// returns. (x/sync ends the process.) A job that is dropped unrun, as by a pool that shuts
-    /// down, abandons the flight: [`CallError::Abandoned`](crate::CallError::Abandoned), and the
-    /// key is free at once.
+    /// returns. (In x/sync it ends the process.) A job that is dropped unrun, as by a pool that shuts
+    /// down, abandons the flight: its callers get
+    /// [`CallError::Abandoned`](crate::CallError::Abandoned), and the key is free.
     ///
     /// # Panics
     ///
-    /// If `spawn` panics: the job, unless it was sent or run before, is then dropped unrun. And as
+    /// If `spawn` panics. A job that it has not passed on is then dropped unrun. Also as
     /// [`FlightGroup::join`] does.
     ///
     /// # Hangs
     ///
     /// If `spawn` itself waits for the key before the job has run.
     ///
-    /// A thread of the pool that waits for the flight takes a thread from the jobs. If all of them
-    /// wait for jobs that are still in the pool's queue, none is left to run them. Let a pool
-    /// either run jobs or wait for them, or wait with a time limit.
+    /// A thread of the pool that waits for a flight runs no job meanwhile. If all of them wait for
+    /// jobs that are still in the pool's queue, they hang. Let a pool either run jobs or wait for
+    /// them, or wait with a time limit.
     ///
     /// ```
     /// use shared_calls::FlightGroup;
@@ -63,8 +63,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         self.request(key).start(spawn, f)
     }
 
-    /// Runs the function on the thread of a pool, which lives on: what panics here, the function or
-    /// the `Drop` of what nobody waits for, goes no further.
+    /// Runs the function on the thread of a pool. That thread has to survive, so no panic leaves this
+    /// function: not one of `f`, and not one of a `Drop`.
     fn run_job(&self, lead: &mut Lead, f: impl FnOnce(&Lead) -> Result<V, E>) {
         let (result, panic) = deadlock::run_as_leader(lead.flight, || f(lead));
         let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -92,7 +92,7 @@ where
     /// its own function.
     ///
     /// For [`next_flight`](Request::next_flight) this blocks until the flight in front has ended, or
-    /// the time limit has passed. A refused request gives a ticket whose outcome is there already.
+    /// the time limit has passed. A refused request gives a ticket that has its outcome already.
     /// [`takeover`](Request::takeover) and [`alone_on_deadlock`](Request::alone_on_deadlock) have no
     /// function left to run and do not apply.
     ///
@@ -119,8 +119,8 @@ where
         })
     }
 
-    /// Like [`start`](Self::start), for a function that asks who waits for its result, in order to
-    /// stop early.
+    /// Like [`start`](Self::start), for a function that asks whether anyone waits for its result, in
+    /// order to stop early.
     ///
     /// See [`Flight`] for an example.
     pub fn start_with(
@@ -186,10 +186,10 @@ impl<V, E, K, S> Drop for OwnedLead<V, E, K, S> {
     }
 }
 
-/// The function of a flight, for some thread to run; from [`FlightGroup::start`].
+/// The function of a flight, for another thread to run. From [`FlightGroup::start`].
 ///
-/// One type, whatever the group's: `Send + 'static`, so a channel or a pool can carry it. Dropped
-/// unrun, it abandons its flight. Neither run nor dropped, it holds its key.
+/// It has no type parameters and is `Send + 'static`, so any channel or pool can carry it. If it is
+/// dropped unrun, it abandons its flight. Until it is run or dropped, its key is taken.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup};
@@ -202,8 +202,7 @@ impl<V, E, K, S> Drop for OwnedLead<V, E, K, S> {
 pub struct Job(Box<dyn FnOnce() + Send>);
 
 impl Job {
-    /// Runs the function, lands the flight and wakes everyone on it. Does not panic if the function
-    /// does.
+    /// Runs the function and ends the flight with its result. Does not panic if the function does.
     ///
     /// ```
     /// use shared_calls::FlightGroup;
@@ -229,9 +228,10 @@ impl fmt::Debug for Job {
     }
 }
 
-/// A claim to the outcome of a flight, from [`FlightGroup::start`].
+/// A handle to the outcome of a flight, from [`FlightGroup::start`].
 ///
-/// Dropping it disturbs nobody.
+/// Dropping it does not affect the flight, unless the function asks whether its result
+/// [is wanted](crate::Flight::is_wanted).
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Role};
@@ -245,9 +245,11 @@ impl fmt::Debug for Job {
 pub struct Ticket<V, E>(Follower<V, E>);
 
 impl<V: Clone, E> Ticket<V, E> {
-    /// Blocks until the flight has landed and gives its outcome, however it ended (G4); or it is
-    /// refused, with [`Deadlock`](crate::CallError::Deadlock), if that would
-    /// [never end](crate#deadlocks) (G9): inside a function that the job waits for.
+    /// Blocks until the flight has landed, and returns its outcome, however it ended (G4).
+    ///
+    /// If the request had a time limit and that passes first, the outcome is
+    /// [`TimedOut`](crate::CallError::TimedOut). If the wait would [never end](crate#deadlocks), it
+    /// is [`Deadlock`](crate::CallError::Deadlock) (G9).
     ///
     /// # Panics
     ///
@@ -258,9 +260,11 @@ impl<V: Clone, E> Ticket<V, E> {
         self.0.wait()
     }
 
-    /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
-    /// ticket is good for another try. ([`Duration::MAX`] never passes: to wait that long may be
-    /// refused.)
+    /// Blocks until the flight has landed, but not longer than `timeout`. Returns `None` if that has
+    /// passed; the ticket can then wait again.
+    ///
+    /// The request's own time limit does not apply here. [`Duration::MAX`] never passes, so a wait
+    /// of that length can be refused as a [deadlock](crate#deadlocks).
     ///
     /// # Panics
     ///
@@ -282,7 +286,7 @@ impl<V: Clone, E> Ticket<V, E> {
         self.0.wait_timeout(timeout)
     }
 
-    /// The outcome, if the flight has landed. Does not block.
+    /// Returns the outcome if the flight has landed. Does not block.
     ///
     /// # Panics
     ///
