@@ -11,10 +11,10 @@ use crate::{
 /// A place on a flight that another caller leads, from
 /// [`FlightGroup::join`](crate::FlightGroup::join).
 ///
-/// [`wait`](Self::wait) for the outcome, or look for it from time to time, on any thread.
-/// Dropping it disturbs nobody: the flight goes on with one follower less.
+/// [Wait](Self::wait) for the outcome, or [look](Self::try_wait) for it from time to time, on any
+/// thread. If a follower is dropped, the flight goes on with one follower fewer.
 ///
-/// A [request](crate::Request) that is refused gives a follower whose outcome is there already.
+/// A [request](crate::Request) that is refused gives a follower that has its outcome already.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Joined, Role};
@@ -59,20 +59,20 @@ struct Ended {
 }
 
 impl<V: Clone, E> Follower<V, E> {
-    /// Blocks until the flight has landed and gives the leader's outcome, with
+    /// Blocks until the flight has landed, and returns the leader's outcome, with
     /// [`Role::Followed`].
     ///
-    /// However the leader ends, this returns (G4); or it is refused, with
-    /// [`Deadlock`](crate::CallError::Deadlock), if that would [never end](crate#deadlocks) (G9).
-    /// What the leader's function wrote before it returned is visible after (G5). The value is
-    /// cloned on this thread, outside every lock. If the follower comes from a
-    /// [`Request`](crate::Request) with a deadline, it waits no longer than that and then gives
-    /// [`TimedOut`](crate::CallError::TimedOut); an outcome that is there beats a deadline that has
-    /// passed.
+    /// This returns however the leader ends (G4). What the leader's function wrote is visible
+    /// afterwards (G5). The value is cloned on this thread, outside every lock.
+    ///
+    /// If the [`Request`](crate::Request) had a time limit and that passes first, the outcome is
+    /// [`TimedOut`](crate::CallError::TimedOut). An outcome that is ready beats a deadline that has
+    /// passed. If the wait would [never end](crate#deadlocks), the outcome is
+    /// [`Deadlock`](crate::CallError::Deadlock) (G9).
     ///
     /// # Panics
     ///
-    /// If the value's `Clone` panics; nobody else notices.
+    /// If the value's `Clone` panics. No other caller is affected.
     ///
     /// See [`Follower`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
@@ -87,11 +87,12 @@ impl<V: Clone, E> Follower<V, E> {
         }
     }
 
-    /// Blocks until the flight has landed, but not longer than `timeout`: then `None`, and the
-    /// follower may wait again. ([`Duration::MAX`] never passes: to wait that long may be refused,
-    /// as [`wait`](Self::wait) may be.) A request's deadline plays no part here, unless it had
-    /// passed before there was a flight to follow: then this is
-    /// [`TimedOut`](crate::CallError::TimedOut) at once.
+    /// Blocks until the flight has landed, but not longer than `timeout`. Returns `None` if that has
+    /// passed; the follower can then wait again.
+    ///
+    /// The request's own time limit does not apply here, unless it passed before there was a flight
+    /// to follow: then the outcome is [`TimedOut`](crate::CallError::TimedOut). [`Duration::MAX`]
+    /// never passes, so a wait of that length can be refused as a [deadlock](crate#deadlocks).
     ///
     /// # Panics
     ///
@@ -113,7 +114,7 @@ impl<V: Clone, E> Follower<V, E> {
         self.wait_until(Deadline::after(timeout))
     }
 
-    /// The outcome, if the flight has landed. Does not block.
+    /// Returns the outcome if the flight has landed. Does not block.
     ///
     /// # Panics
     ///
@@ -186,7 +187,7 @@ impl<V, E> Follower<V, E> {
         let Some(latch) = &self.latch else {
             return Ok(None);
         };
-        // What is there already, or may not take any time, needs no look at the graph.
+        // A wait that does not block needs no look at the graph.
         let there = latch.wait(Deadline::Passed, self.queued);
         if there.is_some() || deadline.has_passed() {
             return Ok(there);
