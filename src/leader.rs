@@ -7,14 +7,14 @@ use crate::{
     outcome::Outcome, sync::Arc, threads::FlightId,
 };
 
-/// The lead of a flight: the duty to bring its outcome. From [`FlightGroup::join`].
+/// The lead of a flight, from [`FlightGroup::join`]: its holder has to provide the outcome.
 ///
-/// Until it is [completed](Self::complete) or dropped, every call on the key waits for it. Dropped,
-/// also by a panic, it abandons the flight: followers get [`CallError::Abandoned`] and the key is
-/// free at once. It may be completed by another thread than the one that joined.
+/// Until it is [completed](Self::complete) or dropped, every call on the key waits for it. If it is
+/// dropped, by a panic for example, it abandons the flight: followers get [`CallError::Abandoned`],
+/// and the key is free. Any thread may complete it.
 ///
-/// Don't [`forget`](std::mem::forget) it, or keep it for ever: its followers and all later callers
-/// of the key would wait for as long.
+/// Do not [`forget`](std::mem::forget) it or keep it forever. Its followers and all later callers of
+/// the key would wait for as long.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup, Joined};
@@ -43,15 +43,14 @@ pub(crate) struct Lead {
 }
 
 impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
-    /// Ends the flight with this result and gives the leader's own outcome.
+    /// Ends the flight with this result, and returns the leader's own outcome.
     ///
-    /// The key is free, and no longer leads here, before any follower learns the result (G2). With
-    /// no follower the value comes back without having been cloned, and nothing is woken (G12).
+    /// The key is free before any follower learns the result (G2). With no follower, the value comes
+    /// back without having been cloned (G12).
     ///
     /// # Panics
     ///
-    /// If the value's `Clone`, or the key's `Drop`, panics; the followers have their outcome all
-    /// the same.
+    /// If the value's `Clone` or the key's `Drop` panics. Followers get their outcome all the same.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
@@ -67,24 +66,24 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
         self.finish(result, &mut garbage).into_outcome()
     }
 
-    /// Runs the function, and ends the flight with its result: what [`FlightGroup::call_ex`] does
-    /// for a caller that leads.
+    /// Runs the function, and ends the flight with its result, as [`FlightGroup::call_ex`] does for
+    /// a caller that leads.
     ///
-    /// For whoever joins first and sees then what there is to do. Unlike with a function that is
-    /// run by hand before [`complete`](Self::complete), it is known which thread runs it, so a wait
-    /// inside it that would never end is [refused](crate#deadlocks); and its panic reaches the
-    /// followers as [`CallError::Panicked`], not as [`Abandoned`](CallError::Abandoned).
+    /// This has two advantages over doing the work and then calling [`complete`](Self::complete).
+    /// The thread is known to run the flight's function, so a wait inside `f` that would never end is
+    /// [refused](crate#deadlocks). And a panic reaches followers as [`CallError::Panicked`], not as
+    /// [`Abandoned`](CallError::Abandoned).
     ///
     /// # Panics
     ///
-    /// If `f` panics, with the same payload, once the flight has ended. And as
+    /// If `f` panics, with the same payload, after the flight has ended. Also as
     /// [`complete`](Self::complete) does.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
     ///
     /// let group = FlightGroup::<u32, std::io::Error>::new();
-    /// // Leads what nobody is at, and only then waits for what somebody is.
+    /// // First does what nobody else is doing, and only then waits for the others.
     /// let joined = ["a", "b"].map(|key| match group.join(key) {
     ///     Joined::Leader(leader) => Ok(leader.run(|| Ok(1))),
     ///     Joined::Follower(follower) => Err(follower),
@@ -102,7 +101,7 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
         Self { group, lead }
     }
 
-    /// How many followers the flight has now. The number may have changed by the time it is read.
+    /// How many followers the flight has now. Other threads may change the number at any time.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};
