@@ -5,11 +5,11 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher};
 use crate::{follower::Follower, group::FlightGroup, keys::Lookup, leader::Leader};
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
-    /// Takes a place on the key's flight without running or waiting for anything: the split-phase
-    /// form of [`call_ex`](Self::call_ex).
+    /// Takes a place on the key's flight, without running a function or waiting: the split-phase form
+    /// of [`call_ex`](Self::call_ex).
     ///
-    /// Gives a [`Leader`] to the caller that now has to bring the outcome, and a [`Follower`] to
-    /// everyone else until the leader is done. Does not block.
+    /// The first caller gets the [`Leader`] and has to provide the outcome. Until it has done so, all
+    /// others get a [`Follower`]. Does not block.
     ///
     /// # Panics
     ///
@@ -33,7 +33,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     }
 }
 
-/// What a caller is to a flight, from [`FlightGroup::join`].
+/// A caller's role in a flight, from [`FlightGroup::join`].
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Joined};
@@ -47,8 +47,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 #[derive(Debug)]
 #[must_use = "dropping a leader abandons its flight"]
 pub enum Joined<'g, V, E, K = String, S = RandomState> {
-    /// Nobody was at it: this caller brings the outcome.
+    /// There was no flight. This caller provides the outcome.
     Leader(Leader<'g, V, E, K, S>),
-    /// Somebody is at it: this caller may wait for the outcome.
+    /// There is a flight. This caller can wait for its outcome.
     Follower(Follower<V, E>),
 }
