@@ -1,4 +1,4 @@
-//! Giving up a flight: the map ceases to name it, and it goes on for those who follow it.
+//! Giving up a flight: the map stops naming it, and it goes on for its followers.
 //!
 //! The flight moves to the list under the map's lock. Its leader finds it there when it ends. A
 //! queue behind it stays in the map, in an entry without a leader, and its turn has come.
@@ -13,14 +13,13 @@ use crate::{
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Gives up the flight that is in progress for the key: x/sync's `Forget`.
     ///
-    /// Callers that are on it still get its outcome; later calls start a new one (G1 then holds
-    /// for the new one). Its end does not touch its successor (G6). Callers that wait for the
-    /// [next flight](crate::Request::next_flight) begin it at once. `false` if no function is
-    /// running for the key, which includes one that has returned and one that is about to begin.
-    /// Does not block.
+    /// Its followers still get its outcome. Later calls start a new flight, which the end of the old
+    /// one does not affect (G6). Callers that queue for the
+    /// [next flight](crate::Request::next_flight) begin it now. Returns `false` if the key had no
+    /// flight, or only one that nobody leads yet. Does not block.
     ///
-    /// A function may give up its own flight, before it tells its result to somebody else, another
-    /// process say: so that whoever learns it there, and then calls here, gets a newer one.
+    /// A function may give up its own flight, for example before it publishes its result elsewhere.
+    /// A caller that learns the result there and then calls here gets a newer one.
     ///
     /// # Panics
     ///
@@ -45,12 +44,11 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         self.forget_if(key, |_| true)
     }
 
-    /// Like [`forget`](Self::forget), but only while the flight has no follower: resenje's and
-    /// tailscale's way to drop work that nobody else waits for.
+    /// Like [`forget`](Self::forget), but only if the flight has no follower.
     ///
-    /// Exact against a caller that joins at the same time: either it is on the flight, and this is
-    /// `false`, or it starts a new one. The [ticket](crate::Ticket) of whoever started the flight
-    /// is no follower.
+    /// This is exact if a caller arrives at the same time: either it follows the flight, and this
+    /// returns `false`, or it starts a new one. The [ticket](crate::Ticket) of the call that started
+    /// the flight is not a follower, and neither is a caller in the queue.
     ///
     /// # Panics
     ///
