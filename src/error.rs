@@ -6,17 +6,17 @@ use crate::sync::Arc;
 
 /// Why a call has no value.
 ///
-/// Cheap to clone whatever `E` is, because all callers of a flight share the function's error in one
-/// [`Arc`]. So `E` need not be `Clone`: [`std::io::Error`] and `anyhow::Error` work.
+/// It is cheap to clone, because all callers of a flight share the function's error in one [`Arc`].
+/// So `E` need not be `Clone`: [`std::io::Error`] and `anyhow::Error` work.
 ///
 /// `CallError<E>` is an [`Error`] if `E` is. [`Failed`](Self::Failed) is transparent: it displays as
 /// the function's error, and its [`source`](Error::source) is that error's source. `anyhow::Error`
-/// and `Box<dyn Error + Send + Sync>` are no `Error` themselves: for those use
+/// and `Box<dyn Error + Send + Sync>` do not implement `Error`; for those use
 /// [`into_std`](Self::into_std).
 ///
-/// Through two flights, the function of one calling the other, an error is wrapped twice: the outer
-/// function gets the `Arc` of the inner flight and cannot give up what others hold. Where that
-/// happens let `E` be cheap to clone, an enum of `Arc`s for example, and return a clone.
+/// A shared function that calls another flight and returns that flight's error gets it in an `Arc`,
+/// which other callers may hold. For such functions choose an `E` that is cheap to clone, such as an
+/// enum of `Arc`s, and return a clone.
 ///
 /// More variants will be added. Match with a wildcard arm.
 ///
@@ -72,13 +72,14 @@ impl<E> CallError<E> {
 
     /// Takes the function's own error out.
     ///
-    /// A call without followers can always do so, a [ticket](crate::Ticket) once the thread that
-    /// ran its job has let go of it. Where the flight was shared, the last holder of the error can.
+    /// This works if no other caller holds the error: for a call without followers, for the last
+    /// caller of a shared flight that holds it, and for a [ticket](crate::Ticket) once the thread
+    /// that ran the job has dropped it.
     ///
     /// # Errors
     ///
-    /// Gives `self` back when this is no [`Failed`](Self::Failed), or when another caller still
-    /// holds the same error.
+    /// Returns `self` if this is not [`Failed`](Self::Failed), or if another caller still holds the
+    /// error.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<(), String>::new();
@@ -92,10 +93,10 @@ impl<E> CallError<E> {
         }
     }
 
-    /// Puts another error in the place of the function's own, and leaves every other way to fail as
-    /// it is: for whoever calls on behalf of somebody with errors of another type.
+    /// Converts the function's own error, and leaves every other variant as it is. For a caller whose
+    /// own errors are of another type.
     ///
-    /// What `f` gets is shared by all callers of the flight; what it makes of that is this caller's.
+    /// `f` gets the error that all callers of the flight share.
     ///
     /// ```
     /// use shared_calls::CallError;
@@ -116,7 +117,7 @@ impl<E> CallError<E> {
         }
     }
 
-    /// Wraps this in a type that is an [`Error`], for an `E` that is none itself: `anyhow::Error` or
+    /// Wraps this in a type that implements [`Error`], for an `E` that does not: `anyhow::Error` or
     /// `Box<dyn Error + Send + Sync>`. So `?` works in a function that returns such an error:
     ///
     /// ```
@@ -158,7 +159,7 @@ impl<E> Clone for CallError<E> {
 }
 
 impl<E> CallError<E> {
-    /// Displays all but the function's own error, of which the caller knows how.
+    /// Displays every variant but the function's own error, which `failed` displays.
     fn fmt_with(
         &self,
         f: &mut fmt::Formatter<'_>,
@@ -273,8 +274,8 @@ impl<E> From<Refusal> for CallError<E> {
 
 /// The leader's function panicked.
 ///
-/// What a follower learns of a panic in another thread: [`message`](Self::message), where the
-/// panic carried text. The payload itself goes on unwinding through the leader.
+/// A follower gets the panic's [`message`](Self::message), if it has one. The payload itself goes on
+/// unwinding in the leader's thread.
 ///
 /// ```
 /// use shared_calls::{CallError, FlightGroup, Joined};
@@ -310,8 +311,8 @@ pub struct Panicked {
 }
 
 impl Panicked {
-    /// For another implementation of [`SharedCalls`](crate::SharedCalls) that knows of a panic, in
-    /// another process say.
+    /// For other implementations of [`SharedCalls`](crate::SharedCalls), which may learn of a panic in
+    /// another way, such as from another process.
     ///
     /// ```
     /// use shared_calls::{CallError, Panicked};
@@ -366,11 +367,10 @@ impl fmt::Display for Panicked {
 
 impl Error for Panicked {}
 
-/// Threads that would have waited for each other for ever.
+/// Threads that would have waited for each other forever.
 ///
 /// Displayed as "deadlock: thread 'main' would wait for thread 'worker', which waits for thread
-/// 'main'". Only waits that this crate knows of are part of it: see
-/// [what is detected](crate#deadlocks).
+/// 'main'". See [what is detected](crate#deadlocks).
 ///
 /// ```
 /// use shared_calls::{CallError, Deadlock, FlightGroup};
@@ -398,9 +398,9 @@ impl Deadlock {
         }
     }
 
-    /// The threads of the cycle: each waits for a call that the next one leads, and the last for one
-    /// that the first leads. The first is the caller that was refused. One thread alone would have
-    /// waited for itself, directly or through other keys.
+    /// The threads of the cycle. The first is the caller that was refused. Each waits for a call that
+    /// the next one leads, and the last waits for one that the first leads. A single thread would
+    /// have waited for itself, directly or through other keys.
     ///
     /// See [`Deadlock`] for an example.
     #[must_use]
