@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use crate::{error::CallError, group::FlightGroup, keys::Lookup, outcome::Outcome, sync::Arc};
 
-/// Something that shares calls: for programs that do not want to name [`FlightGroup`].
+/// Something that shares calls: for code that is to work with more than [`FlightGroup`].
 ///
 /// The trait is dyn-compatible and has `Send + Sync` as supertraits, so
 /// `Arc<dyn SharedCalls<User, DbError>>` crosses threads as it is. On a trait object,
@@ -32,10 +32,10 @@ use crate::{error::CallError, group::FlightGroup, keys::Lookup, outcome::Outcome
 /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
 /// ```
 pub trait SharedCalls<V, E, K: ?Sized = str>: Send + Sync {
-    /// The one method that an implementation has to provide: `call_ex` with the function behind a
-    /// pointer. Runs `f` at most once, and only before it returns.
+    /// The one required method: `call_ex` with the function behind a pointer. An implementation calls
+    /// `f` at most once, and before it returns.
     ///
-    /// Errors and panics are those of the implementation: see [`FlightGroup::call`].
+    /// For errors and panics see [`FlightGroup::call`].
     ///
     /// ```
     /// use shared_calls::{FlightGroup, SharedCalls};
@@ -81,7 +81,7 @@ pub trait SharedCallsExt<V, E, K: ?Sized = str>: SharedCalls<V, E, K> {
         self.call_ex(key, f).result
     }
 
-    /// Like [`call`](Self::call), and tells which role this call had and how many followed.
+    /// Like [`call`](Self::call), and also returns whether this call led and how many followed.
     ///
     /// ```
     /// use shared_calls::{SharedCallsExt, Unshared};
@@ -110,7 +110,7 @@ macro_rules! on_trait_objects {
                 self.call_ex(key, f).result
             }
 
-            /// Like `call`, and tells which role this call had and how many followed.
+            /// Like `call`, and also returns whether this call led and how many followed.
             ///
             /// See [`SharedCalls`] for an example of `call`.
             pub fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
@@ -126,8 +126,8 @@ on_trait_objects!(
 
 /// Shares nothing: every call runs its own function.
 ///
-/// The off switch, and the control in an experiment. Every outcome has
-/// [`Role::Led`](crate::Role::Led) and no followers. A panic passes through.
+/// For switching sharing off, and for tests. Every outcome has [`Role::Led`](crate::Role::Led) and no
+/// followers. A panic passes through.
 ///
 /// ```
 /// use shared_calls::{SharedCalls, Unshared};
