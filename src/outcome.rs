@@ -2,11 +2,9 @@
 
 use crate::{error::CallError, error::Refusal, sync::Arc};
 
-/// What one call got: the result, which part the call played, and how many shared it.
+/// What one call got: the result, whether the call led or followed, and how many followed.
 ///
-/// Returned by [`FlightGroup::call_ex`](crate::FlightGroup::call_ex) and by everything else that
-/// ends a flight. Every call gets exactly one outcome, and exactly one call of a flight has
-/// [`Role::Led`] (G3).
+/// Every call gets exactly one outcome, and exactly one call of a flight has [`Role::Led`] (G3).
 ///
 /// [`fresh`](Self::fresh) and [`shared`](Self::shared) answer different questions: the leader of a
 /// flight with followers has a result that is both fresh and shared.
@@ -29,12 +27,12 @@ pub struct Outcome<V, E> {
     pub result: Result<V, CallError<E>>,
     /// Whether this call ran the function or waited for the one that did.
     pub role: Role,
-    /// How many followers the flight had when it was unlinked, the same number for everyone on it.
-    /// A follower that had left by then is not counted. 0 for one that timed out or was refused.
+    /// How many followers the flight had when it was unlinked: the same number for all of its callers.
+    /// A follower that had left by then is not counted. 0 for a call that timed out or was refused.
     pub followers: usize,
 }
 
-/// The part a call played in its flight.
+/// Whether a call led or followed.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Role};
@@ -62,8 +60,8 @@ impl<V, E> Outcome<V, E> {
         self.role == Role::Led
     }
 
-    /// Whether the result went to more than one caller: `golang.org/x/sync/singleflight`'s
-    /// `shared`. The leader's is `true` too when somebody followed.
+    /// Whether the flight had followers: `golang.org/x/sync/singleflight`'s `shared`. It is `true` for
+    /// the leader as well as for the followers.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
