@@ -13,7 +13,7 @@ use crate::{deadlock, error::Named, group::FlightGroup, map::OptionLatch, thread
 /// outcome, and not at all if it is dropped before. The ticket of a call that leads counts when its
 /// flight lands.
 ///
-/// All fields are public and there is a `Default`, so a test can make one.
+/// All fields are public and there is a `Default`, so tests can make one.
 ///
 /// ```
 /// let group = shared_calls::FlightGroup::<u32, &str>::new();
@@ -43,9 +43,9 @@ pub struct Stats {
     pub panicked: u64,
     /// Flights whose [`Leader`](crate::Leader) or [`Job`](crate::Job) was dropped.
     pub abandoned: u64,
-    /// Flights now: as many as [`in_flight`](FlightGroup::in_flight) shows.
+    /// Flights in progress now: as many as [`in_flight`](FlightGroup::in_flight) returns.
     pub in_flight: u64,
-    /// Callers that wait for a flight of this group now.
+    /// Callers that are waiting for a flight of this group now.
     pub waiting: u64,
 }
 
@@ -61,8 +61,8 @@ impl Stats {
 
 /// A flight, from [`FlightGroup::in_flight`].
 ///
-/// What an operator prints when everything is stuck. `Display`, for a key that is `Debug`, is a
-/// line such as `"user:42" led by thread 'worker-3' for 12.5s, 17 followers, waits for "user:7"`.
+/// For finding out why a program is stuck. If the key is `Debug`, it displays as a line such as
+/// `"user:42" led by thread 'worker-3' for 12.5s, 17 followers, waits for "user:7"`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InFlight<K> {
@@ -72,12 +72,12 @@ pub struct InFlight<K> {
     pub followers: usize,
     /// Callers that queue for the [next flight](crate::Request::next_flight).
     pub queued: usize,
-    /// The thread that runs the function, with its name and id. `None` where no thread is known to:
-    /// a [`Leader`](crate::Leader) is held, a [`Job`](crate::Job) has not been run yet, or the
-    /// flight in front has ended and nobody has taken the lead yet.
+    /// The thread that runs the function. `None` if no thread is known to run it: a
+    /// [`Leader`](crate::Leader) is held, a [`Job`](crate::Job) has not begun, or the flight in front
+    /// has ended and no queued caller has taken the lead yet.
     pub leader: Option<Thread>,
-    /// For how long the flight has held anyone up: since a caller first waited for it, queued behind
-    /// it or was refused a place. `None` if none has.
+    /// How long ago a caller first waited for the flight, queued behind it or was refused a place.
+    /// `None` if none has.
     pub age: Option<Duration>,
     /// Whether the flight was given up, by [`forget`](FlightGroup::forget),
     /// [`max_age`](crate::Request::max_age) or [`is_wanted`](crate::Flight::is_wanted). It is shown
@@ -115,8 +115,8 @@ pub enum WaitsFor<K> {
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// What the group has counted so far.
     ///
-    /// Takes the map's lock for as long as it takes to copy a few numbers. With several
-    /// [shards](crate::Builder::shards), one lock after the other.
+    /// Takes the map's lock briefly. With several [shards](crate::Builder::shards), it takes one lock
+    /// after the other.
     ///
     /// See [`Stats`] for an example.
     #[must_use]
@@ -143,8 +143,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
 
     /// What is in flight, in no particular order: the keys, who leads, how many wait.
     ///
-    /// Flights that were given up are among them, until their functions return. Keys are cloned
-    /// under the map's lock, so their `Clone` must not call the group.
+    /// This includes flights that were given up, until their functions return. Keys are cloned under
+    /// the map's lock, so their `Clone` must not call the group.
     ///
     /// # Panics
     ///
