@@ -10,10 +10,11 @@ use crate::{
     options::TimeLimit,
 };
 
-/// What a group is made of, and what holds for every call of it. From [`FlightGroup::builder`].
+/// Builds a group with options. From [`FlightGroup::builder`].
 ///
-/// The options are those of a [`Request`](crate::Request), which may replace each of them, or
-/// [all](crate::Request::without_defaults). They hold behind a trait object as well.
+/// The options for calls are those of a [`Request`](crate::Request) and hold for every call of the
+/// group, also behind a trait object. A request can replace each of them, or drop
+/// [all](crate::Request::without_defaults).
 ///
 /// ```
 /// use shared_calls::{FlightGroup, SharedCalls};
@@ -40,7 +41,7 @@ pub struct Builder<V, E, K = String, S = RandomState> {
 }
 
 impl<V, E, K> FlightGroup<V, E, K> {
-    /// Begins a group with other than the default parts.
+    /// Returns a builder, for a group with options.
     ///
     /// See [`Builder`] for an example.
     pub fn builder() -> Builder<V, E, K> {
@@ -55,7 +56,7 @@ impl<V, E, K> FlightGroup<V, E, K> {
 }
 
 impl<V, E, K, S> Builder<V, E, K, S> {
-    /// What hashes the keys: see [`FlightGroup::with_hasher`].
+    /// Sets the hasher of keys. See [`FlightGroup::with_hasher`].
     ///
     /// ```
     /// use std::collections::hash_map::DefaultHasher;
@@ -75,10 +76,10 @@ impl<V, E, K, S> Builder<V, E, K, S> {
         }
     }
 
-    /// Who learns of every event. A second call replaces the first.
+    /// Sets the observer, which is told of every event. A second call replaces the first.
     ///
-    /// It costs each call a key and an allocation of its own, and the clock is read when a flight
-    /// begins and ends. A group without an observer pays nothing.
+    /// With an observer, each call makes a key of its own and allocates, and each flight reads the
+    /// clock. A group without one pays nothing.
     ///
     /// See [`Observer`] for an example.
     pub fn observer(mut self, observer: impl Observer<K> + 'static) -> Self
@@ -89,11 +90,11 @@ impl<V, E, K, S> Builder<V, E, K, S> {
         self
     }
 
-    /// Splits the map into this many, each with a lock of its own, for very many threads on
-    /// distinct keys. The default is 1.
+    /// Splits the map into this many maps, each with a lock of its own. The default is 1.
     ///
-    /// Measure first. The lock is held for well under a microsecond, twice in each call that leads,
-    /// and calls that share a key meet in one map in any case. Each map keeps up to 4 retired keys.
+    /// This is for very many threads on distinct keys, so measure first. A call that leads takes the
+    /// lock twice, each time for well under a microsecond, and calls that share a key use the same
+    /// map in any case. Each map keeps up to 4 retired keys.
     ///
     /// # Panics
     ///
@@ -164,7 +165,7 @@ impl<V, E, K, S> Builder<V, E, K, S> {
         self
     }
 
-    /// The group.
+    /// Builds the group.
     ///
     /// See [`Builder`] for an example.
     #[must_use]
@@ -173,7 +174,7 @@ impl<V, E, K, S> Builder<V, E, K, S> {
     }
 }
 
-// It holds nothing that a panic could leave half-done.
+// A panic cannot leave it in a broken state.
 impl<V, E, K, S> UnwindSafe for Builder<V, E, K, S> {}
 impl<V, E, K, S> RefUnwindSafe for Builder<V, E, K, S> {}
 
