@@ -13,12 +13,12 @@ use std::{
     hash::BuildHasherDefault, hash::Hash, hash::Hasher, mem,
 };
 
-/// What a key of type `K` is looked up by: a borrowed form, as in a `HashMap`, or a struct of the
+/// What a key of type `K` is looked up by: its borrowed form, as in a `HashMap`, or a struct of the
 /// parts of a compound key.
 ///
-/// Every `Q: Hash + Eq + ToOwned<Owned = K>` with `K: Borrow<Q>` is one: `str` for a `String`, `u64`
-/// for a `u64`. Implement the trait where a key has no borrowed form, so that a look-up does not
-/// allocate:
+/// Every `Q: Hash + Eq + ToOwned<Owned = K>` with `K: Borrow<Q>` implements it: `str` for a `String`,
+/// `u64` for a `u64`. Implement it yourself where a key has no borrowed form, so that a look-up does
+/// not allocate:
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Lookup};
