@@ -46,7 +46,7 @@ enum Question {
 }
 
 impl Flight<'_> {
-    /// How many callers follow the flight now. A caller that queues for the next flight does not,
+    /// How many callers follow the flight now. Callers that queue for the next flight do not count,
     /// and neither does the ticket of the call that started this one.
     ///
     /// ```
