@@ -9,7 +9,7 @@ use crate::{
     error::Deadlock, error::Refusal, outcome::Ending, outcome::Outcome, sync::Arc, sync::Time,
 };
 
-/// Learns what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
+/// Is told what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
 ///
 /// Every method has a default that does nothing. A method runs on the thread of the event, outside
 /// every lock, after the event has been counted. So it may ask the group for its
@@ -64,9 +64,10 @@ pub trait Observer<K = String>: Send + Sync {
         let _ = key;
     }
 
-    /// A caller was [refused](crate::CallError::Deadlock) because its wait would never have ended. (So can
-    /// be the [ticket](crate::Ticket) of the call that started the flight. That call counts as
-    /// [led](crate::Stats::led) all the same.)
+    /// A caller was [refused](crate::CallError::Deadlock) because its wait would never have ended.
+    ///
+    /// This can also be the [ticket](crate::Ticket) of the call that started the flight, which still
+    /// counts as [led](crate::Stats::led).
     fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
         let _ = (key, deadlock);
     }
@@ -109,13 +110,13 @@ macro_rules! forward {
 }
 forward!(&O, Box<O>, Arc<O>);
 
-/// What an [`Observer`] learns of a flight that has ended.
+/// What an [`Observer`] is told about a flight that has ended.
 ///
 /// See [`Observer`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Landed {
-    /// From when the leader took the lead until its function had returned.
+    /// The time from taking the lead until the flight ended.
     pub duration: Duration,
     /// How many callers were following when the flight ended.
     pub followers: usize,
@@ -124,7 +125,7 @@ pub struct Landed {
 }
 
 impl Landed {
-    /// For the test of an observer.
+    /// For tests of an observer.
     ///
     /// ```
     /// use shared_calls::{Ending, Landed};
