@@ -14,8 +14,8 @@
 //! it. A [`Leader`](crate::Leader) and a [`Job`](crate::Job) can move to another thread, which
 //! writes down that it runs the function ([`Running`]).
 //!
-//! *Why no cycle is missed.* Waits are looked at and written down under one lock. The last thread
-//! of a cycle to come finds the waits of all others.
+//! *Why no cycle is missed.* The search and the writing down of a wait happen under one lock. The
+//! last thread of a cycle finds the waits of all others.
 //!
 //! *Why there is no false alarm.* A flight is on its thread's list while its function runs. A leader
 //! takes it off, unlinks it and publishes its outcome without waiting for a flight in between. So

@@ -19,7 +19,7 @@ impl<V, E, K, S: Default> Default for FlightGroup<V, E, K, S> {
     }
 }
 
-// No panic leaves a group in a state that anyone has to be warned of.
+// A panic cannot leave a group in a broken state.
 impl<V, E, K, S> UnwindSafe for FlightGroup<V, E, K, S> {}
 impl<V, E, K, S> RefUnwindSafe for FlightGroup<V, E, K, S> {}
 

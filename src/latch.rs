@@ -1,8 +1,8 @@
 //! Where the followers of a flight wait for its outcome: a state under a lock, and a condition
 //! variable.
 //!
-//! A flight has a latch only if somebody waits for it. The first to wait makes it, under the map's
-//! lock.
+//! A flight has a latch only if a caller waits for it. The first caller to wait makes it, under the
+//! map's lock.
 //!
 //! ```text
 //!             (made by the first to queue)
@@ -32,13 +32,13 @@ pub(crate) struct Latch<V, E> {
 
 struct State<V, E> {
     phase: Phase<V, E>,
-    /// Callers that hold a place here. Raised only under the map's lock, while the map names the
-    /// latch. So it cannot rise once the flight is unlinked.
+    /// Callers that have a place here. Incremented only under the map's lock, while the map names the
+    /// latch. So it cannot grow once the flight is unlinked.
     followers: usize,
     /// Whether the ticket of the caller that started the flight is still there.
     ticket: bool,
-    /// When somebody first waited. For a queue, when its flight began with somebody waiting: set by
-    /// its leader, under the map's lock.
+    /// When a caller first waited. For a queue, when its flight began: set by its leader, under the
+    /// map's lock.
     since: Time,
 }
 
@@ -83,7 +83,7 @@ impl<V, E> Latch<V, E> {
         free
     }
 
-    /// Gives up a place that [`join`](Self::join) took, and tells how many are left.
+    /// Gives up a place that [`join`](Self::join) took, and returns how many are left.
     pub(crate) fn leave(&self) -> usize {
         let mut state = self.state.lock();
         state.followers -= 1;
@@ -108,13 +108,13 @@ impl<V, E> Latch<V, E> {
         self.state.lock().since
     }
 
-    /// Whether the flight has held others up for that long.
+    /// Whether callers have waited for the flight for that long.
     pub(crate) fn is_older_than(&self, max_age: Option<Duration>) -> bool {
         max_age.is_some_and(|age| self.since().age() >= age)
     }
 
-    /// The queued flight has a leader, and maybe a ticket. Tells whether anyone waits for it. To be
-    /// called under the map's lock.
+    /// The queued flight has a leader now, and maybe a ticket. Returns whether anyone waits for it. To
+    /// be called under the map's lock.
     pub(crate) fn begin(&self, ticket: bool) -> bool {
         let mut state = self.state.lock();
         state.ticket = ticket;

@@ -1,6 +1,6 @@
 //! What a group's lock guards: who leads which key, and which latches others wait on.
 //!
-//! Every change of a flight's standing is made here, under that one lock:
+//! Every change of a flight's state is made here, under that one lock:
 //!
 //! ```text
 //!   arrive ──▶ in the map ──finish──▶ gone
@@ -18,7 +18,7 @@
 //! queue and those who arrive, the first to take the lock leads it. So the last to leave the queue
 //! of an entry without a leader removes the entry.
 //!
-//! User code that runs in here is a key's [`Lookup`], always before anything is changed.
+//! The only user code that runs here is a key's [`Lookup`], and it runs before anything is changed.
 
 use std::collections::BTreeMap;
 
@@ -63,13 +63,13 @@ pub(crate) enum Found<V, E> {
     Refused(Refusal),
 }
 
-/// The flight that a waiting caller waits for, and since when that has held anyone up. `None` for a
-/// flight that is unlinked already: its outcome is about to arrive.
+/// The flight that a caller waits for, and when a caller first waited for it. `None` if the flight is
+/// unlinked already: its outcome is about to arrive.
 pub(crate) type HeldBy = Option<(FlightId, Time)>;
 
 /// What is left to do once a flight is unlinked.
 pub(crate) struct Unlinked<V, E> {
-    /// The latch where someone waits for the outcome.
+    /// The latch, if anyone waits on it for the outcome.
     pub(crate) latch: OptionLatch<V, E>,
     /// The queue whose turn has come.
     pub(crate) queue: OptionLatch<V, E>,
@@ -107,7 +107,7 @@ impl<V, E> Entry<V, E> {
             self.give_up(key.to_key(), given_up);
             return self.lead(flight, options.intent, Some(leader));
         }
-        // From here on the flight holds somebody up, so its age counts.
+        // The flight's age counts from here, because a caller waits or is refused a place.
         let mut latch = self.latch.get_or_insert_with(|| Latch::new(false));
         let held_by = Some((leader, latch.since()));
         let max_followers = options.max_followers.unwrap_or(usize::MAX);
@@ -128,14 +128,14 @@ impl<V, E> Entry<V, E> {
         }
     }
 
-    /// Whether the flight has held others up for too long. Nobody follows if the limit is zero.
+    /// Whether others have waited for the flight for too long. With a limit of zero, nobody follows.
     pub(crate) fn is_older_than(&self, options: &Options) -> bool {
         let latch = self.latch.as_ref();
         options.max_age.is_some_and(|age| age.is_zero())
             || latch.is_some_and(|latch| latch.is_older_than(options.max_age))
     }
 
-    /// Puts a leader in. Those who queued follow it.
+    /// Gives the entry a leader. Callers in the queue become its followers.
     pub(crate) fn lead(
         &mut self,
         flight: FlightId,
@@ -173,7 +173,7 @@ impl<V, E, K> Map<V, E, K> {
         self.flights.len() + self.given_up.len()
     }
 
-    /// Takes a flight out, of the map or off the list. By its identity, so that a successor with the
+    /// Takes a flight out of the map, or off the list. By its identity, so that a successor with the
     /// same key stays (G6).
     #[inline]
     pub(crate) fn unlink(&mut self, lead: &Lead, garbage: &mut Option<K>) -> Unlinked<V, E> {
@@ -185,7 +185,7 @@ impl<V, E, K> Map<V, E, K> {
             Some(latch) => (latch, None),
             None => self.unlink_special(lead, garbage),
         };
-        // Nobody joins any more, so who waits now is all.
+        // No caller can join any more, so none that waits is missed.
         let latch = latch.filter(|latch| latch.is_awaited());
         let outgrown = self.flights.is_outgrown();
         Unlinked {

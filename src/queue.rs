@@ -1,5 +1,5 @@
-//! A caller that has a place, back at the map: when its turn to lead the next flight has come, when
-//! the flight in its way is too old, or when it leaves the queue.
+//! A caller with a place goes back to the map: when its turn to lead the next flight has come, when
+//! the flight it waits for is too old, or when it leaves the queue.
 
 use crate::{
     keys::Lookup, latch::Latch, map::Found, map::Map, map::OptionLatch, options::Options,
@@ -7,9 +7,9 @@ use crate::{
 };
 
 impl<V, E, K> Map<V, E, K> {
-    /// For a caller with a place on a latch, when its turn has come or its age limit has passed:
-    /// lets it lead, or tells what it waits for now. `None`: it has given up its place, and arrives
-    /// anew.
+    /// For a caller with a place on a latch, when its turn has come or its age limit has passed. Lets
+    /// it lead, or returns what it waits for now. `None` if it has given up its place and has to
+    /// arrive again.
     pub(crate) fn enter_again<Q: Lookup<K> + ?Sized>(
         &mut self,
         hash: u64,
@@ -51,7 +51,8 @@ impl<V, E, K> Map<V, E, K> {
         Some(waits((*flight, latch.since()), false))
     }
 
-    /// Gives up a place in a queue. Gives the key of an entry that nobody is left to lead.
+    /// Gives up a place in a queue. Returns the key of the entry if that is removed, because no caller
+    /// is left to lead it.
     pub(crate) fn leave_queue(&mut self, hash: u64, latch: &Arc<Latch<V, E>>) -> Option<K> {
         if latch.leave() > 0 {
             return None;

@@ -1,8 +1,8 @@
 //! Who a thread is, and which flights it leads.
 //!
-//! A thread keeps the list of the flights whose functions it is running to itself, so a lone call
-//! takes no lock for it. While the thread waits, `deadlock` has the list. What other threads may
-//! ask for at any time is a thread's name, by its number: that is written down once per thread.
+//! A thread keeps the list of the flights whose functions it is running in a thread-local, so a lone
+//! call takes no lock for it. While the thread waits, `deadlock` has the list. Other threads can ask
+//! for a thread's name at any time, by its number; that is written down once per thread.
 
 use std::{
     any::Any, cell::Cell, cell::RefCell, collections::BTreeMap, mem, num::NonZeroU64,

@@ -1,8 +1,8 @@
 //! What becomes of a caller that arrives and does not lead at once.
 //!
-//! It waits on a latch: a follower for the outcome, a queued caller for its turn first. Either may
-//! end up leading after all, when the turn comes, when the age limit passes, or when the caller
-//! takes over after an error. All of that is to enter the map again, under its lock.
+//! It waits on a latch: a follower for the outcome, a queued caller first for its turn. Either can
+//! still come to lead: when its turn comes, when its age limit passes, or when it takes over after an
+//! error. In each case it goes back to the map, under the map's lock.
 //!
 //! *No follower does another's work after its deadline* (G8): an outcome that is ready beats a
 //! deadline that has passed, a turn to lead does not. A queued caller that leaves wakes nobody,
@@ -70,13 +70,13 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     #[inline]
     pub(crate) fn announce(&self, lead: &Lead) {
         if let Some(events) = &lead.events {
-            // As a part of the flight, so that an observer that asks for this very key is refused.
+            // As a part of the flight, so that an observer that calls for the same key is refused.
             deadlock::while_leading(lead.flight, || events.tell(Event::Began));
         }
     }
 
-    /// Waits as long as the deadline, and the age of the flight in the way, allow. An age limit that
-    /// has passed, or a turn that has come, is for the caller to act on.
+    /// Waits until the deadline or the age limit passes. If the age limit has passed, or the turn has
+    /// come, the caller has to act on it.
     fn wait_for(
         &self,
         follower: &mut Follower<V, E>,
