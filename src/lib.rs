@@ -181,31 +181,41 @@
 #![deny(missing_docs)]
 #![warn(missing_debug_implementations)]
 
+// rustdoc shows the methods of `FlightGroup` in the order of these modules. The blank lines keep
+// rustfmt from sorting them.
+mod group;
+
+mod many;
+
+mod request;
+
+mod ticket;
+
+mod join;
+
+mod forget;
+
+mod stats;
+
 mod builder;
+
 mod calls;
 mod counts;
 mod deadlock;
 mod error;
 mod flight;
 mod follower;
-mod forget;
-mod group;
 mod handle;
-mod join;
 mod keys;
 mod latch;
 mod leader;
-mod many;
 mod map;
 mod observer;
 mod options;
 mod outcome;
 mod queue;
-mod request;
-mod stats;
 mod sync;
 mod threads;
-mod ticket;
 mod wait;
 
 // Aliases stand here, because rustdoc drops those of an item that is re-exported from a private
