@@ -107,7 +107,8 @@ impl<V: Clone, E> Follower<V, E> {
     /// let Joined::Follower(follower) = group.join("k") else { unreachable!() };
     /// assert!(follower.wait_timeout(Duration::from_millis(1)).is_none());
     /// let _ = leader.complete(Ok(1));
-    /// assert_eq!(follower.wait_timeout(Duration::ZERO).unwrap().result.unwrap(), 1);
+    /// assert_eq!(follower.wait_timeout(Duration::ZERO).unwrap().result?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Outcome<V, E>> {

@@ -34,7 +34,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// let Joined::Leader(first) = group.join("k") else { unreachable!() };
     /// assert!(group.forget("k"));
     /// assert_eq!(group.call_ex("k", || Ok(2)).role, Role::Led);
-    /// assert_eq!(first.complete(Ok(1)).result.unwrap(), 1);
+    /// assert_eq!(first.complete(Ok(1)).result?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[doc(alias = "Forget")]
     pub fn forget<Q>(&self, key: &Q) -> bool

@@ -72,10 +72,11 @@ const RETIRED_KEY_BYTES: usize = 256;
 /// use shared_calls::FlightGroup;
 ///
 /// let by_id = FlightGroup::<u8, std::io::Error, u64>::new();
-/// assert_eq!(by_id.call(&42, || Ok(1)).unwrap(), 1);
+/// assert_eq!(by_id.call(&42, || Ok(1))?, 1);
 ///
 /// let by_tenant = FlightGroup::<u8, std::io::Error, (u32, String)>::new();
-/// assert_eq!(by_tenant.call(&(7, "user:42".to_owned()), || Ok(2)).unwrap(), 2);
+/// assert_eq!(by_tenant.call(&(7, "user:42".to_owned()), || Ok(2))?, 2);
+/// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
 /// ```
 #[doc(alias = "SingleFlight")]
 #[doc(alias = "Group")]
@@ -98,7 +99,8 @@ impl<V, E, K> FlightGroup<V, E, K> {
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
-    /// assert_eq!(group.call("k", || Ok(1)).unwrap(), 1);
+    /// assert_eq!(group.call("k", || Ok(1))?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     ///
     /// Default type parameters count only where the type is written. Where it is inferred, write
@@ -129,7 +131,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// let hasher = BuildHasherDefault::<DefaultHasher>::default();
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error, u64, _>::with_hasher(hasher);
-    /// assert_eq!(group.call(&1, || Ok(1)).unwrap(), 1);
+    /// assert_eq!(group.call(&1, || Ok(1))?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[must_use]
     pub fn with_hasher(hasher: S) -> Self {

@@ -23,7 +23,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///     Joined::Leader(leader) => leader.complete(Ok(1)),
     ///     Joined::Follower(follower) => follower.wait(),
     /// };
-    /// assert_eq!(outcome.result.unwrap(), 1);
+    /// assert_eq!(outcome.result?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     pub fn join<Q>(&self, key: &Q) -> Joined<'_, V, E, K, S>
     where

@@ -58,7 +58,8 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let Joined::Leader(leader) = group.join("k") else { unreachable!() };
     /// let outcome = leader.complete(Ok(1));
-    /// assert_eq!((outcome.result.unwrap(), outcome.followers), (1, 0));
+    /// assert_eq!((outcome.result?, outcome.followers), (1, 0));
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     pub fn complete(self, result: Result<V, E>) -> Outcome<V, E> {
         let result = result.map_err(|error| CallError::Failed(Arc::new(error)));

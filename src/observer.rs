@@ -39,8 +39,9 @@ use crate::{
 ///
 /// let flights = Arc::new(Flights::default());
 /// let group = FlightGroup::<u32, ()>::builder().observer(Arc::clone(&flights)).build();
-/// group.call("k", || Ok(1)).unwrap();
+/// group.call("k", || Ok(1))?;
 /// assert_eq!(flights.0.load(Ordering::Relaxed), 1);
+/// # Ok::<(), shared_calls::CallError<()>>(())
 /// ```
 pub trait Observer<K = String>: Send + Sync {
     /// A caller leads a new flight; its function is about to run, or its job to be spawned.

@@ -326,7 +326,8 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();
-    /// assert_eq!(group.request("k").call(|| Ok(1)).unwrap(), 1);
+    /// assert_eq!(group.request("k").call(|| Ok(1))?, 1);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     pub fn call(self, f: impl FnOnce() -> Result<V, E>) -> Result<V, CallError<E>> {
         self.call_ex(f).result

@@ -47,7 +47,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let ticket = group.start("k", |job| drop(thread::spawn(move || job.run())), || Ok(42));
     /// // ... something else, meanwhile ...
-    /// assert_eq!(ticket.wait().result.unwrap(), 42);
+    /// assert_eq!(ticket.wait().result?, 42);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[doc(alias = "DoChan")]
     pub fn start<Q: Lookup<K> + ?Sized>(
@@ -297,7 +298,8 @@ impl<V: Clone, E> Ticket<V, E> {
     ///
     /// let group = FlightGroup::<u32, std::io::Error>::new();
     /// let ticket = group.start("k", |job| job.run(), || Ok(42));
-    /// assert_eq!(ticket.try_wait().unwrap().result.unwrap(), 42);
+    /// assert_eq!(ticket.try_wait().unwrap().result?, 42);
+    /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[must_use]
     pub fn try_wait(&self) -> Option<Outcome<V, E>> {
