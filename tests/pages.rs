@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-#[allow(clippy::incompatible_msrv)]
 #[path = "../docs/algorithm.rs"]
 mod algorithm;
 
@@ -22,7 +21,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     let dirs = [root().to_owned(), root().join("docs")];
     let files = dirs.iter().flat_map(|dir| fs::read_dir(dir).unwrap());
     let paths = files.map(|file| file.unwrap().path());
-    let pages = paths.filter(|path| path.extension().map_or(false, |it| it == "md"));
+    let pages = paths.filter(|path| path.extension().is_some_and(|it| it == "md"));
     pages.map(|path| (path.clone(), read(path))).collect()
 }
 
@@ -118,7 +117,7 @@ fn every_fence_says_its_language() {
 #[test]
 fn no_line_of_code_on_a_page_is_longer_than_88_columns() {
     for (path, page) in pages() {
-        let docs = path.parent().map_or(false, |dir| dir.ends_with("docs"));
+        let docs = path.parent().is_some_and(|dir| dir.ends_with("docs"));
         for (_, line) in code(&page) {
             assert!(
                 !docs || line.chars().count() <= 88,
