@@ -17,7 +17,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Each distinct key is a call of its own, in [`stats`](Self::stats) and for
     /// [`max_followers`](crate::Builder::max_followers). The call waits for the flights of others
     /// only after its own have landed, so two batches that overlap in any order never wait for each
-    /// other in a circle. Of the group's defaults the time limit holds for the whole batch, counted
+    /// other in a cycle. Of the group's defaults the time limit holds for the whole batch, counted
     /// from here, and `max_age` on arrival.
     ///
     /// # Errors
