@@ -6,8 +6,7 @@
 use std::hash::BuildHasher;
 
 use crate::{
-    deadlock, group::FlightGroup, keys::Lookup, leader::Lead, map::Entry, map::Map,
-    map::OptionLatch, threads::FlightId,
+    group::FlightGroup, keys::Lookup, leader::Lead, map::Entry, map::Map, map::OptionLatch,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -91,21 +90,13 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// What is left to do for a flight that was given up, once the map's lock is released. Tells
     /// whether one was.
-    fn gave_up(&self, given_up: Option<(FlightId, OptionLatch<V, E>, Option<K>)>) -> bool {
-        let Some((flight, queue, key)) = given_up else {
+    fn gave_up(&self, given_up: Option<(OptionLatch<V, E>, Option<K>)>) -> bool {
+        let Some((queue, key)) = given_up else {
             return false;
         };
-        self.set_turn(flight, queue);
+        queue.iter().for_each(|queue| queue.wake());
         drop(key);
         true
-    }
-
-    /// Wakes those who queued behind a flight that was given up.
-    pub(crate) fn set_turn(&self, front: FlightId, queue: OptionLatch<V, E>) {
-        if let Some(queue) = queue {
-            queue.set_turn();
-            deadlock::given_up(front);
-        }
     }
 
     /// Whether a follower or a ticket waits for the flight. If nobody does, it is given up, so that
@@ -126,23 +117,22 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
 }
 
 impl<V, E, K> Map<V, E, K> {
-    /// Gives up the flight with this hash that `is_it`, if `may` allows. Gives the flight, the queue
-    /// whose turn has come, and the key of an entry without one.
+    /// Gives up the flight with this hash that `is_it`, if `may` allows. Gives the queue whose turn
+    /// has come, and the key of an entry without one.
     pub(crate) fn give_up(
         &mut self,
         hash: u64,
         is_it: impl Fn(&K, &Entry<V, E>) -> bool,
         may: impl FnOnce(&OptionLatch<V, E>) -> bool,
         key: impl FnOnce() -> K,
-    ) -> Option<(FlightId, OptionLatch<V, E>, Option<K>)> {
+    ) -> Option<(OptionLatch<V, E>, Option<K>)> {
         let entry = self.flights.find(hash, is_it)?;
-        let leader = entry.leader?;
-        if !may(&entry.latch) {
+        if entry.leader.is_none() || !may(&entry.latch) {
             return None;
         }
         entry.give_up(key(), &mut self.given_up);
         let queue = entry.queue.clone();
-        Some((leader, queue, self.remove_empty(hash)))
+        Some((queue, self.remove_empty(hash)))
     }
 
     /// Removes the entry that has neither a leader nor a queue any more, if there is one.

@@ -327,6 +327,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         };
         if let Some(queue) = unlinked.queue {
             queue.set_turn();
+            queue.wake();
         }
         if let Some(events) = &lead.events {
             events.landed(ended.outcome());

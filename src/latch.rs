@@ -125,14 +125,17 @@ impl<V, E> Latch<V, E> {
         awaited
     }
 
-    /// The flight in front is unlinked or given up. To be called after the map's lock is released.
+    /// The flight in front is unlinked or given up. To be followed by [`wake`](Self::wake).
     pub(crate) fn set_turn(&self) {
         let mut state = self.state.lock();
         // A caller that arrived may have led the flight to its end already.
         if let Phase::Pending = state.phase {
             state.phase = Phase::Turn;
         }
-        drop(state);
+    }
+
+    /// Wakes everyone. To be called without the map's lock, on which they would only block.
+    pub(crate) fn wake(&self) {
         self.changed.notify_all();
     }
 
@@ -143,7 +146,7 @@ impl<V, E> Latch<V, E> {
         let outcome = Arc::new(Outcome::led(result, self.followers()));
         self.state.lock().phase = Phase::Landed(Arc::clone(&outcome));
         // After unlocking: a waiter that woke under the lock would only block on it.
-        self.changed.notify_all();
+        self.wake();
         outcome
     }
 

@@ -50,9 +50,9 @@ pub(crate) type OptionLatch<V, E> = Option<Arc<Latch<V, E>>>;
 
 /// What a caller found in the map.
 pub(crate) enum Found<V, E> {
-    /// It leads, and may have given up another flight to do so.
+    /// It leads. Callers who queued behind a flight that it gave up wait on the latch to `wake`.
     Leads {
-        gave_up: Option<FlightId>,
+        wake: OptionLatch<V, E>,
     },
     /// It has a place on a latch, in the queue for its turn if it is `queued`.
     Waits {
@@ -95,7 +95,7 @@ impl<V, E> Entry<V, E> {
         given_up: &mut GivenUp<V, E, K>,
     ) -> Found<V, E> {
         let Some(leader) = self.leader else {
-            return self.lead(flight, options.intent, None);
+            return self.lead(flight, options.intent, false);
         };
         // A caller that only joins is refused when it waits: that may be on another thread.
         if options.next_flight || options.intent == Intent::Call {
@@ -105,7 +105,7 @@ impl<V, E> Entry<V, E> {
         }
         if self.is_older_than(options) {
             self.give_up(key.to_key(), given_up);
-            return self.lead(flight, options.intent, Some(leader));
+            return self.lead(flight, options.intent, true);
         }
         // The flight's age counts from here, because a caller waits or is refused a place.
         let mut latch = self.latch.get_or_insert_with(|| Latch::new(false));
@@ -136,12 +136,7 @@ impl<V, E> Entry<V, E> {
     }
 
     /// Gives the entry a leader. Callers in the queue become its followers.
-    pub(crate) fn lead(
-        &mut self,
-        flight: FlightId,
-        intent: Intent,
-        gave_up: Option<FlightId>,
-    ) -> Found<V, E> {
+    pub(crate) fn lead(&mut self, flight: FlightId, intent: Intent, gave_up: bool) -> Found<V, E> {
         let ticket = intent == Intent::Start;
         let queue = self.queue.take();
         self.leader = Some(flight);
@@ -149,13 +144,23 @@ impl<V, E> Entry<V, E> {
         if ticket {
             self.latch.get_or_insert_with(|| Latch::new(true));
         }
-        Found::Leads { gave_up }
+        let wake = self.latch.clone().filter(|_| gave_up);
+        Found::Leads { wake }
     }
 
-    /// Moves the flight to the list. The queue stays, and its turn has come.
+    /// Moves the flight to the list. The queue stays, and its turn has come: it is to be woken once
+    /// the map's lock is released.
     pub(crate) fn give_up<K>(&mut self, key: K, list: &mut GivenUp<V, E, K>) {
-        let latch = self.latch.take();
-        list.extend(self.leader.take().map(|leader| (leader, (key, latch))));
+        let Some(leader) = self.leader.take() else {
+            return;
+        };
+        if let Some(queue) = &self.queue {
+            // Under the lock, so that nobody meets the next flight while the graph still has its
+            // callers wait for this one.
+            queue.set_turn();
+            deadlock::given_up(leader);
+        }
+        list.insert(leader, (key, self.latch.take()));
     }
 }
 

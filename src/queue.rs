@@ -34,7 +34,7 @@ impl<V, E, K> Map<V, E, K> {
                 entry.give_up(key.to_key(), &mut self.given_up);
             }
             latch.leave(); // A leader does not follow.
-            return Some(entry.lead(flight, options.intent, leader));
+            return Some(entry.lead(flight, options.intent, leader.is_some()));
         }
         let mut given_up = self.given_up.iter();
         let Some((flight, _)) = given_up.find(|(_, (_, it))| is(it, latch)) else {

@@ -15,8 +15,8 @@ use std::{
 
 use crate::{
     deadlock, error::CallError, error::Refusal, follower::Follower, group::FlightGroup,
-    keys::Lookup, latch::Awaited, leader::Lead, map::Found, observer::Event, options::Options,
-    outcome::Outcome, request::Predicate, sync::Deadline, sync::Time, threads::FlightId,
+    keys::Lookup, latch::Awaited, leader::Lead, map::Found, map::OptionLatch, observer::Event,
+    options::Options, outcome::Outcome, request::Predicate, sync::Deadline, sync::Time,
 };
 
 /// What has become of a caller.
@@ -33,8 +33,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     pub(crate) fn arrived(&self, mut lead: Lead, found: Found<V, E>) -> Arrival<V, E> {
         let mut follower = Follower::new(&self.shared.counts, lead.events.clone());
         match found {
-            Found::Leads { gave_up } => {
-                self.took_lead(&mut lead, gave_up);
+            Found::Leads { wake } => {
+                self.took_lead(&mut lead, wake);
                 return Arrival::Leads(lead);
             }
             Found::Refused(refusal) => follower.refuse(refusal),
@@ -55,11 +55,9 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     }
 
     /// For a caller that leads an entry which it found in the map.
-    fn took_lead(&self, lead: &mut Lead, gave_up: Option<FlightId>) {
-        if let Some(front) = gave_up {
-            // Those who queued behind that flight follow this one now.
-            self.set_turn(front, self.latch_of(lead));
-        }
+    fn took_lead(&self, lead: &mut Lead, wake: OptionLatch<V, E>) {
+        // Those who queued behind a flight that was given up follow this one now.
+        wake.iter().for_each(|queue| queue.wake());
         if let Some(events) = &mut lead.events {
             events.began = Time::now();
         }
@@ -252,8 +250,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 follower.left = true;
                 follower.queued = false;
                 match found {
-                    Some(Found::Leads { gave_up }) => {
-                        self.took_lead(lead, gave_up);
+                    Some(Found::Leads { wake }) => {
+                        self.took_lead(lead, wake);
                         true
                     }
                     _ => self.ask_again(key, options, follower, lead),

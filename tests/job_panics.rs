@@ -323,6 +323,8 @@ fn a_key_of_start_with_whose_drop_panics() {
             .request(&key)
             .start_with(|job| jobs.send(job).unwrap(), f);
         drop(ticket);
+        // Or the next one would follow it.
+        common::until("the job has run", || group.stats().in_flight == 0);
     }
     drop(jobs);
     assert_eq!(worker.join().unwrap(), 4, "the worker lives on");
