@@ -8,7 +8,7 @@ use loom::thread;
 
 use crate::explore::Model;
 use crate::sync::{self, Arc};
-use crate::{FlightGroup, Joined, Role};
+use crate::{FlightGroup, Joined};
 
 /// G10: a function may wait for another key's call to finish. Under a lock that the other call
 /// needs, it would wait for ever.

@@ -87,7 +87,7 @@ fn a_panic_reaches_a_follower() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[83, 183, 358],
+        executions: &[18, 38, 73],
     }
     .explore(|reached| ends_badly(reached, 1, panics, is_the_panic));
 }
@@ -156,7 +156,7 @@ fn an_abandoned_flight_wakes_both_its_followers() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[72_174],
+        executions: &[57_846],
     }
     .explore(|reached| {
         ends_badly(reached, 2, is_abandoned, |error| {
@@ -189,7 +189,7 @@ fn an_error_reaches_both_followers() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[72_174],
+        executions: &[57_846],
     }
     .explore(|reached| ends_badly(reached, 2, fails, |error| error.failed() == Some(&"no")));
 }

@@ -8,15 +8,6 @@ use loom::thread;
 use crate::explore::Model;
 use crate::latch::{Awaited, Latch};
 use crate::sync::{Arc, Deadline};
-use crate::{Outcome, Role};
-
-fn seven() -> Arc<Outcome<u32, ()>> {
-    Arc::new(Outcome {
-        result: Ok(7),
-        role: Role::Led,
-        followers: 0,
-    })
-}
 
 /// Waits for the outcome, as a follower does.
 fn wait(latch: &Latch<u32, ()>, deadline: Deadline) -> Option<u32> {
@@ -33,7 +24,7 @@ fn every_waiter_wakes() {
     Model {
         preemptions: None,
         must_reach: &["woke"],
-        executions: &[186, 369, 732],
+        executions: &[696, 1_767, 4_257],
     }
     .explore(|reached| {
         let latch = Latch::new(false);
@@ -48,7 +39,7 @@ fn every_waiter_wakes() {
             })
             .collect();
         written.store(1, Ordering::Relaxed);
-        latch.land(seven());
+        latch.land(Ok(7));
         for waiter in waiters {
             waiter.join().unwrap();
         }
@@ -62,7 +53,7 @@ fn a_waiter_may_time_out() {
     Model {
         preemptions: None,
         must_reach: &["woke", "timed out"],
-        executions: &[14, 15, 16],
+        executions: &[31, 38, 46],
     }
     .explore(|reached| {
         let latch = Latch::new(false);
@@ -85,7 +76,7 @@ fn a_waiter_may_time_out() {
                 }
             }
         });
-        latch.land(seven());
+        latch.land(Ok(7));
         has_landed.store(1, Ordering::Release);
         waiter.join().unwrap();
         let found = wait(&latch, Deadline::Passed);
@@ -131,7 +122,7 @@ fn a_turn_that_comes_late_leaves_the_outcome() {
     Model {
         preemptions: None,
         must_reach: &["found the turn", "found the outcome"],
-        executions: &[1_196, 2_844, 5_649],
+        executions: &[3_138, 8_524, 19_194],
     }
     .explore(|reached| {
         let latch = Latch::new(false);
@@ -141,7 +132,7 @@ fn a_turn_that_comes_late_leaves_the_outcome() {
         });
         let leader = thread::spawn({
             let latch = Arc::clone(&latch);
-            move || latch.land(seven())
+            move || latch.land(Ok(7))
         });
         match latch.wait(Deadline::Never, true) {
             Some(Awaited::Turn) => reached.mark("found the turn"),

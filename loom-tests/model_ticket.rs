@@ -63,7 +63,7 @@ fn a_job_lands() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[340_978],
+        executions: &[42_894],
     }
     .explore(|reached| a_job_ends(reached, || Ok(1), Job::run, |r| matches!(r, Ok(1))));
 }
@@ -73,7 +73,7 @@ fn a_job_panics() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[340_978],
+        executions: &[42_894],
     }
     .explore(|reached| {
         let boom = || resume_unwind(Box::new("boom"));
@@ -88,7 +88,7 @@ fn a_job_is_dropped() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[42_930, 192_401],
+        executions: &[42_894, 192_353],
     }
     .explore(|reached| {
         a_job_ends(
@@ -106,7 +106,7 @@ fn a_ticket_is_dropped_as_its_flight_lands() {
     Model {
         preemptions: None,
         must_reach: &["followed it", "missed it"],
-        executions: &[16_367, 38_417],
+        executions: &[2_153, 5_013],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
