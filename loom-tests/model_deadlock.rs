@@ -9,7 +9,7 @@ use loom::thread;
 use crate::deadlock;
 use crate::explore::{Model, Reached};
 use crate::sync::Arc;
-use crate::{CallError, FlightGroup, Outcome, Role};
+use crate::{CallError, FlightGroup, Joined, Outcome, Role};
 
 /// The function of a flight fails with this when it was refused what it asked for.
 #[derive(Debug, PartialEq)]
@@ -59,7 +59,7 @@ fn assert_over(groups: &[&Group]) {
         assert!(format!("{group:?}").contains("in_flight: 0"));
         assert_eq!(group.stats().waiting, 0);
     }
-    assert_eq!(deadlock::edges(), 0, "an edge was left behind");
+    assert_eq!(deadlock::waits(), 0, "a wait was left behind");
 }
 
 /// Each of the threads leads its own key and asks for the next one's.
@@ -96,7 +96,7 @@ fn a_ring_of_two() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "one refused"],
-        executions: &[5_818, 8_873, 12_786],
+        executions: &[351, 841, 1_766],
     }
     .explore(|reached| ring(2, &[Arc::new(Group::new())], reached));
 }
@@ -106,7 +106,7 @@ fn a_ring_over_two_groups() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "one refused"],
-        executions: &[8_486, 13_044, 18_839],
+        executions: &[266, 616, 1_261],
     }
     .explore(|reached| {
         let groups = [Arc::new(Group::new()), Arc::new(Group::new())];
@@ -117,9 +117,9 @@ fn a_ring_over_two_groups() {
 #[test]
 fn a_ring_of_three_bounded() {
     Model {
-        preemptions: Some(3),
+        preemptions: Some(4),
         must_reach: &["nobody refused", "one refused"],
-        executions: &[14_720, 16_035, 17_392],
+        executions: &[17_442, 22_564, 28_411],
     }
     .explore(|reached| ring(3, &[Arc::new(Group::new())], reached));
 }
@@ -130,7 +130,7 @@ fn a_ring_through_an_outer_key() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "one refused"],
-        executions: &[15_738, 23_778, 34_078],
+        executions: &[804, 1_944, 4_104],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -157,9 +157,9 @@ fn a_ring_through_an_outer_key() {
 #[test]
 fn a_landed_flight_holds_nobody_up() {
     Model {
-        preemptions: Some(5),
+        preemptions: Some(6),
         must_reach: &["followed b", "led b", "followed a", "led a"],
-        executions: &[13_665, 17_052, 20_828],
+        executions: &[3_912, 6_741, 10_592],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -191,36 +191,198 @@ fn a_landed_flight_holds_nobody_up() {
     });
 }
 
-/// A wait with a deadline ends by itself: the circle that it is part of is none.
+/// How one call within another ends, of which one or both have a limit.
+fn limited(
+    reached: &Reached,
+    first: impl Fn(&Group) -> Result<usize, CallError<Refused>> + Send + 'static,
+    second: impl Fn(&Group) -> Result<usize, CallError<Refused>>,
+) {
+    let group = Arc::new(Group::new());
+    let mark = |reached: &Reached, inner: Result<usize, CallError<Refused>>, marks: [_; 3]| {
+        reached.mark(match inner {
+            Ok(_) => marks[0],
+            Err(CallError::TimedOut) => marks[1],
+            Err(CallError::Deadlock(_)) => marks[2],
+            Err(other) => panic!("{other:?}"),
+        });
+        Ok(1)
+    };
+    let other = thread::spawn({
+        let (group, reached) = (Arc::clone(&group), reached.clone());
+        move || {
+            let marks = ["first: value", "first: timed out", "first: refused"];
+            let _ = group.call("a", || mark(&reached, first(&group), marks));
+        }
+    });
+    let marks = ["second: value", "second: timed out", "second: refused"];
+    let _ = group.call("b", || mark(reached, second(&group), marks));
+    other.join().unwrap();
+    assert_over(&[&group]);
+}
+
+/// A wait with a limit ends by itself: the cycle that it is part of is not refused to others. But
+/// the one with the limit is refused where nothing else could end its wait.
 #[test]
-fn a_wait_with_a_deadline_is_part_of_no_circle() {
+fn a_cycle_in_which_one_has_a_limit() {
     Model {
         preemptions: None,
-        must_reach: &["nobody waited long", "timed out"],
-        executions: &[16_090, 24_847, 36_620],
+        must_reach: &[
+            "first: value",
+            "second: value",
+            "second: timed out",
+            "second: refused",
+        ],
+        executions: &[939, 2_050, 3_975],
+    }
+    .explore(|reached| {
+        limited(
+            reached,
+            |group| group.call("b", || Ok(1)),
+            |group| group.request("a").timeout(SOON).call(|| Ok(1)),
+        );
+    });
+}
+
+/// A limit to the age ends a wait, too. Its caller leads then.
+#[test]
+fn a_cycle_in_which_one_has_an_age_limit() {
+    Model {
+        preemptions: None,
+        must_reach: &["first: value", "second: value", "second: refused"],
+        executions: &[1_245, 2_613, 4_953],
+    }
+    .explore(|reached| {
+        limited(
+            reached,
+            |group| group.call("b", || Ok(1)),
+            |group| group.request("a").max_age(SOON).call(|| Ok(1)),
+        );
+    });
+}
+
+#[test]
+fn a_cycle_in_which_both_have_a_limit() {
+    Model {
+        preemptions: Some(5),
+        must_reach: &[
+            "first: timed out",
+            "first: value",
+            "second: timed out",
+            "second: value",
+        ],
+        executions: &[2_812, 4_267],
+    }
+    .explore(|reached| {
+        limited(
+            reached,
+            |group| group.request("b").timeout(SOON).call(|| Ok(1)),
+            |group| group.request("a").timeout(SOON).call(|| Ok(1)),
+        );
+    });
+}
+
+/// A function asks for its own key. Whatever its limits, it gets the reason at once, and may run
+/// alone.
+#[test]
+fn an_own_key_is_refused() {
+    Model {
+        preemptions: None,
+        must_reach: &["alone", "refused"],
+        executions: &[1],
+    }
+    .explore(|reached| {
+        let group = Group::new();
+        let request = || group.request("k");
+        let outcome = group.call("k", || {
+            for request in [
+                request(),
+                request().timeout(SOON),
+                request().timeout(Duration::ZERO),
+                request().max_age(SOON),
+                request().max_age(Duration::ZERO),
+                request().max_followers(0),
+                request().next_flight(),
+            ] {
+                assert!(is_refused(&request.call_ex(|| Ok(1))));
+            }
+            reached.mark("refused");
+            let alone = request().timeout(SOON).alone_on_deadlock();
+            assert_eq!(alone.call(|| Ok(1)), Ok(1));
+            reached.mark("alone");
+            Ok(2)
+        });
+        assert_eq!(outcome, Ok(2));
+        assert_eq!(group.stats().deadlocked, 8);
+        assert_over(&[&group]);
+    });
+}
+
+/// Two in a cycle are willing to run alone: at most one of them does, and both have a value.
+#[test]
+fn a_ring_in_which_one_runs_alone() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody alone", "one alone"],
+        executions: &[351, 841],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
+        let ask = |outer: &'static str, inner: &'static str| {
+            let group = Arc::clone(&group);
+            move || {
+                let value = group.call(outer, || {
+                    let inner = group.request(inner).alone_on_deadlock().call(|| Ok(1));
+                    Ok(inner.expect("a value in any case") + 1)
+                });
+                assert!(value.is_ok());
+            }
+        };
+        let other = thread::spawn(ask("a", "b"));
+        ask("b", "a")();
+        other.join().unwrap();
+        reached.mark(match group.stats().deadlocked {
+            0 => "nobody alone",
+            1 => "one alone",
+            _ => panic!("both were refused"),
+        });
+        assert_over(&[&group]);
+    });
+}
+
+/// One queues behind a flight that no thread is known to run. Its turn comes, and now it waits for
+/// the next flight, whose function asks for what this one leads: either of the two is refused.
+#[test]
+fn a_queued_caller_follows_into_a_ring() {
+    Model {
+        preemptions: None,
+        must_reach: &["nobody refused", "the leader", "the one from the queue"],
+        executions: &[14_004, 41_905],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let Joined::Leader(first) = group.join("k") else {
+            unreachable!("nobody else is here yet")
+        };
         let other = thread::spawn({
             let group = Arc::clone(&group);
             move || {
-                if let Some(got) = nest(&group, "a", &group, "b") {
-                    assert!(!is_refused(&got), "false alarm");
-                }
+                let mut refused = false;
+                let _ = group.call("x", || {
+                    let inner = group.request("k").next_flight().call_ex(|| Ok(1));
+                    refused = is_refused(&inner);
+                    pass_on(&inner)
+                });
+                refused
             }
         });
-        let mut late = false;
-        let _ = group.call("b", || {
-            let inner = group.request("a").timeout(SOON).call(|| Ok(1));
-            late = matches!(inner, Err(CallError::TimedOut));
-            assert!(late || inner.is_ok(), "{inner:?}");
-            Ok(1)
-        });
-        other.join().unwrap();
-        reached.mark(if late {
-            "timed out"
-        } else {
-            "nobody waited long"
+        let _ = first.complete(Ok(1));
+        let leader = nest(&group, "k", &group, "x");
+        let leader = leader.is_some_and(|got| is_refused(&got));
+        reached.mark(match (leader, other.join().unwrap()) {
+            (false, false) => "nobody refused",
+            (true, false) => "the leader",
+            (false, true) => "the one from the queue",
+            (true, true) => panic!("both were refused"),
         });
         assert_over(&[&group]);
     });
@@ -232,7 +394,7 @@ fn a_ring_through_the_queue() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "the leader", "the one in the queue"],
-        executions: &[12_440, 18_806, 26_632],
+        executions: &[325, 701, 1_378],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -266,7 +428,7 @@ fn a_forgotten_flight_holds_no_queue_up() {
     Model {
         preemptions: None,
         must_reach: &["followed", "led"],
-        executions: &[221_791],
+        executions: &[31_461],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -300,7 +462,7 @@ fn a_ring_through_a_job() {
     Model {
         preemptions: None,
         must_reach: &["the job", "the one with the ticket"],
-        executions: &[20, 35, 55],
+        executions: &[42, 112, 252],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

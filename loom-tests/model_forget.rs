@@ -6,14 +6,37 @@ use loom::thread;
 
 use crate::explore::Model;
 use crate::sync::Arc;
-use crate::{FlightGroup, Joined, Role};
+use crate::{CallError, FlightGroup, Follower, Joined, Leader, Role};
 
 type Group = FlightGroup<u32, ()>;
 
-fn leader(joined: Joined<'_, u32, ()>) -> crate::Leader<'_, u32, ()> {
+const SOON: Duration = Duration::from_secs(1);
+
+fn leader(joined: Joined<'_, u32, ()>) -> Leader<'_, u32, ()> {
     match joined {
         Joined::Leader(leader) => leader,
         Joined::Follower(_) => panic!("expected to lead"),
+    }
+}
+
+fn follower(joined: Joined<'_, u32, ()>) -> Follower<u32, ()> {
+    match joined {
+        Joined::Leader(_) => panic!("expected to follow"),
+        Joined::Follower(follower) => follower,
+    }
+}
+
+fn assert_over(group: &Group) {
+    let stats = group.stats();
+    assert_eq!((stats.in_flight, stats.waiting), (0, 0), "the key is stuck");
+}
+
+/// In a model in which flights are given up for their age only: each of them has held somebody up,
+/// for as long as that.
+fn assert_given_up_for_age(group: &Group) {
+    for flight in group.in_flight().iter().filter(|flight| flight.given_up) {
+        let is_old = flight.age.is_some_and(|age| age > Duration::ZERO);
+        assert!(is_old, "given up although it held nobody up");
     }
 }
 
@@ -25,7 +48,7 @@ fn a_forgotten_flight_leaves_its_successor_alone() {
     Model {
         preemptions: None,
         must_reach: &["joined the first", "joined the second"],
-        executions: &[272],
+        executions: &[2_703, 7_024, 16_582],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -41,21 +64,53 @@ fn a_forgotten_flight_leaves_its_successor_alone() {
                 });
             }
         });
-        // Forgotten and begun anew under this model's eyes in one go, as no caller is to lead.
+        // Given up and begun anew in one go, as the other is not to lead.
         let second = leader(group.request("key").max_age(Duration::ZERO).join());
         let firsts = first.complete(Ok(1)).followers;
-        let third = group.join("key");
-        assert!(
-            matches!(third, Joined::Follower(_)),
-            "G6: the second is there"
-        );
-        drop(third);
+        // G6: the second is there.
+        drop(follower(group.join("key")));
         while second.followers() + firsts == 0 {
             thread::yield_now();
         }
         let _ = second.complete(Ok(2));
         other.join().unwrap();
-        assert!(format!("{group:?}").contains("in_flight: 0"));
+        assert_over(&group);
+    });
+}
+
+/// A flight is forgotten while it ends, and a follower waits: the follower has its outcome, however
+/// the two meet, and nothing stays on the list.
+#[test]
+fn a_flight_is_forgotten_while_it_ends() {
+    Model {
+        preemptions: None,
+        must_reach: &["came later", "followed", "forgotten", "too late"],
+        executions: &[980],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = leader(group.join("key"));
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.call_ex("key", || Ok(2))
+        });
+        let forgets = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.forget("key")
+        });
+        let followers = first.complete(Ok(1)).followers;
+        let outcome = other.join().unwrap();
+        reached.mark(match (followers, outcome.role, outcome.result) {
+            (1, Role::Followed, Ok(1)) => "followed",
+            (0, Role::Led, Ok(2)) => "came later",
+            other => panic!("{other:?}"),
+        });
+        // It may have been the second that was forgotten.
+        reached.mark(match forgets.join().unwrap() {
+            true => "forgotten",
+            false => "too late",
+        });
+        assert_over(&group);
     });
 }
 
@@ -65,8 +120,8 @@ fn a_forgotten_flight_leaves_its_successor_alone() {
 fn forget_unshared_is_exact() {
     Model {
         preemptions: None,
-        must_reach: &["joined, kept", "forgotten, led", "forgotten, came later"],
-        executions: &[15],
+        must_reach: &["forgotten", "kept"],
+        executions: &[31, 66, 136],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -77,32 +132,22 @@ fn forget_unshared_is_exact() {
         });
         let forgotten = group.forget_unshared("key");
         let followers = first.complete(Ok(1)).followers;
-        let role = other.join().unwrap();
-        if forgotten {
-            assert_eq!(
-                (followers, role),
-                (0, Role::Led),
-                "forgot one that was shared"
-            );
-            reached.mark("forgotten, led");
-        }
-        reached.mark(match (forgotten, role) {
-            (true, _) => "forgotten, came later",
-            (false, Role::Followed) => "joined, kept",
-            // It joined after the look, or came when the first had ended.
-            (false, Role::Led) => "joined, kept",
+        reached.mark(match (forgotten, followers, other.join().unwrap()) {
+            (true, 0, Role::Led) => "forgotten",
+            (false, 1, Role::Followed) => "kept",
+            other => panic!("forgot one that was shared: {other:?}"),
         });
+        assert_over(&group);
     });
 }
 
-/// Two callers that give up on whatever is older than themselves: one leads, and the other follows
-/// it if it has come before that one began, or else gives up on it, too.
+/// Two callers follow nobody: each gives up what it finds.
 #[test]
-fn one_of_two_gives_up_on_an_old_flight() {
+fn an_age_of_zero_follows_nobody() {
     Model {
         preemptions: None,
-        must_reach: &["both led", "one followed"],
-        executions: &[68],
+        must_reach: &["both led"],
+        executions: &[50, 50, 50],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -112,7 +157,40 @@ fn one_of_two_gives_up_on_an_old_flight() {
             move || {
                 let request = group.request("key").max_age(Duration::ZERO);
                 let outcome = request.call_ex(|| Ok(2));
-                assert_eq!(outcome.result.unwrap(), 2, "not the hung one's");
+                assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(2)));
+            }
+        };
+        let other = thread::spawn(call.clone());
+        call();
+        other.join().unwrap();
+        reached.mark("both led");
+        let outcome = hung.complete(Ok(1));
+        assert_eq!((outcome.result, outcome.followers), (Ok(1), 0));
+        assert_over(&group);
+    });
+}
+
+/// Two wait for a flight that hangs, until it is too old for both. One gives it up and leads; the
+/// other leaves it and follows that one, or comes after it. Nobody gives up a flight that is not old.
+#[test]
+fn two_wait_until_a_flight_is_too_old() {
+    Model {
+        preemptions: Some(5),
+        must_reach: &["both led", "one followed"],
+        executions: &[25_233],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let hung = leader(group.join("key"));
+        let call = {
+            let group = Arc::clone(&group);
+            move || {
+                let request = group.request("key").max_age(SOON);
+                let outcome = request.call_ex(|| {
+                    assert_given_up_for_age(&group);
+                    Ok(2)
+                });
+                assert_eq!(outcome.result, Ok(2), "got the hung one's");
                 outcome.role
             }
         };
@@ -122,8 +200,154 @@ fn one_of_two_gives_up_on_an_old_flight() {
             [Role::Followed, Role::Followed] => panic!("nobody led"),
             _ => "one followed",
         });
-        let outcome = hung.complete(Ok(1));
-        assert_eq!((outcome.result.unwrap(), outcome.followers), (1, 0));
-        assert!(format!("{group:?}").contains("in_flight: 0"));
+        assert_eq!(group.stats().in_flight, 1, "the hung one");
+        assert_eq!(hung.complete(Ok(1)).followers, 0, "both have left");
+        assert_over(&group);
+    });
+}
+
+/// A flight is given up by somebody else while a caller waits for it. When it is too old for that
+/// one, too, the caller leaves it and asks again; it does not give up the successor.
+#[test]
+fn a_waiter_leaves_a_flight_that_another_gave_up() {
+    Model {
+        preemptions: None,
+        must_reach: &[
+            "followed the second",
+            "led after the second",
+            "led alone",
+            "led beside the second",
+        ],
+        executions: &[18_367, 38_414],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let hung = leader(group.join("key"));
+        // So that the first has held somebody up before it is given up.
+        let waiting = follower(group.join("key"));
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || {
+                let request = group.request("key").max_age(SOON);
+                let mut beside = 0;
+                let outcome = request.call_ex(|| {
+                    assert_given_up_for_age(&group);
+                    beside = group.stats().in_flight;
+                    Ok(3)
+                });
+                (outcome, beside)
+            }
+        });
+        // Leads only if the other has waited, and has not given the first up yet.
+        let Joined::Leader(second) = group.request("key").max_age(SOON).join() else {
+            let (outcome, beside) = other.join().unwrap();
+            assert_eq!((outcome.result, beside), (Ok(3), 2));
+            reached.mark("led alone");
+            let _ = hung.complete(Ok(1));
+            return assert_over(&group);
+        };
+        let followers = second.complete(Ok(2)).followers;
+        let (outcome, beside) = other.join().unwrap();
+        reached.mark(match (outcome.role, outcome.result, followers) {
+            (Role::Followed, Ok(2), 1) => "followed the second",
+            (Role::Led, Ok(3), 0) if beside == 3 => "led beside the second",
+            (Role::Led, Ok(3), 0) => "led after the second",
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(hung.complete(Ok(1)).followers, 1, "the other has left");
+        drop(waiting);
+        assert_over(&group);
+    });
+}
+
+/// A flight becomes too old for a waiter while it ends. If it is unlinked by then, the waiter stays
+/// for the outcome that is about to arrive, and is counted.
+#[test]
+fn a_flight_ends_while_it_becomes_too_old() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed", "led"],
+        executions: &[137, 221, 341],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = leader(group.join("key"));
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.request("key").max_age(SOON).call_ex(|| Ok(2))
+        });
+        let followers = first.complete(Ok(1)).followers;
+        let outcome = other.join().unwrap();
+        reached.mark(match (followers, outcome.role, outcome.result) {
+            (1, Role::Followed, Ok(1)) => "followed",
+            (0, Role::Led, Ok(2)) => "led",
+            other => panic!("{other:?}"),
+        });
+        assert_over(&group);
+    });
+}
+
+/// A flight that hangs is given up by a waiter, with a follower that has no such limit: that one
+/// stays, and has the outcome in the end.
+#[test]
+fn a_patient_follower_stays_with_a_flight_that_was_given_up() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed the first", "followed the second", "led"],
+        executions: &[3_919],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = leader(group.join("key"));
+        let patient = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.call_ex("key", || Ok(3))
+        });
+        let mine = group.request("key").max_age(SOON).call_ex(|| Ok(2));
+        assert_eq!(mine.role, Role::Led);
+        let followers = first.complete(Ok(1)).followers;
+        let patient = patient.join().unwrap();
+        reached.mark(match (followers, patient.role, patient.result) {
+            (1, Role::Followed, Ok(1)) => "followed the first",
+            (0, Role::Followed, Ok(2)) => "followed the second",
+            (0, Role::Led, Ok(3)) => "led",
+            other => panic!("{other:?}"),
+        });
+        assert_over(&group);
+    });
+}
+
+/// A deadline and an age limit: the deadline takes precedence, and nobody leads after it.
+#[test]
+fn a_deadline_takes_precedence_over_an_age() {
+    Model {
+        preemptions: None,
+        must_reach: &["led", "timed out"],
+        executions: &[67_024],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let hung = leader(group.join("key"));
+        let call = |limited: bool| {
+            let group = Arc::clone(&group);
+            move || {
+                let request = group.request("key").max_age(SOON);
+                let request = match limited {
+                    true => request.timeout(Duration::ZERO),
+                    false => request,
+                };
+                request.call(|| Ok(2))
+            }
+        };
+        let other = thread::spawn(call(true));
+        assert_eq!(call(false)(), Ok(2), "nobody else leads");
+        match other.join().unwrap() {
+            Err(CallError::TimedOut) => reached.mark("timed out"),
+            // It found no flight, or one that was old already.
+            Ok(2) => reached.mark("led"),
+            other => panic!("{other:?}"),
+        }
+        let _ = hung.complete(Ok(1));
+        assert_over(&group);
     });
 }

@@ -1,16 +1,13 @@
-//! The next flight (G7), and taking over from a leader that failed.
-//!
-//! Where two callers queue, three threads meet at two flights, one after the other. Without a bound
-//! that did not finish in a minute; with two or three preemptions it takes a second.
+//! The next flight (G7): callers queue for it, and when their turn comes one of them leads.
 
-use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use crate::explore::{Model, Reached};
-use crate::sync::{self, Arc, AtomicUsize, Ordering};
-use crate::{CallError, FlightGroup, Joined, Leader};
+use crate::sync::{self, Arc, Deadline};
+use crate::{CallError, FlightGroup, Joined, Leader, Outcome, Role};
 
 type Group = FlightGroup<usize, ()>;
 
@@ -36,15 +33,10 @@ fn first_leader(group: &Group) -> Leader<'_, usize, ()> {
 }
 
 fn assert_quiet(group: &Group) {
+    assert_eq!(group.stats().in_flight, 0, "the key is stuck");
     sync::take_notified();
-    for _ in 0..2 {
-        assert_eq!(group.call("key", || Ok(9)).unwrap(), 9);
-    }
+    assert_eq!(group.call("key", || Ok(9)), Ok(9));
     assert_eq!(sync::take_notified(), 0, "G12: a lone call woke somebody");
-    assert!(
-        format!("{group:?}").contains("in_flight: 0"),
-        "the key is stuck"
-    );
 }
 
 /// Some callers ask for the next flight while one runs and ends.
@@ -58,20 +50,31 @@ fn callers_of_the_next(callers: usize, reached: &Reached) {
             let (group, work) = (Arc::clone(&group), Arc::clone(&work));
             thread::spawn(move || {
                 let request = group.request("key").next_flight();
-                request.call_ex(|| Ok(work.run())).result.unwrap()
+                request.call_ex(|| Ok(work.run()))
             })
         })
         .collect();
-    assert_eq!(first.complete(Ok(1)).result.unwrap(), 1);
-    let mut runs: Vec<_> = others.into_iter().map(|o| o.join().unwrap()).collect();
-    runs.sort_unstable();
-    assert!(runs[0] > 1, "G7: got a run that began before the call");
+    let outcome = first.complete(Ok(1));
+    assert_eq!(outcome.followers, 0, "who queues does not follow");
+    let mut others: Vec<_> = others.into_iter().map(|o| o.join().unwrap()).collect();
+    others.sort_unstable_by_key(|outcome| outcome.result.clone().unwrap());
+    let runs: Vec<_> = others.iter().map(|outcome| &outcome.result).collect();
     reached.mark(match runs[..] {
-        [2] => "one",
-        [2, 2] => "shared",
-        [2, 3] => "one after the other",
-        _ => panic!("{runs:?}"),
+        [Ok(2)] => "one",
+        [Ok(2), Ok(2)] => "shared",
+        [Ok(2), Ok(3)] => "one after the other",
+        _ => panic!("G7: got a run that began before the call, or two at once: {runs:?}"),
     });
+    let led = others.iter().filter(|outcome| outcome.fresh()).count();
+    let followed = others.len() - led;
+    let followers = others.iter().map(|outcome| outcome.followers).max();
+    assert_eq!(followers, Some(followed), "G3");
+    let distinct = if runs.len() == 2 && runs[0] != runs[1] {
+        2
+    } else {
+        1
+    };
+    assert_eq!(led, distinct, "G3, G7: each run has one leader");
     assert_quiet(&group);
 }
 
@@ -80,7 +83,7 @@ fn one_caller_of_the_next_flight() {
     Model {
         preemptions: None,
         must_reach: &["one"],
-        executions: &[32, 47, 67],
+        executions: &[9, 13, 18],
     }
     .explore(|reached| callers_of_the_next(1, reached));
 }
@@ -88,9 +91,19 @@ fn one_caller_of_the_next_flight() {
 #[test]
 fn two_callers_of_the_next_flight() {
     Model {
+        preemptions: Some(5),
+        must_reach: &["shared", "one after the other"],
+        executions: &[50_268],
+    }
+    .explore(|reached| callers_of_the_next(2, reached));
+}
+
+#[test]
+fn two_callers_of_the_next_flight_and_spurious_wakeups() {
+    Model {
         preemptions: Some(3),
         must_reach: &["shared", "one after the other"],
-        executions: &[2_425],
+        executions: &[1_378, 1_546, 1_718],
     }
     .explore(|reached| callers_of_the_next(2, reached));
 }
@@ -100,9 +113,9 @@ fn two_callers_of_the_next_flight() {
 #[test]
 fn queued_callers_share() {
     Model {
-        preemptions: Some(2),
+        preemptions: Some(4),
         must_reach: &["two runs", "three runs"],
-        executions: &[636],
+        executions: &[15_405],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -132,36 +145,113 @@ fn queued_callers_share() {
     });
 }
 
-/// The last caller in the queue times out while the flight before it ends: the queued flight goes
-/// with it, or it leads, and the key is never stuck.
+/// A caller arrives when the flight in front has been unlinked, leads the queued one, and ends it
+/// before the turn is set. The turn does not undo that.
+#[test]
+fn the_turn_is_set_after_the_flight_has_landed() {
+    Model {
+        preemptions: Some(6),
+        must_reach: &["led itself", "the turn came first", "the turn came late"],
+        executions: &[43_048],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = first_leader(&group);
+        let queued = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.request("key").next_flight().call_ex(|| Ok(2))
+        });
+        let arriving = thread::spawn({
+            let (group, reached) = (Arc::clone(&group), reached.clone());
+            move || {
+                sync::take_notified();
+                let outcome = group.call_ex("key", || Ok(3));
+                if outcome.fresh() && outcome.followers == 1 {
+                    // Its own is one of them.
+                    reached.mark(match sync::take_notified() {
+                        1 => "the turn came late",
+                        _ => "the turn came first",
+                    });
+                }
+            }
+        });
+        assert_eq!(first.complete(Ok(1)).result, Ok(1));
+        arriving.join().unwrap();
+        let outcome = queued.join().unwrap();
+        match (outcome.role, outcome.result) {
+            (Role::Led, Ok(2)) => reached.mark("led itself"),
+            (Role::Followed, Ok(3)) => {}
+            other => panic!("G7: {other:?}"),
+        }
+        assert_quiet(&group);
+    });
+}
+
+/// The last caller in the queue times out while the flight in front ends: the queue goes with it, or
+/// it leads, and the key is never stuck.
 #[test]
 fn the_last_in_the_queue_times_out() {
     Model {
         preemptions: None,
         must_reach: &["timed out", "led"],
-        executions: &[665, 1_220],
+        executions: &[23, 30, 38],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
         let first = first_leader(&group);
         let other = thread::spawn({
-            let (group, reached) = (Arc::clone(&group), reached.clone());
+            let group = Arc::clone(&group);
             move || {
                 let request = group.request("key").next_flight().timeout(SOON);
-                match request.call(|| Ok(2)) {
-                    Ok(run) => {
-                        assert_eq!(run, 2);
-                        reached.mark("led");
-                    }
-                    Err(CallError::TimedOut) => reached.mark("timed out"),
-                    Err(other) => panic!("{other:?}"),
-                }
+                request.call_ex(|| {
+                    // There is no other limit in this model.
+                    let late = (0..64).any(|n| Deadline::During(n).has_passed());
+                    assert!(!late, "G8: a turn to lead does not beat a deadline");
+                    Ok(2)
+                })
             }
         });
         let _ = first.complete(Ok(1));
-        other.join().unwrap();
+        mark_hasty(&other.join().unwrap(), reached);
         assert_quiet(&group);
-        assert_eq!(group.call("key", || Ok(3)).unwrap(), 3);
+    });
+}
+
+/// The same while a third caller arrives.
+#[test]
+fn the_last_in_the_queue_times_out_while_another_arrives() {
+    Model {
+        preemptions: Some(6),
+        must_reach: &["timed out", "led", "followed"],
+        executions: &[36_056],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = first_leader(&group);
+        let hasty = thread::spawn({
+            let group = Arc::clone(&group);
+            move || {
+                let request = group.request("key").next_flight().timeout(SOON);
+                request.call_ex(|| Ok(2))
+            }
+        });
+        let arriving = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.call("key", || Ok(3)).unwrap()
+        });
+        let _ = first.complete(Ok(1));
+        mark_hasty(&hasty.join().unwrap(), reached);
+        assert!((1..=3).contains(&arriving.join().unwrap()));
+        assert_quiet(&group);
+    });
+}
+
+fn mark_hasty(hasty: &Outcome<usize, ()>, reached: &Reached) {
+    reached.mark(match (hasty.role, &hasty.result) {
+        (Role::Led, Ok(2)) => "led",
+        (Role::Followed, Ok(3)) => "followed",
+        (Role::Followed, Err(CallError::TimedOut)) => "timed out",
+        other => panic!("{other:?}"),
     });
 }
 
@@ -169,22 +259,18 @@ fn the_last_in_the_queue_times_out() {
 #[test]
 fn one_of_two_in_the_queue_times_out() {
     Model {
-        preemptions: Some(3),
-        must_reach: &["timed out", "served"],
-        executions: &[2_150],
+        preemptions: Some(6),
+        must_reach: &["timed out", "led", "followed"],
+        executions: &[109_041],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
         let first = first_leader(&group);
         let hasty = thread::spawn({
-            let (group, reached) = (Arc::clone(&group), reached.clone());
+            let group = Arc::clone(&group);
             move || {
                 let request = group.request("key").next_flight().timeout(SOON);
-                reached.mark(match request.call(|| Ok(2)) {
-                    Ok(run) if run > 1 => "served",
-                    Err(CallError::TimedOut) => "timed out",
-                    other => panic!("{other:?}"),
-                });
+                request.call_ex(|| Ok(2))
             }
         });
         let patient = thread::spawn({
@@ -195,20 +281,47 @@ fn one_of_two_in_the_queue_times_out() {
             }
         });
         let _ = first.complete(Ok(1));
-        hasty.join().unwrap();
+        mark_hasty(&hasty.join().unwrap(), reached);
         patient.join().unwrap();
         assert_quiet(&group);
     });
 }
 
-/// A flight that is forgotten with one queued behind it: the queued one begins, and the two ends do
-/// not disturb each other.
+/// `join` blocks while it is queued. It is refused there, and not later, if its deadline passes.
 #[test]
-fn a_queued_flight_outlives_a_forgotten_one() {
+fn a_queued_join_times_out() {
     Model {
         preemptions: None,
-        must_reach: &["forgotten"],
-        executions: &[6],
+        must_reach: &["led", "timed out"],
+        executions: &[23, 30],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = first_leader(&group);
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || match group.request("key").next_flight().timeout(SOON).join() {
+                Joined::Leader(leader) => leader.complete(Ok(2)),
+                Joined::Follower(follower) => {
+                    assert!(follower.is_done(), "a refusal is an outcome");
+                    follower.wait()
+                }
+            }
+        });
+        let _ = first.complete(Ok(1));
+        mark_hasty(&other.join().unwrap(), reached);
+        assert_quiet(&group);
+    });
+}
+
+/// A flight is forgotten with a queue behind it: the queued flight begins, and the two ends do not
+/// disturb each other.
+#[test]
+fn a_queue_outlives_a_forgotten_flight() {
+    Model {
+        preemptions: None,
+        must_reach: &["came later", "queued"],
+        executions: &[78, 124, 184],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -216,27 +329,31 @@ fn a_queued_flight_outlives_a_forgotten_one() {
         let other = thread::spawn({
             let group = Arc::clone(&group);
             move || {
-                let run = group.request("key").next_flight().call(|| Ok(2));
-                assert_eq!(run.unwrap(), 2);
+                let outcome = group.request("key").next_flight().call_ex(|| Ok(2));
+                assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(2)));
             }
         });
+        let queued = group.in_flight()[0].queued;
         assert!(group.forget("key"));
-        reached.mark("forgotten");
         // Not before the other has its result: it must not wait for the first.
         other.join().unwrap();
         let _ = first.complete(Ok(1));
+        reached.mark(match queued {
+            0 => "came later",
+            _ => "queued",
+        });
         assert_quiet(&group);
     });
 }
 
-/// A caller that arrives begins the flight that others are queued for: they wake and follow, and do
-/// not wait until it has landed.
+/// A caller that arrives gives the flight in front up and leads the one that others are queued for.
+/// They wake, and follow it.
 #[test]
 fn a_queued_caller_wakes_when_another_begins() {
     Model {
         preemptions: None,
         must_reach: &["woke", "came later"],
-        executions: &[84],
+        executions: &[213, 369, 589],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -251,14 +368,13 @@ fn a_queued_caller_wakes_when_another_begins() {
                 }
             }
         });
-        // Gives the first up and begins the one behind it, if there is one.
         let Joined::Leader(second) = group.request("key").max_age(Duration::ZERO).join() else {
-            panic!("the first is old")
+            panic!("nobody follows at an age of 0")
         };
         if second.followers() == 1 {
             let follower = other.join().unwrap().expect("the second is there");
-            assert_eq!(second.complete(Ok(2)).result.unwrap(), 2);
-            assert_eq!(follower.wait().result.unwrap(), 2);
+            assert_eq!(second.complete(Ok(2)).result, Ok(2));
+            assert_eq!(follower.wait().result, Ok(2));
             reached.mark("woke");
         } else {
             let _ = second.complete(Ok(2));
@@ -270,70 +386,41 @@ fn a_queued_caller_wakes_when_another_begins() {
     });
 }
 
-/// A leader panics; the willing follower goes on with its own function, the unwilling gets the
-/// error, the leader unwinds, and no two functions run at once.
+/// Two queue behind a flight that hangs, with a limit to its age: one gives it up and leads, and the
+/// other follows that one or comes after it.
 #[test]
-fn a_willing_follower_takes_over() {
+fn a_queue_behind_a_flight_that_hangs() {
     Model {
         preemptions: None,
-        must_reach: &["gave up", "missed it", "was willing"],
-        executions: &[225_486],
+        must_reach: &["one after the other", "shared"],
+        executions: &[207_036],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
-        let work = Arc::new(Work::default());
-        let first = first_leader(&group);
-        let caller = |takeovers| {
-            let (group, work) = (Arc::clone(&group), Arc::clone(&work));
-            thread::spawn(move || {
-                let request = group.request("key").takeover(takeovers);
-                request.call(|| Ok(work.run()))
-            })
-        };
-        let (willing, unwilling) = (caller(1), caller(0));
-        let unwound = catch_unwind(AssertUnwindSafe(|| {
-            first.run(|| resume_unwind(Box::new("boom")))
-        }));
-        assert!(unwound.is_err());
-        assert!(willing.join().unwrap().is_ok());
-        reached.mark("was willing");
-        match unwilling.join().unwrap() {
-            Ok(_) => reached.mark("missed it"),
-            Err(CallError::Panicked(_)) => reached.mark("gave up"),
-            Err(other) => panic!("{other:?}"),
-        }
-        assert!(work.0.load(Ordering::Relaxed) <= 2);
-        assert_quiet(&group);
-    });
-}
-
-/// The same with nobody willing: the follower gets the error, whatever else it asked for.
-#[test]
-fn an_unwilling_follower_does_not_take_over() {
-    Model {
-        preemptions: None,
-        must_reach: &["gave up", "missed it"],
-        executions: &[32, 47, 67],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
+        let hung = first_leader(&group);
+        let call = |limited: bool, value| {
             let group = Arc::clone(&group);
-            move || group.request("key").call(|| Ok(2))
-        });
-        let unwound = catch_unwind(AssertUnwindSafe(|| {
-            first.run(|| resume_unwind(Box::new("boom")))
-        }));
-        assert!(unwound.is_err());
-        match other.join().unwrap() {
-            Ok(value) => {
-                assert_eq!(value, 2);
-                reached.mark("missed it");
+            move || {
+                let request = group.request("key").next_flight();
+                let request = if limited {
+                    request.max_age(SOON)
+                } else {
+                    request
+                };
+                request.call_ex(|| Ok(value))
             }
-            Err(CallError::Panicked(_)) => reached.mark("gave up"),
-            Err(other) => panic!("{other:?}"),
-        }
+        };
+        let other = thread::spawn(call(false, 2));
+        let mine = call(true, 3)();
+        let other = other.join().unwrap();
+        reached.mark(match (mine.role, other.role) {
+            (Role::Led, Role::Led) => "one after the other",
+            (Role::Followed, Role::Followed) => panic!("nobody led"),
+            _ => "shared",
+        });
+        assert!(mine.result.unwrap() > 1 && other.result.unwrap() > 1);
+        assert_eq!(group.stats().in_flight, 1, "the hung one");
+        assert_eq!(hung.complete(Ok(1)).followers, 0);
         assert_quiet(&group);
     });
 }
