@@ -422,7 +422,7 @@ fn a_ring_through_the_queue() {
     });
 }
 
-/// A leader gives its own flight up: whoever waits for the next one goes on, and may be waited for.
+/// A leader gives its own flight up: a caller that waits for the next one goes on, and may be waited for.
 #[test]
 fn a_forgotten_flight_holds_no_queue_up() {
     Model {

@@ -105,7 +105,7 @@ fn a_batch_waits_after_its_own_have_landed() {
     });
 }
 
-/// A batch panics: whoever shares a key with it gets the reason, and no key is stuck.
+/// A batch panics: a caller that shares a key with it gets the reason, and no key is stuck.
 #[test]
 fn a_batch_panics() {
     Model {
