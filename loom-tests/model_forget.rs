@@ -85,7 +85,7 @@ fn a_flight_is_forgotten_while_it_ends() {
     Model {
         preemptions: None,
         must_reach: &["came later", "followed", "forgotten", "too late"],
-        executions: &[980],
+        executions: &[938],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -177,7 +177,7 @@ fn two_wait_until_a_flight_is_too_old() {
     Model {
         preemptions: Some(5),
         must_reach: &["both led", "one followed"],
-        executions: &[25_233],
+        executions: &[21_640],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -218,7 +218,7 @@ fn a_waiter_leaves_a_flight_that_another_gave_up() {
             "led alone",
             "led beside the second",
         ],
-        executions: &[18_367, 38_414],
+        executions: &[16_797, 35_044],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -267,7 +267,7 @@ fn a_flight_ends_while_it_becomes_too_old() {
     Model {
         preemptions: None,
         must_reach: &["followed", "led"],
-        executions: &[137, 221, 341],
+        executions: &[127, 211, 331],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -294,7 +294,7 @@ fn a_patient_follower_stays_with_a_flight_that_was_given_up() {
     Model {
         preemptions: None,
         must_reach: &["followed the first", "followed the second", "led"],
-        executions: &[3_919],
+        executions: &[3_193],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -323,7 +323,7 @@ fn a_deadline_takes_precedence_over_an_age() {
     Model {
         preemptions: None,
         must_reach: &["led", "timed out"],
-        executions: &[67_024],
+        executions: &[46_836],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

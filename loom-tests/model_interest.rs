@@ -54,7 +54,7 @@ fn the_last_leaves_while_another_arrives() {
         let group = Arc::new(Group::new());
         let mut others = None;
         let request = group.request("key").timeout(Duration::ZERO);
-        let outcome = request.call_with(|flight| {
+        let result = request.call_with(|flight| {
             let last = follower(&group);
             let leaving = thread::spawn(move || drop(last));
             let arriving = thread::spawn({
@@ -67,15 +67,14 @@ fn the_last_leaves_while_another_arrives() {
         let (leaving, arriving) = others.expect("the function ran");
         leaving.join().unwrap();
         let other = arriving.join().unwrap();
-        reached.mark(match (&outcome.result, other.role, &other.result) {
+        reached.mark(match (&result, other.role, &other.result) {
             (Ok(1), Role::Followed, Ok(1)) => "followed",
             (Ok(1), Role::Led, Ok(2)) => "led after the end",
             (Err(CallError::Failed(_)), Role::Led, Ok(2)) => "led beside it",
             (_, Role::Followed, Err(_)) => panic!("joined work that was about to stop"),
             other => panic!("{other:?}"),
         });
-        if outcome.result.is_err() {
-            assert_eq!(outcome.followers, 0, "nobody got this");
+        if result.is_err() {
             reached.mark("wanted by nobody");
         }
         assert_over(&group);
@@ -88,7 +87,7 @@ fn a_ticket_is_dropped_while_a_caller_arrives() {
     Model {
         preemptions: None,
         must_reach: &["followed", "led", "cancelled"],
-        executions: &[22_992],
+        executions: &[5_633],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -127,7 +126,7 @@ fn a_queue_does_not_wait_for_work_that_stops() {
     .explore(|reached| {
         let group = Arc::new(Group::new());
         let request = group.request("key").timeout(Duration::ZERO);
-        let outcome = request.call_with(|flight| {
+        let result = request.call_with(|flight| {
             let other = thread::spawn({
                 let group = Arc::clone(&group);
                 move || group.request("key").next_flight().call_ex(|| Ok(2))
@@ -140,7 +139,7 @@ fn a_queue_does_not_wait_for_work_that_stops() {
             reached.mark(if queued == 1 { "queued" } else { "came later" });
             result
         });
-        assert_eq!(outcome.result, Err(CallError::Failed(Arc::new(Cancelled))));
+        assert_eq!(result, Err(CallError::Failed(Arc::new(Cancelled))));
         assert_over(&group);
     });
 }
@@ -157,7 +156,7 @@ fn a_forgotten_flight_counts_its_own_followers() {
         let group = Arc::new(Group::new());
         let mut leaving = None;
         let request = group.request("key").timeout(Duration::ZERO);
-        let outcome = request.call_with(|flight| {
+        let result = request.call_with(|flight| {
             let own = follower(&group);
             assert!(group.forget("key"));
             // A follower of the successor is none of this flight's.
@@ -173,7 +172,7 @@ fn a_forgotten_flight_counts_its_own_followers() {
             result
         });
         leaving.expect("the function ran").join().unwrap();
-        reached.mark(match outcome.result {
+        reached.mark(match result {
             Ok(_) => "wanted",
             Err(_) => "not wanted",
         });

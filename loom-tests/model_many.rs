@@ -26,7 +26,7 @@ fn two_batches_in_opposite_order() {
     Model {
         preemptions: None,
         must_reach: &["both led all", "each led one", "one led all", "one led one"],
-        executions: &[4_015, 7_005],
+        executions: &[2_139, 3_901],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -70,7 +70,7 @@ fn a_batch_waits_after_its_own_have_landed() {
     Model {
         preemptions: None,
         must_reach: &["followed by the other", "followed the other", "led both"],
-        executions: &[5_371, 22_621],
+        executions: &[4_559, 20_129],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -111,7 +111,7 @@ fn a_batch_panics() {
     Model {
         preemptions: None,
         must_reach: &["got the panic", "missed it"],
-        executions: &[341, 691],
+        executions: &[281, 571],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

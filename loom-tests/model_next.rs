@@ -93,7 +93,7 @@ fn two_callers_of_the_next_flight() {
     Model {
         preemptions: Some(5),
         must_reach: &["shared", "one after the other"],
-        executions: &[50_268],
+        executions: &[42_711],
     }
     .explore(|reached| callers_of_the_next(2, reached));
 }
@@ -103,7 +103,7 @@ fn two_callers_of_the_next_flight_and_spurious_wakeups() {
     Model {
         preemptions: Some(3),
         must_reach: &["shared", "one after the other"],
-        executions: &[1_378, 1_546, 1_718],
+        executions: &[1_274, 1_438, 1_606],
     }
     .explore(|reached| callers_of_the_next(2, reached));
 }
@@ -115,7 +115,7 @@ fn queued_callers_share() {
     Model {
         preemptions: Some(4),
         must_reach: &["two runs", "three runs"],
-        executions: &[15_405],
+        executions: &[14_235],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -152,7 +152,7 @@ fn the_turn_is_set_after_the_flight_has_landed() {
     Model {
         preemptions: Some(6),
         must_reach: &["led itself", "the turn came first", "the turn came late"],
-        executions: &[43_048],
+        executions: &[36_442],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -223,7 +223,7 @@ fn the_last_in_the_queue_times_out_while_another_arrives() {
     Model {
         preemptions: Some(6),
         must_reach: &["timed out", "led", "followed"],
-        executions: &[36_056],
+        executions: &[30_457],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -261,7 +261,7 @@ fn one_of_two_in_the_queue_times_out() {
     Model {
         preemptions: Some(6),
         must_reach: &["timed out", "led", "followed"],
-        executions: &[109_041],
+        executions: &[90_199],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -321,7 +321,7 @@ fn a_queue_outlives_a_forgotten_flight() {
     Model {
         preemptions: None,
         must_reach: &["came later", "queued"],
-        executions: &[78, 124, 184],
+        executions: &[28, 46, 71],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -393,7 +393,7 @@ fn a_queue_behind_a_flight_that_hangs() {
     Model {
         preemptions: None,
         must_reach: &["one after the other", "shared"],
-        executions: &[207_036],
+        executions: &[150_020],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

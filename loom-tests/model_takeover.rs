@@ -54,7 +54,7 @@ fn a_willing_follower_takes_over_from_a_panic() {
     Model {
         preemptions: Some(4),
         must_reach: &["gave up", "missed it", "was willing"],
-        executions: &[8_337],
+        executions: &[2_260],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -89,7 +89,7 @@ fn two_take_over_from_a_dropped_leader() {
     Model {
         preemptions: Some(5),
         must_reach: &["both led", "one followed"],
-        executions: &[20_780, 31_401],
+        executions: &[17_766, 27_356],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -160,7 +160,7 @@ fn an_unwilling_follower_does_not_take_over() {
     Model {
         preemptions: None,
         must_reach: &["gave up", "missed it"],
-        executions: &[83, 183, 358],
+        executions: &[18, 38, 73],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -188,7 +188,7 @@ fn nobody_takes_over_after_its_deadline() {
     Model {
         preemptions: None,
         must_reach: &["got the panic", "led", "timed out", "took over"],
-        executions: &[1_145, 2_020, 3_322],
+        executions: &[409, 745, 1_263],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -228,7 +228,7 @@ fn one_that_queued_takes_over() {
     Model {
         preemptions: None,
         must_reach: &["came later", "took over"],
-        executions: &[4_486],
+        executions: &[3_906],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
