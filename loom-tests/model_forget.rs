@@ -48,7 +48,7 @@ fn a_forgotten_flight_leaves_its_successor_alone() {
     Model {
         preemptions: None,
         must_reach: &["joined the first", "joined the second"],
-        executions: &[2_703, 7_024, 16_582],
+        executions: &[1_769, 4_789, 11_234],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -147,7 +147,7 @@ fn an_age_of_zero_follows_nobody() {
     Model {
         preemptions: None,
         must_reach: &["both led"],
-        executions: &[50, 50, 50],
+        executions: &[14, 14, 14],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -177,7 +177,7 @@ fn two_wait_until_a_flight_is_too_old() {
     Model {
         preemptions: Some(5),
         must_reach: &["both led", "one followed"],
-        executions: &[21_640],
+        executions: &[13_152],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -218,7 +218,7 @@ fn a_waiter_leaves_a_flight_that_another_gave_up() {
             "led alone",
             "led beside the second",
         ],
-        executions: &[16_797, 35_044],
+        executions: &[1_120, 2_368],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -267,7 +267,7 @@ fn a_flight_ends_while_it_becomes_too_old() {
     Model {
         preemptions: None,
         must_reach: &["followed", "led"],
-        executions: &[127, 211, 331],
+        executions: &[126, 210, 330],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -294,7 +294,7 @@ fn a_patient_follower_stays_with_a_flight_that_was_given_up() {
     Model {
         preemptions: None,
         must_reach: &["followed the first", "followed the second", "led"],
-        executions: &[3_193],
+        executions: &[2_508],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -323,7 +323,7 @@ fn a_deadline_takes_precedence_over_an_age() {
     Model {
         preemptions: None,
         must_reach: &["led", "timed out"],
-        executions: &[46_836],
+        executions: &[9_106],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -353,7 +353,7 @@ fn a_queued_caller_wakes_when_another_begins() {
     Model {
         preemptions: None,
         must_reach: &["woke", "came later"],
-        executions: &[213, 369, 589],
+        executions: &[147, 230, 334],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -393,7 +393,7 @@ fn a_queue_behind_a_flight_that_hangs() {
     Model {
         preemptions: None,
         must_reach: &["one after the other", "shared"],
-        executions: &[150_020],
+        executions: &[111_720],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -228,7 +228,7 @@ fn one_that_queued_takes_over() {
     Model {
         preemptions: None,
         must_reach: &["came later", "took over"],
-        executions: &[3_906],
+        executions: &[2_871],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
