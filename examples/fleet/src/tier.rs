@@ -338,8 +338,8 @@ fn passed(deadline: Option<Instant>) -> bool {
 
 impl<V, E> SharedCalls<V, E> for RedisTier<V, E>
 where
-    V: Clone + Serialize + DeserializeOwned,
-    E: From<Elsewhere> + Display,
+    V: Clone + Serialize + DeserializeOwned + Send + Sync,
+    E: From<Elsewhere> + Display + Send + Sync,
 {
     fn call_dyn(&self, key: &str, f: &mut dyn FnMut() -> Result<V, E>) -> Outcome<V, E> {
         self.call_until(key, None, f)

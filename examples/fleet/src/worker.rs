@@ -13,17 +13,17 @@ use crate::crew::{query, until, Job, Said, Sharing, THREADS};
 use crate::tier::{RedisTier, Settings, Stats};
 
 /// The program only knows the trait. Which of the three it is decides who else does its queries.
-type Calls = Arc<dyn SharedCalls<String, Error> + Send + Sync>;
+type Calls = Arc<dyn SharedCalls<String, Error>>;
 
 pub fn run(job: &Job) -> Result<()> {
-    let group = Arc::new(FlightGroup::<String, Error>::new());
+    let group = FlightGroup::<String, Error>::new();
     let settings = Settings {
         lock: job.lock,
         // A crowd on a small machine is not to be taken for a fault.
         reply: Duration::from_secs(5),
         ..Settings::default()
     };
-    let (mut tier, mut calls): (_, Calls) = (None, group.clone());
+    let (mut tier, mut calls): (_, Calls) = (None, Arc::new(group.clone()));
     match job.sharing {
         Sharing::Unshared => calls = Arc::new(Unshared),
         Sharing::Local => {}

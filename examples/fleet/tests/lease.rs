@@ -15,7 +15,7 @@ use fleet::lock::{Answer, Locks, Token};
 use fleet::renew;
 use fleet::tier::Settings;
 use redis::{Commands, Connection};
-use shared_calls::SharedCalls;
+use shared_calls::SharedCallsExt;
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const LEASE: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use common::*;
 use fleet::check::{judge, Check};
 use fleet::crew::RedisServer;
 use redis::Connection;
-use shared_calls::SharedCalls;
+use shared_calls::SharedCallsExt;
 
 fn execute(connection: &mut Connection, line: &str) {
     let mut words = line.split_whitespace();

@@ -18,7 +18,7 @@ use fleet::message::{self, Elsewhere};
 use fleet::tier::{RedisTier, Settings};
 use redis::Commands;
 use serde::{Serialize, Serializer};
-use shared_calls::{CallError, Role, SharedCalls};
+use shared_calls::{CallError, Role, SharedCallsExt};
 
 fn asks_again(tier: &Tier) {
     waits_for_another(tier, || ());

@@ -54,7 +54,7 @@ pub struct Options {
 
 pub struct Run {
     pub options: Options,
-    flights: Arc<FlightGroup<Arc<Built>, Broken>>,
+    flights: FlightGroup<Arc<Built>, Broken>,
     pub board: Mutex<Board>,
     /// The board has changed: some target has landed, or waits; or the build is to stop.
     changed: Condvar,
@@ -77,7 +77,7 @@ impl Run {
         screen.expect(todo.len());
         Ok(Self {
             options,
-            flights: Arc::default(),
+            flights: FlightGroup::new(),
             board: Mutex::new(Board::new(graph, todo)),
             changed: Condvar::new(),
             records: Mutex::new(records),

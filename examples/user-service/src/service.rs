@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared_calls::{CallError, Outcome, Request, Role, SharedCalls, Unshared};
+use shared_calls::{CallError, Outcome, Request, Role, SharedCallsExt, Unshared};
 use thiserror::Error;
 use tracing::warn;
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fleet::crew::{until, RedisServer};
 use fleet::message::Elsewhere;
 use fleet::tier::{RedisTier, Settings};
-use shared_calls::{Outcome, SharedCalls};
+use shared_calls::{Outcome, SharedCallsExt};
 use thiserror::Error;
 
 pub fn program() -> &'static Path {
