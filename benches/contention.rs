@@ -24,7 +24,7 @@ use shared_calls::FlightGroup;
 
 const CALLS: usize = 1_000_000;
 
-const CONTENDERS: [&str; 2] = ["group", "literal"];
+const CONTENDERS: [&str; 3] = ["group", "16 shards", "literal"];
 
 #[cfg(loom)]
 fn main() {}
@@ -79,16 +79,18 @@ fn futex_calls(which: &str, threads: usize) -> io::Result<u64> {
 
 fn work(which: &str, threads: usize) {
     match which {
-        "group" => {
-            let group = FlightGroup::<u64, (), u64>::new();
-            from_threads(threads, |key| group.call(key, || Ok(black_box(1))).unwrap());
-        }
+        "group" => group(threads, FlightGroup::new()),
+        "16 shards" => group(threads, FlightGroup::builder().shards(16).build()),
         "literal" => {
             let literal = Literal::<u64, u64>::new();
             from_threads(threads, |key| literal.call(key, || black_box(1)).unwrap());
         }
         _ => panic!("nobody is called {which}"),
     }
+}
+
+fn group(threads: usize, group: FlightGroup<u64, (), u64>) {
+    from_threads(threads, |key| group.call(key, || Ok(black_box(1))).unwrap());
 }
 
 fn from_threads(threads: usize, call: impl Fn(&u64) -> u64 + Sync) {
