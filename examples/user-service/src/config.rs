@@ -88,6 +88,8 @@ pub struct Config {
     pub expiry: Expiry,
     /// How long a request waits for another's load.
     pub request_timeout: Duration,
+    /// How many requests may wait for one load.
+    pub max_followers: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,9 +102,12 @@ pub enum Sharing {
 impl Config {
     pub fn service(&self, sharing: Sharing) -> Result<Service> {
         let flights = Flights::new();
-        let calls: Arc<dyn Calls> = match sharing {
-            Sharing::On => Arc::new(watch::group(&flights)),
-            Sharing::Off => Arc::new(Unshared),
+        let calls = match sharing {
+            Sharing::On => {
+                let group = watch::group(&flights, self.request_timeout, self.max_followers);
+                Calls::from(group)
+            }
+            Sharing::Off => Calls::from(Arc::new(Unshared)),
         };
         let latency = self.database_latency;
         let slow = move |when| {

@@ -36,6 +36,8 @@ use crate::service::Service;
 /// A follower blocks its thread while it waits. So several hundred callers of one flight need as
 /// many threads. With fewer, the others would wait for a thread and then find the cache filled.
 pub const THREADS: usize = 256;
+/// How many may follow one flight, so that one slow key leaves threads to the others.
+pub const MAX_FOLLOWERS: usize = THREADS - 32;
 /// How many clients may be connected at a time, if the system allows so many open files.
 const CONNECTIONS: u64 = 10_000;
 /// Open files for everything else: databases, caches, the log.

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use tracing::{info, warn};
 use user_service::config::{Caching, Config, Sharing, Store};
 use user_service::demo;
-use user_service::http::Server;
+use user_service::http::{Server, MAX_FOLLOWERS};
 use user_service::service::Expiry;
 use user_service::watch;
 
@@ -65,6 +65,10 @@ enum Command {
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
         #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
         request_timeout: u64,
+        /// How many requests may wait for one load before the next is answered 503; at most 10000
+        #[arg(long, value_name = "NUMBER", default_value_t = MAX_FOLLOWERS as u64)]
+        #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
+        max_followers: u64,
     },
 }
 
@@ -116,6 +120,10 @@ fn run(args: Args) -> Result<()> {
             Command::Serve { cache_ttl, .. } => Expiry::of(Duration::from_millis(cache_ttl)),
         },
         request_timeout,
+        max_followers: match command {
+            Command::Demo => MAX_FOLLOWERS,
+            Command::Serve { max_followers, .. } => max_followers as usize,
+        },
     };
     match command {
         Command::Demo => demo::run(&config),

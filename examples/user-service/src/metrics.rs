@@ -116,8 +116,13 @@ pub fn text(service: &Service) -> String {
         "Calls that were refused because they would have waited for ever.",
         calls.deadlocked,
     );
+    text.counter(
+        "shared_calls_overloaded_total",
+        "Calls that were refused because too many waited already.",
+        calls.overloaded,
+    );
     let in_flight = "shared_calls_in_flight";
-    text.family(in_flight, "gauge", "Keys in flight now.");
+    text.family(in_flight, "gauge", "Flights now.");
     text.sample(in_flight, "", calls.in_flight);
     let waiting = "shared_calls_waiting";
     text.family(waiting, "gauge", "Threads that wait for a flight now.");

@@ -120,6 +120,7 @@ fn answer(result: Result<Answer, CallError<LoadError>>) -> Response {
             LoadError::Database(_) => error(503, "the database does not answer"),
         },
         Err(CallError::TimedOut) => error(504, "the load takes too long"),
+        Err(CallError::Overloaded) => error(503, "too many requests wait for this user"),
         // No answer now, but maybe later.
         Err(other) => error(503, &other.to_string()),
     }

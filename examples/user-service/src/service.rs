@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared_calls::{CallError, Outcome, Request, Role, SharedCallsExt, Unshared};
+use shared_calls::{CallError, Outcome, Role, SharedCalls};
 use thiserror::Error;
 use tracing::warn;
 
@@ -14,52 +14,30 @@ use crate::metrics::Flights;
 use crate::stats::{Counters, Stats};
 use crate::watch::Group;
 
-/// `FlightGroup` or `Unshared`, chosen at run time. The library's own trait does not take options.
-pub trait Calls: Send + Sync {
-    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError>;
-
-    /// The group, for operators. `None` where nothing is shared.
-    fn group(&self) -> Option<&Group> {
-        None
-    }
+/// How calls are shared, chosen at run time.
+pub struct Calls {
+    pub shared: Arc<dyn SharedCalls<Answer, LoadError>>,
+    /// For what the trait does not offer: the next flight, and what operators see.
+    pub group: Option<Group>,
 }
 
-pub type Load<'a> = &'a mut dyn FnMut() -> Result<Answer, LoadError>;
-
-/// A call without the function that it runs.
-#[derive(Clone, Copy)]
-pub struct Ask<'a> {
-    pub key: &'a str,
-    /// How long to wait for another's load.
-    pub timeout: Duration,
-    /// Whether a load that has already begun is too old.
-    pub next_flight: bool,
-}
-
-impl Ask<'_> {
-    pub fn of<'g>(&self, group: &'g Group) -> Request<'g, '_, Answer, LoadError, str> {
-        let request = group.request(self.key).timeout(self.timeout);
-        match self.next_flight {
-            true => request.next_flight(),
-            false => request,
+/// A group is a handle, so both fields are the same group.
+impl From<Group> for Calls {
+    fn from(group: Group) -> Self {
+        Self {
+            shared: Arc::new(group.clone()),
+            group: Some(group),
         }
     }
 }
 
-impl Calls for Group {
-    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
-        ask.of(self).call_ex(load)
-    }
-
-    fn group(&self) -> Option<&Group> {
-        Some(self)
-    }
-}
-
-impl Calls for Unshared {
-    /// Waits for nobody and begins now, which satisfies all options.
-    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
-        self.call_ex(ask.key, load)
+/// Without a group: `Unshared`, for example.
+impl<S: SharedCalls<Answer, LoadError> + 'static> From<Arc<S>> for Calls {
+    fn from(shared: Arc<S>) -> Self {
+        Self {
+            shared,
+            group: None,
+        }
     }
 }
 
@@ -94,7 +72,7 @@ impl Default for Expiry {
 }
 
 pub struct Service {
-    calls: Arc<dyn Calls>,
+    calls: Calls,
     flights: Flights,
     cache: Cache,
     database: Database,
@@ -106,7 +84,7 @@ pub struct Service {
 impl Service {
     /// `flights` are the metrics that observe the calls, if any do.
     pub fn new(
-        calls: Arc<dyn Calls>,
+        calls: Calls,
         flights: Flights,
         cache: Cache,
         database: Database,
@@ -129,17 +107,13 @@ impl Service {
     /// The cache is read inside the shared call, not before it: a caller that arrives after a flight
     /// has landed finds what that flight put into the cache, and does not start another query.
     ///
-    /// A follower waits no longer than the request's timeout. A leader can't be interrupted, so
+    /// A follower waits no longer than the group's default time limit, and is refused if too many
+    /// wait already: see `watch::group`. A leader can't be interrupted, so
     /// everything that it does has a time limit of its own: see `sqlite_pool.rs`, `postgres_pool.rs`
     /// and `redis_pool.rs`.
     pub fn user(&self, id: i64) -> Outcome<Answer, LoadError> {
         let key = key(id);
-        let ask = Ask {
-            key: &key,
-            timeout: self.request_timeout,
-            next_flight: false,
-        };
-        self.call(&ask, || self.load(id, &key))
+        self.call(&key, || self.load(id, &key))
     }
 
     /// Changes a user, and returns the new answer.
@@ -168,14 +142,12 @@ impl Service {
         //
         // 1. If nothing is in flight, nobody has the old row: lead, and overwrite what is cached,
         //    which may be old.
-        let ask = Ask {
-            key: &key,
-            timeout: self.request_timeout,
-            next_flight: false,
-        };
-        let outcome = self.call(&ask, || self.reload(user.id));
-        if let (Role::Led, _) | (_, Err(CallError::TimedOut)) = (outcome.role, &outcome.result) {
-            return outcome.result;
+        let outcome = self.call(&key, || self.reload(user.id));
+        match (outcome.role, &outcome.result) {
+            (Role::Led, _) => return outcome.result,
+            // That flight may not have landed yet.
+            (_, Err(CallError::TimedOut | CallError::Overloaded)) => return outcome.result,
+            _ => {}
         }
         // 2. Otherwise that flight has landed by now. From here on the database returns the new
         //    row to everybody, so what is removed stays removed.
@@ -184,32 +156,43 @@ impl Service {
         //    caller that came now would join it. So wait for the flight after it. That one reads the
         //    new row, even if a GET leads it, and callers that ask after this has returned are on a
         //    later flight still.
-        let ask = Ask {
-            timeout: self.request_timeout.saturating_sub(began.elapsed()),
-            next_flight: true,
-            ..ask
+        let load = || self.load(user.id, &key);
+        let Some(group) = &self.calls.group else {
+            // `Unshared` always leads. Something else that shares has no next flight to ask for.
+            return self.call(&key, load).result;
         };
-        self.call(&ask, || self.load(user.id, &key)).result
+        let left = self.request_timeout.saturating_sub(began.elapsed());
+        let request = group.request(&*key).next_flight().timeout(left);
+        self.counted(&key, request.call_ex(load)).result
     }
 
     fn call(
         &self,
-        ask: &Ask<'_>,
-        mut load: impl FnMut() -> Result<Answer, LoadError>,
+        key: &str,
+        load: impl FnOnce() -> Result<Answer, LoadError>,
     ) -> Outcome<Answer, LoadError> {
-        let outcome = self.calls.call(ask, &mut load);
+        self.counted(key, self.calls.shared.call_ex(key, load))
+    }
+
+    fn counted(
+        &self,
+        key: &str,
+        outcome: Outcome<Answer, LoadError>,
+    ) -> Outcome<Answer, LoadError> {
         self.counters.count(|stats| {
             match outcome.role {
                 Role::Led => stats.led += 1,
                 Role::Followed => stats.followed += 1,
             }
-            if let Err(CallError::TimedOut) = outcome.result {
-                stats.timed_out += 1;
+            match outcome.result {
+                Err(CallError::TimedOut) => stats.timed_out += 1,
+                Err(CallError::Overloaded) => stats.overloaded += 1,
+                _ => {}
             }
         });
         if let (Role::Led, Err(CallError::Failed(error))) = (outcome.role, &outcome.result) {
             // Only the leader logs: one line for one flight.
-            warn!(key = ask.key, %error, "load failed");
+            warn!(key, %error, "load failed");
         }
         outcome
     }
@@ -291,7 +274,7 @@ impl Service {
 
     /// The group, for operators. `None` where nothing is shared.
     pub fn group(&self) -> Option<&Group> {
-        self.calls.group()
+        self.calls.group.as_ref()
     }
 
     pub fn flights(&self) -> &Flights {

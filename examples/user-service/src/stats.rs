@@ -14,6 +14,8 @@ pub struct Stats {
     pub followed: u64,
     /// Followers whose time limit passed.
     pub timed_out: u64,
+    /// Calls that were refused because too many waited already.
+    pub overloaded: u64,
     /// As counted by the database layer.
     pub database_queries: u64,
     pub database_updates: u64,

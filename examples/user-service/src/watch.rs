@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use shared_calls::{Deadlock, Ending, FlightGroup, Landed, Observer};
 use tracing::{debug, error, warn};
@@ -14,13 +15,21 @@ use crate::service::LoadError;
 
 pub type Group = FlightGroup<Answer, LoadError>;
 
-/// A group that shows in the metrics and in the log.
-pub fn group(flights: &Flights) -> Group {
-    let observer = Watch(flights.clone());
-    FlightGroup::builder().observer(observer).build()
+/// A group that shows in the metrics and in the log. Its limits hold for every call, so also behind
+/// the trait object.
+///
+/// Without a `max_age`: every load has time limits of its own, and a flight that was given up could
+/// fill the cache with an old row after a change.
+pub fn group(flights: &Flights, timeout: Duration, max_followers: usize) -> Group {
+    FlightGroup::builder()
+        .observer(Watch(flights.clone()))
+        .timeout(timeout)
+        .max_followers(max_followers)
+        .build()
 }
 
-/// A line for each key in flight, the oldest first: who loads, for how long, and who waits.
+/// A line for each flight: who loads, how long others have waited for it, and how many do. The
+/// longest wait is first. Flights that nobody has waited for are last.
 pub fn in_flight(group: Option<&Group>) -> String {
     let mut flights = group.map(Group::in_flight).unwrap_or_default();
     flights.sort_by_key(|flight| Reverse(flight.age));
@@ -77,6 +86,11 @@ impl Observer for Watch {
 
     fn caller_timed_out(&self, key: &String) {
         debug!(key, "caller timed out");
+    }
+
+    /// A detail, because in an overload there are many.
+    fn overload_refused(&self, key: &String) {
+        debug!(key, "caller refused, too many wait");
     }
 
     /// A bug in the program: a load asks for itself.

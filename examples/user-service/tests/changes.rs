@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 
-use common::{dawdle, error, until, user, Reply, Site, PATIENCE};
+use common::{dawdle, error, until, user, Load, Reply, Site, PATIENCE};
 use rusqlite::Connection;
-use shared_calls::{FlightGroup, Joined, Outcome, Unshared};
+use shared_calls::{Joined, Outcome, SharedCalls, Unshared};
 use user_service::cache::{Answer, Cache};
 use user_service::db::{When, USERS};
-use user_service::service::{Ask, Calls, Expiry, Load, LoadError};
+use user_service::service::{Calls, Expiry, LoadError};
+use user_service::watch::Group;
 
 const ADA: &str = r#"{"name":"Ada","email":"ada@example.com"}"#;
 
@@ -118,7 +119,7 @@ fn while_the_database_is_down_nothing_changes() {
 
 #[test]
 fn no_stale_read_after_a_change_under_load() {
-    let group = Arc::new(FlightGroup::<_, _>::new());
+    let group = Group::new();
     let site = Site::start_with(group, Cache::memory(), Expiry::default(), PATIENCE, dawdle);
     site.change_under_load(306, 200);
 }
@@ -142,12 +143,16 @@ fn without_next_flight_the_same_play_ends_with_a_stale_read() {
 fn play(id: i64, next_flight: bool) -> (Reply, Reply) {
     let stage = Arc::new(Stage::default());
     let in_database = Arc::clone(&stage);
+    let group = Group::new();
     let calls = Arc::new(Staged {
-        group: FlightGroup::new(),
+        group: group.clone(),
         calls: AtomicUsize::new(0),
         stage: Arc::clone(&stage),
-        next_flight,
     });
+    let calls = Calls {
+        group: next_flight.then_some(group),
+        shared: calls,
+    };
     let site = Site::start_with(
         calls,
         Cache::memory(),
@@ -179,7 +184,6 @@ const OLD_ROW_READ: usize = 1;
 const PUT_FOLLOWS: usize = 2;
 const OLD_ROW_CACHED: usize = 3;
 const OLD_ROW_FOUND: usize = 4;
-const PUT_ASKS_AGAIN: usize = 5;
 
 /// How far the play has got.
 #[derive(Default)]
@@ -200,18 +204,27 @@ impl Stage {
 }
 
 struct Staged {
-    group: FlightGroup<Answer, LoadError>,
+    group: Group,
     calls: AtomicUsize,
     stage: Arc<Stage>,
-    next_flight: bool,
 }
 
-impl Calls for Staged {
-    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
+impl Staged {
+    /// The PUT waits for the next flight, or, in the control, follows the second GET.
+    fn put_asks_again(&self) -> bool {
+        let flights = self.group.in_flight();
+        flights
+            .iter()
+            .any(|flight| flight.queued + flight.followers > 0)
+    }
+}
+
+impl SharedCalls<Answer, LoadError> for Staged {
+    fn call_dyn(&self, key: &str, load: Load<'_>) -> Outcome<Answer, LoadError> {
         match self.calls.fetch_add(1, Ordering::SeqCst) {
             // The PUT, the first time.
             1 => {
-                let Joined::Follower(follower) = ask.of(&self.group).join() else {
+                let Joined::Follower(follower) = self.group.join(key) else {
                     panic!("the first GET was to be held");
                 };
                 self.stage.enter(PUT_FOLLOWS);
@@ -221,27 +234,13 @@ impl Calls for Staged {
                 outcome
             }
             // The second GET.
-            2 => ask.of(&self.group).call_ex(|| {
+            2 => self.group.call_ex(key, || {
                 let found = load();
                 self.stage.enter(OLD_ROW_FOUND);
-                self.stage.wait(PUT_ASKS_AGAIN);
+                until(|| self.put_asks_again());
                 found
             }),
-            // The PUT, the second time.
-            3 if self.next_flight => {
-                assert!(ask.next_flight);
-                self.stage.enter(PUT_ASKS_AGAIN);
-                ask.of(&self.group).call_ex(load)
-            }
-            3 => {
-                let joined = self.group.join(ask.key);
-                self.stage.enter(PUT_ASKS_AGAIN);
-                match joined {
-                    Joined::Follower(follower) => follower.wait(),
-                    Joined::Leader(leader) => leader.complete(load()),
-                }
-            }
-            _ => ask.of(&self.group).call_ex(load),
+            _ => self.group.call_ex(key, load),
         }
     }
 }

@@ -28,13 +28,13 @@ fn engine(postgres: &Postgres, timeout: Duration) -> Engine {
 fn site(
     postgres: &Postgres,
     timeout: Duration,
-    calls: Arc<dyn Calls>,
+    calls: impl Into<Calls>,
     cache: Cache,
     hook: impl Fn(When) + Send + Sync + 'static,
 ) -> Site {
     let database = Database::new(engine(postgres, timeout), Box::new(hook));
     let service = Service::new(
-        calls,
+        calls.into(),
         Flights::new(),
         cache,
         database,
@@ -45,7 +45,7 @@ fn site(
 }
 
 fn plain(postgres: &Postgres, timeout: Duration) -> Site {
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     site(postgres, timeout, group, Cache::memory(), |_| ())
 }
 
@@ -88,7 +88,7 @@ fn two_hundred_callers_one_query() {
     };
     let Some(redis) = Redis::start() else { return };
     let cache = Cache::redis(&redis.url(), Duration::from_secs(2)).unwrap();
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     let site = site(&postgres, PATIENCE, group.clone(), cache, |_| ());
     let before = postgres.queries();
 
@@ -164,7 +164,7 @@ fn stopped_in_the_middle_of_a_flight_it_fails_all_of_it_and_resumes() {
     let Some(postgres) = Postgres::start() else {
         return;
     };
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     let site = site(&postgres, PATIENCE, group.clone(), Cache::memory(), |_| ());
 
     let replies = while_locked(
@@ -314,7 +314,7 @@ fn altering_the_table_under_load_fails_nobody() {
         return;
     };
     // Without a cache, so that each flight has a query.
-    let group = Arc::new(Group::new());
+    let group = Group::new();
     let site = site(&postgres, PATIENCE, group, Cache::Off, |_| ());
     let (done, asked) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut looker = postgres.connect();
@@ -532,7 +532,7 @@ fn no_stale_read_after_a_change_a_thousand_times() {
     let Some(postgres) = Postgres::start() else {
         return;
     };
-    assert_eq!(race(&postgres, Arc::new(Group::new()), 1000), None);
+    assert_eq!(race(&postgres, Group::new(), 1000), None);
 }
 
 /// The control: the same race finds stale reads where there are some.
@@ -547,7 +547,7 @@ fn unshared_the_same_race_ends_with_a_stale_read() {
 /// A change races 100 reads, so many times, and when it has been answered each of the 100 reads
 /// again. The first round in which somebody was told something older than a change that had been
 /// answered before they asked.
-fn race(postgres: &Postgres, calls: Arc<dyn Calls>, rounds: u64) -> Option<u64> {
+fn race(postgres: &Postgres, calls: impl Into<Calls>, rounds: u64) -> Option<u64> {
     const READERS: usize = 100;
     const ID: i64 = 407;
     let site = site(postgres, PATIENCE, calls, Cache::memory(), dawdle);

@@ -10,15 +10,15 @@ use common::{
     all_are, dawdle, error, request, seen_by_sqlite, until, user, Counted, Held, Site, PATIENCE,
 };
 use redis::{Commands, RedisResult};
-use shared_calls::FlightGroup;
 use user_service::cache::Cache;
 use user_service::db::USERS;
 use user_service::service::{Calls, Expiry};
+use user_service::watch::Group;
 
 /// Patient, so that a busy machine is not taken for a fault; but see `when_it_hangs`.
 fn site(
     redis: &Redis,
-    calls: Arc<dyn Calls>,
+    calls: impl Into<Calls>,
     before_query: impl Fn() + Send + Sync + 'static,
 ) -> Site {
     let cache = Cache::redis(&redis.url(), Duration::from_secs(2)).unwrap();
@@ -42,7 +42,7 @@ fn two_hundred_callers_one_query() {
 #[test]
 fn what_is_cached_and_for_how_long() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     let unknown = USERS + 202;
     assert_eq!(site.get(202), user(202));
     assert_eq!(site.get(unknown), error(404, "no such user"));
@@ -70,7 +70,7 @@ fn what_is_cached_and_for_how_long() {
 #[test]
 fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     site.expire_under_load(203, 100);
 }
 
@@ -113,7 +113,7 @@ fn killed_after_the_cache_was_read_it_fails_nobody_but_the_next() {
 fn when_it_hangs_callers_do_not() {
     let Some(redis) = Redis::start() else { return };
     let cache = Cache::redis(&redis.url(), Duration::from_millis(200)).unwrap();
-    let calls = Arc::new(FlightGroup::<_, _>::new());
+    let calls = Group::new();
     let site = Site::start(calls, cache, Expiry::default(), || ());
     until(|| site.get(206) == user(206));
 
@@ -138,7 +138,7 @@ fn when_it_hangs_callers_do_not() {
 fn no_stale_read_after_a_change() {
     let Some(redis) = Redis::start() else { return };
     let cache = Cache::redis(&redis.url(), Duration::from_secs(2)).unwrap();
-    let group = Arc::new(FlightGroup::<_, _>::new());
+    let group = Group::new();
     let site = Site::start_with(group, cache, Expiry::default(), PATIENCE, dawdle);
     site.change_under_load(207, 100);
 }
@@ -146,7 +146,7 @@ fn no_stale_read_after_a_change() {
 #[test]
 fn a_change_that_the_cache_does_not_hear_of_is_not_made() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     redis.kill();
     let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
     let failed = error(503, "the cache does not answer");
@@ -162,9 +162,7 @@ fn a_change_that_the_cache_does_not_hear_of_is_not_made() {
 fn a_change_that_was_not_put_into_the_cache_is_no_success() {
     let Some(redis) = Redis::start() else { return };
     let victim = Arc::clone(&redis);
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), move || {
-        victim.kill()
-    });
+    let site = site(&redis, Group::new(), move || victim.kill());
     let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
     let failed = error(503, "the cache does not answer");
     assert_eq!(site.put(209, body), failed);
@@ -175,7 +173,7 @@ fn a_change_that_was_not_put_into_the_cache_is_no_success() {
 #[test]
 fn a_damaged_entry_is_a_miss_and_is_overwritten() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     let mut connection = redis.connect().unwrap();
     let key = "user-service:user:210";
     let good = user(210).body;
@@ -228,7 +226,7 @@ fn a_damaged_entry_is_a_miss_and_is_overwritten() {
 #[test]
 fn a_damaged_entry_of_an_unknown_user_becomes_the_placeholder() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     let mut connection = redis.connect().unwrap();
     let id = USERS + 212;
     let key = format!("user-service:user:{id}");
@@ -255,7 +253,7 @@ fn two_hundred_callers_and_a_damaged_entry_one_query() {
 #[test]
 fn an_entry_with_a_field_that_is_not_known_is_a_hit() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     let mut connection = redis.connect().unwrap();
     let entry = r#" {"email":"user214@example.com","age":9,"name":"User 214","id":214}"#;
     let () = connection.set("user-service:user:214", entry).unwrap();
@@ -266,7 +264,7 @@ fn an_entry_with_a_field_that_is_not_known_is_a_hit() {
 #[test]
 fn a_change_overwrites_a_damaged_entry() {
     let Some(redis) = Redis::start() else { return };
-    let site = site(&redis, Arc::new(FlightGroup::<_, _>::new()), || ());
+    let site = site(&redis, Group::new(), || ());
     let mut connection = redis.connect().unwrap();
     let key = "user-service:user:215";
     let () = connection.rpush(key, "item").unwrap();

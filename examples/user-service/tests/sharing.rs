@@ -9,9 +9,12 @@ use std::sync::{mpsc, Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{all_are, error, exchange, request, seen_by_sqlite, until, user, Counted, Held, Site};
+use common::{
+    all_are, error, exchange, request, seen_by_sqlite, until, user, Counted, Held, Reply, Site,
+    PATIENCE,
+};
 use rusqlite::Connection;
-use shared_calls::{FlightGroup, Unshared};
+use shared_calls::Unshared;
 use user_service::cache::Cache;
 use user_service::db::{When, USERS};
 use user_service::http::THREADS;
@@ -19,6 +22,7 @@ use user_service::routes::parse_id;
 use user_service::service::jitter;
 use user_service::service::{Expiry, Service};
 use user_service::sqlite_pool::{SqlitePool, BUSY_TIMEOUT};
+use user_service::watch::Group;
 
 #[test]
 fn two_hundred_callers_one_query() {
@@ -38,7 +42,7 @@ fn two_hundred_callers_one_query() {
 
 #[test]
 fn without_a_cache_each_flight_has_a_query_of_its_own() {
-    let group = Arc::new(FlightGroup::<_, _>::new());
+    let group = Group::new();
     let site = Site::start(group, Cache::Off, Expiry::default(), || ());
     for queries in 1..=3 {
         assert_eq!(site.get(112), user(112));
@@ -77,7 +81,7 @@ fn entries_expire_by_themselves() {
         user: Duration::from_millis(20),
         ..Expiry::default()
     };
-    let group = Arc::new(FlightGroup::<_, _>::new());
+    let group = Group::new();
     let began = Instant::now();
     let site = Site::start(group, Cache::memory(), expiry, || ());
     until(|| {
@@ -222,7 +226,7 @@ fn stats_are_served() {
     site.get(109);
     assert_eq!(
         request(site.server.address(), "GET", "/stats").body,
-        r#"{"requests":{"200":2},"led":2,"followed":0,"timed_out":0,"database_queries":1,"database_updates":0,"cache_hits":1,"cache_misses":1,"cache_damaged":0,"cache_errors":0}"#
+        r#"{"requests":{"200":2},"led":2,"followed":0,"timed_out":0,"overloaded":0,"database_queries":1,"database_updates":0,"cache_hits":1,"cache_misses":1,"cache_damaged":0,"cache_errors":0}"#
     );
 }
 
@@ -231,18 +235,12 @@ fn who_would_follow_for_too_long_is_told_so_and_the_flight_goes_on() {
     let (entered, in_query) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
-    let site = Site::start_with(
-        Arc::new(FlightGroup::<_, _>::new()),
-        Cache::memory(),
-        Expiry::default(),
-        Duration::from_millis(20),
-        move |when| {
-            if when == When::Before {
-                entered.send(()).unwrap();
-                released.lock().unwrap().recv().unwrap();
-            }
-        },
-    );
+    let site = Site::shared(Duration::from_millis(20), move |_, when| {
+        if when == When::Before {
+            entered.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+        }
+    });
     thread::scope(|scope| {
         let leader = scope.spawn(|| site.get(111));
         in_query.recv().unwrap();
@@ -263,11 +261,55 @@ fn who_would_follow_for_too_long_is_told_so_and_the_flight_goes_on() {
 }
 
 #[test]
+fn one_follower_too_many_is_refused_at_once_and_so_is_a_change() {
+    let (entered, in_query) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let first = Mutex::new(Some((entered, released)));
+    let site = Site::limited(PATIENCE, 3, move |_, _| {
+        let first = first.lock().unwrap().take();
+        if let Some((entered, released)) = first {
+            entered.send(()).unwrap();
+            released.recv().unwrap();
+        }
+    });
+    let group = site.service.group().unwrap();
+    let too_many = error(503, "too many requests wait for this user");
+    let eve = Reply {
+        status: 200,
+        body: r#"{"id":140,"name":"Eve","email":"e"}"#.to_owned(),
+    };
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| site.get(140));
+        in_query.recv().unwrap();
+        let followers = scope.spawn(|| site.crowd(3, 140));
+        until(|| group.stats().waiting == 3);
+        // All of these come back while the leader is held: its release is yet to be sent.
+        all_are(&site.crowd(20, 140), &too_many);
+        assert_eq!(site.put(140, r#"{"name":"Eve","email":"e"}"#), too_many);
+        // Another key is not affected.
+        assert_eq!(site.get(141), user(141));
+        release.send(()).unwrap();
+        // The change was made before the leader's query.
+        assert_eq!(leader.join().unwrap(), eve);
+        all_are(&followers.join().unwrap(), &eve);
+    });
+    assert_eq!(site.get(140), eve);
+    let stats = site.stats();
+    assert_eq!((stats.led, stats.overloaded), (3, 21));
+    assert_eq!(stats.requests, [(200, 6), (503, 21)].into());
+    let metrics = request(site.server.address(), "GET", "/metrics").body;
+    assert!(
+        metrics.contains("\nshared_calls_overloaded_total 21\n"),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn stopping_answers_what_was_accepted() {
     let (entered, in_query) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
-    let group = Arc::new(FlightGroup::<_, _>::new());
+    let group = Group::new();
     let Site { server, .. } = Site::start(group, Cache::memory(), Expiry::default(), move || {
         entered.send(()).unwrap();
         released.lock().unwrap().recv().unwrap();
@@ -321,7 +363,7 @@ fn while_another_program_has_the_file_locked_all_are_answered_503_in_time() {
 fn a_load_waits_while_another_program_has_the_file_locked() {
     let (entered, in_query) = mpsc::channel();
     let site = Site::start(
-        Arc::new(FlightGroup::<_, _>::new()),
+        Group::new(),
         Cache::memory(),
         Expiry::default(),
         move || entered.send(()).unwrap(),

@@ -99,6 +99,7 @@ fn the_metrics_of_a_stampede() {
             ("shared_calls_followed_total", 49.0),
             ("shared_calls_timed_out_total", 0.0),
             ("shared_calls_deadlocked_total", 0.0),
+            ("shared_calls_overloaded_total", 0.0),
             ("shared_calls_in_flight", 0.0),
             ("shared_calls_waiting", 0.0),
             (r#"shared_calls_flights_total{ending="succeeded"}"#, 1.0),
@@ -220,16 +221,18 @@ fn a_load_that_is_stuck_is_in_sight() {
         seen
     });
 
-    // The oldest first.
+    // The one that others wait for is first.
     let lines: Vec<_> = text.lines().collect();
     let [first, second] = lines[..] else {
         panic!("{text}");
     };
     let begins = |id| format!(r#""user-service:user:{id}" led by thread 'http-"#);
-    assert!(first.starts_with(&begins(304)), "{text}");
-    assert!(!first.contains("follower"), "{text}");
-    assert!(second.starts_with(&begins(305)), "{text}");
-    assert!(second.ends_with(", 2 followers"), "{text}");
+    assert!(first.starts_with(&begins(305)), "{text}");
+    assert!(first.contains(" for "), "{text}");
+    assert!(first.ends_with(", 2 followers"), "{text}");
+    assert!(second.starts_with(&begins(304)), "{text}");
+    assert!(!second.contains(" for "), "{text}");
+    assert!(!second.contains("follower"), "{text}");
     let stuck = [
         ("shared_calls_in_flight", 2.0),
         ("shared_calls_waiting", 2.0),
@@ -265,15 +268,18 @@ fn logged(level: Level, f: impl FnOnce()) -> Vec<String> {
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// A caller follows, one is in a hurry, and the leader goes away; a load asks for itself.
+/// A caller follows, one is in a hurry, one is too many, and the leader goes away; a load asks for
+/// itself.
 fn two_flights() {
-    let group = watch::group(&Flights::new());
+    let group = watch::group(&Flights::new(), PATIENCE, 2);
     let Joined::Leader(leader) = group.join("k") else {
         panic!("nobody leads yet");
     };
     let follower = group.join("k");
     let hasty = group.request("k").timeout(Duration::ZERO);
     assert!(hasty.call(|| panic!("somebody leads")).is_err());
+    let one_too_many = group.request("k").max_followers(1);
+    assert!(one_too_many.call(|| panic!("somebody leads")).is_err());
     drop(leader);
     drop(follower);
     let outer = group.call("self", || {
@@ -304,6 +310,8 @@ fn the_log_tells_what_happens_to_a_flight() {
             r#"DEBUG caller joined key="k""#,
             r#"DEBUG caller joined key="k""#,
             r#"DEBUG caller timed out key="k""#,
+            r#"DEBUG caller joined key="k""#,
+            r#"DEBUG caller refused, too many wait key="k""#,
             r#"WARN flight landed key="k" ending="abandoned" followers=1"#,
             r#"DEBUG flight began key="self""#,
             r#"DEBUG caller joined key="self""#,

@@ -223,7 +223,8 @@ struct Service {
 impl Service {
     fn start(setup: Setup, postgres: &Postgres, redis: &Redis) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
-        command.args(["serve", "--addr=127.0.0.1:0"]);
+        // No request is to be refused: all connections ask for one user.
+        command.args(["serve", "--addr=127.0.0.1:0", "--max-followers=256"]);
         for (name, value) in [
             ("DATABASE_URL", &*postgres.url()),
             ("REDIS_URL", &*redis.url()),

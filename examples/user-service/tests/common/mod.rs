@@ -14,14 +14,14 @@ use std::time::Duration;
 pub use servers::until;
 
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
-use shared_calls::{Joined, Outcome};
+use shared_calls::{Joined, Outcome, SharedCalls};
 use tempfile::TempDir;
 use user_service::cache::{Answer, Cache};
 use user_service::db::{Database, Engine, When};
-use user_service::http::Server;
+use user_service::http::{Server, MAX_FOLLOWERS};
 use user_service::metrics::Flights;
 use user_service::routes::ROLE_HEADER;
-use user_service::service::{Ask, Calls, Expiry, Load, LoadError, Service};
+use user_service::service::{Calls, Expiry, LoadError, Service};
 use user_service::sqlite_pool::SqlitePool;
 use user_service::stats::Stats;
 use user_service::watch::{self, Group};
@@ -34,7 +34,7 @@ pub struct Site {
 
 impl Site {
     pub fn start(
-        calls: Arc<dyn Calls>,
+        calls: impl Into<Calls>,
         cache: Cache,
         expiry: Expiry,
         before_query: impl Fn() + Send + Sync + 'static,
@@ -48,7 +48,7 @@ impl Site {
     }
 
     pub fn start_with(
-        calls: Arc<dyn Calls>,
+        calls: impl Into<Calls>,
         cache: Cache,
         expiry: Expiry,
         request_timeout: Duration,
@@ -59,7 +59,7 @@ impl Site {
 
     /// With the flights of the calls.
     pub fn watched(
-        calls: Arc<dyn Calls>,
+        calls: impl Into<Calls>,
         flights: Flights,
         cache: Cache,
         expiry: Expiry,
@@ -71,6 +71,7 @@ impl Site {
             connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(record));
         });
         let database = Database::new(Engine::Sqlite(sqlite.unwrap()), Box::new(hook));
+        let calls = calls.into();
         let service = Service::new(calls, flights, cache, database, expiry, request_timeout);
         Self::of(service, directory)
     }
@@ -95,10 +96,18 @@ impl Site {
         request_timeout: Duration,
         hook: impl Fn(&Group, When) + Send + Sync + 'static,
     ) -> Self {
+        Self::limited(request_timeout, MAX_FOLLOWERS, hook)
+    }
+
+    pub fn limited(
+        request_timeout: Duration,
+        max_followers: usize,
+        hook: impl Fn(&Group, When) + Send + Sync + 'static,
+    ) -> Self {
         let flights = Flights::new();
-        let group = Arc::new(watch::group(&flights));
+        let group = watch::group(&flights, request_timeout, max_followers);
         let hook = {
-            let group = Arc::clone(&group);
+            let group = group.clone();
             move |when| hook(&group, when)
         };
         let cache = Cache::memory();
@@ -287,6 +296,8 @@ pub fn seen_by_sqlite(id: i64) -> u64 {
     *trace.as_ref().and_then(|t| t.get(&sql)).unwrap_or(&0)
 }
 
+pub type Load<'a> = &'a mut dyn FnMut() -> Result<Answer, LoadError>;
+
 /// A `FlightGroup` that counts the calls that came to it.
 #[derive(Default)]
 pub struct Counted {
@@ -301,10 +312,10 @@ impl Counted {
     }
 }
 
-impl Calls for Counted {
-    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
+impl SharedCalls<Answer, LoadError> for Counted {
+    fn call_dyn(&self, key: &str, load: Load<'_>) -> Outcome<Answer, LoadError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        ask.of(&self.group).call_ex(load)
+        self.group.call_ex(key, load)
     }
 }
 
@@ -328,9 +339,9 @@ impl Held {
     }
 }
 
-impl Calls for Held {
-    fn call(&self, ask: &Ask<'_>, load: Load<'_>) -> Outcome<Answer, LoadError> {
-        match ask.of(&self.group).join() {
+impl SharedCalls<Answer, LoadError> for Held {
+    fn call_dyn(&self, key: &str, load: Load<'_>) -> Outcome<Answer, LoadError> {
+        match self.group.join(key) {
             Joined::Follower(follower) => follower.wait(),
             Joined::Leader(leader) => {
                 let hold = self.next.lock().unwrap().take();
