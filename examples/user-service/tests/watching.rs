@@ -310,11 +310,9 @@ fn the_log_tells_what_happens_to_a_flight() {
             r#"DEBUG caller joined key="k""#,
             r#"DEBUG caller joined key="k""#,
             r#"DEBUG caller timed out key="k""#,
-            r#"DEBUG caller joined key="k""#,
             r#"DEBUG caller refused, too many wait key="k""#,
             r#"WARN flight landed key="k" ending="abandoned" followers=1"#,
             r#"DEBUG flight began key="self""#,
-            r#"DEBUG caller joined key="self""#,
             r#"ERROR caller refused key="self""#,
             r#"DEBUG flight landed key="self" ending="succeeded" followers=0"#,
         ]
