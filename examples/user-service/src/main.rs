@@ -67,7 +67,7 @@ enum Command {
         request_timeout: u64,
         /// How many requests may wait for one load before the next is answered 503; at most 10000
         #[arg(long, value_name = "NUMBER", default_value_t = MAX_FOLLOWERS as u64)]
-        #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
+        #[arg(value_parser = clap::value_parser!(u64).range(0..=10_000))]
         max_followers: u64,
     },
 }

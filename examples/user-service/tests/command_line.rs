@@ -196,6 +196,7 @@ fn mistakes_are_explained() {
         (&["serve", "--db-latency", "60001"], "0..=60000"),
         (&["serve", "--request-timeout", "0"], "1..=60000"),
         (&["serve", "--request-timeout", "60001"], "1..=60000"),
+        (&["serve", "--max-followers", "10001"], "0..=10000"),
         (&["serve", "--cache-ttl", "86400001"], "1..=86400000"),
     ] {
         let (code, stdout, stderr) = run(wrong);
