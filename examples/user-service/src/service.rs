@@ -143,11 +143,11 @@ impl Service {
         // 1. If nothing is in flight, nobody has the old row: lead, and overwrite what is cached,
         //    which may be old.
         let outcome = self.call(&key, || self.reload(user.id));
-        match (outcome.role, &outcome.result) {
-            (Role::Led, _) => return outcome.result,
-            // That flight may not have landed yet.
-            (_, Err(CallError::TimedOut | CallError::Overloaded)) => return outcome.result,
-            _ => {}
+        // Of a flight that this call left, or was refused, nothing is known.
+        if let (Role::Led, _) | (_, Err(CallError::TimedOut | CallError::Overloaded)) =
+            (outcome.role, &outcome.result)
+        {
+            return outcome.result;
         }
         // 2. Otherwise that flight has landed by now. From here on the database returns the new
         //    row to everybody, so what is removed stays removed.
