@@ -317,6 +317,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         result: Result<V, CallError<E>>,
         garbage: &mut Option<K>,
     ) -> Ended<V, E> {
+        lead.ended = true;
         let mut map = self.map(lead.hash).lock();
         map.counts.add(&result);
         let unlinked = map.unlink(lead, garbage); // delete
@@ -335,7 +336,6 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         if unlinked.outgrown {
             self.shrink(lead.hash);
         }
-        lead.ended = true;
         ended
     }
 
