@@ -10,57 +10,57 @@ extern crate self as shared_calls;
 
 mod sync;
 
-#[path = "../../src/builder.rs"]
+#[path = "../../../src/builder.rs"]
 mod builder;
-#[path = "../../src/calls.rs"]
+#[path = "../../../src/calls.rs"]
 mod calls;
-#[path = "../../src/counts.rs"]
+#[path = "../../../src/counts.rs"]
 mod counts;
-#[path = "../../src/deadlock.rs"]
+#[path = "../../../src/deadlock.rs"]
 mod deadlock;
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/flight.rs"]
+#[path = "../../../src/flight.rs"]
 mod flight;
-#[path = "../../src/follower.rs"]
+#[path = "../../../src/follower.rs"]
 mod follower;
-#[path = "../../src/forget.rs"]
+#[path = "../../../src/forget.rs"]
 mod forget;
-#[path = "../../src/group.rs"]
+#[path = "../../../src/group.rs"]
 mod group;
-#[path = "../../src/handle.rs"]
+#[path = "../../../src/handle.rs"]
 mod handle;
-#[path = "../../src/join.rs"]
+#[path = "../../../src/join.rs"]
 mod join;
 mod keys {
     // `src/keys.rs`, with small sizes; see `build.rs`.
     include!(concat!(env!("OUT_DIR"), "/keys.rs"));
 }
-#[path = "../../src/latch.rs"]
+#[path = "../../../src/latch.rs"]
 mod latch;
-#[path = "../../src/leader.rs"]
+#[path = "../../../src/leader.rs"]
 mod leader;
-#[path = "../../src/many.rs"]
+#[path = "../../../src/many.rs"]
 mod many;
-#[path = "../../src/map.rs"]
+#[path = "../../../src/map.rs"]
 mod map;
-#[path = "../../src/observer.rs"]
+#[path = "../../../src/observer.rs"]
 mod observer;
-#[path = "../../src/options.rs"]
+#[path = "../../../src/options.rs"]
 mod options;
-#[path = "../../src/outcome.rs"]
+#[path = "../../../src/outcome.rs"]
 mod outcome;
-#[path = "../../src/queue.rs"]
+#[path = "../../../src/queue.rs"]
 mod queue;
-#[path = "../../src/request.rs"]
+#[path = "../../../src/request.rs"]
 mod request;
-#[path = "../../src/stats.rs"]
+#[path = "../../../src/stats.rs"]
 mod stats;
-#[path = "../../src/threads.rs"]
+#[path = "../../../src/threads.rs"]
 mod threads;
-#[path = "../../src/ticket.rs"]
+#[path = "../../../src/ticket.rs"]
 mod ticket;
-#[path = "../../src/wait.rs"]
+#[path = "../../../src/wait.rs"]
 mod wait;
 
 // Named by the sources' documentation and by the schedules alike.
@@ -84,7 +84,7 @@ pub(crate) use {
 // The rules reach it by the crate's name.
 pub use outcome::Role;
 
-#[path = "../history/check.rs"]
+#[path = "../../history/check.rs"]
 mod check;
 
 mod bugs;

@@ -19,7 +19,7 @@ pub(crate) use shuttle::thread_local;
 pub(crate) use std::sync::Arc;
 
 /// What is shipped, for what the schedules do not explore.
-#[path = "../../src/sync.rs"]
+#[path = "../../../src/sync.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod shipped;
 pub(crate) use shipped::{Counter, Unmodelled};

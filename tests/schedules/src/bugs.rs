@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
-#[path = "../../loom-tests/bugs.rs"]
+#[path = "../../../loom-tests/bugs.rs"]
 mod patches;
 use patches::{read_all, read_sources, Bug, Sources};
 
@@ -52,8 +52,8 @@ opt-level = 2
 /// How long a bug is looked for that is not expected to be found.
 const FEW_SECONDS: u64 = 10;
 
-/// Each bug is looked for so many `seconds`. `patches` is a checkout of the project whose bugs are used, if it is not this one. `only` is a
-/// part of a name.
+/// Looks for each bug for so many `seconds`. `patches` is a checkout of the project whose bugs are
+/// used, if it is not this one. `only` is a part of a name.
 pub(crate) fn main(seconds: u64, patches: Option<PathBuf>, only: Option<&str>) -> ExitCode {
     match all(seconds, patches, only) {
         Ok(true) => ExitCode::SUCCESS,
@@ -120,16 +120,18 @@ struct Workshop {
 impl Workshop {
     fn set_up(project: &Path) -> io::Result<Self> {
         let root = project.join("target/schedules-bugs");
-        for folder in ["src", "tests/schedules", "tests/history", "loom-tests"] {
+        for folder in ["src", "tests/schedules/src", "tests/history", "loom-tests"] {
             fs::create_dir_all(root.join(folder))?;
         }
         let mut files = vec![
             "tests/history/check.rs".to_owned(),
+            "tests/schedules/Cargo.toml".to_owned(),
+            "tests/schedules/build.rs".to_owned(),
             "loom-tests/bugs.rs".to_owned(),
         ];
-        for entry in fs::read_dir(project.join("tests/schedules"))? {
+        for entry in fs::read_dir(project.join("tests/schedules/src"))? {
             let name = entry?.file_name();
-            files.push(format!("tests/schedules/{}", name.to_string_lossy()));
+            files.push(format!("tests/schedules/src/{}", name.to_string_lossy()));
         }
         let workshop = Self { root };
         for file in files {
