@@ -1,15 +1,22 @@
 //! A history that is as it should be, and for each rule others, changed in one place, that break
 //! it. A checker that cannot find fault would be none.
 
+use std::time::Duration;
+
 use shared_calls::Role::{self, Followed, Led};
 
-use crate::check::{check, Asked, Call, Got, Rule, Run};
+use crate::check::{check, Asked, Batch, Call, Got, Rule, Run};
 
 /// A caller that led: `[began, ran.began, ran.ended, returned]`.
 fn led(id: u64, key: u64, moments: [u64; 4], got: Got) -> Call {
     let [began, run, ended, returned] = moments;
     let call = followed(id, key, [began, returned], got);
-    let ran = Some(Run { began: run, ended });
+    let unwanted = None;
+    let ran = Some(Run {
+        began: run,
+        ended,
+        unwanted,
+    });
     Call { ran, ..call }
 }
 
@@ -21,7 +28,10 @@ fn followed(id: u64, key: u64, [began, returned]: [u64; 2], got: Got) -> Call {
         asked: Asked::default(),
         began,
         returned,
+        inside: Some(Vec::new()),
+        batch: None,
         ran: None,
+        let_go: None,
         got,
         told: None,
     }
@@ -40,6 +50,11 @@ fn forgot(key: u64, [began, returned]: [u64; 2]) -> Call {
 impl Call {
     fn asked(mut self, asked: Asked) -> Self {
         self.asked = asked;
+        self
+    }
+
+    fn inside(mut self, keys: &[u64]) -> Self {
+        self.inside = Some(keys.to_vec());
         self
     }
 
@@ -84,12 +99,16 @@ fn good_with_options() -> Vec<Call> {
         next_flight: true,
         ..Asked::default()
     };
+    let limited = Asked {
+        timeout: Some(Duration::ZERO),
+        ..Asked::default()
+    };
     let takes_over = Asked {
         takeovers: 1,
         ..Asked::default()
     };
     let gives_up = Asked {
-        gives_up: true,
+        max_age: Some(Duration::from_micros(1)),
         ..Asked::default()
     };
     vec![
@@ -103,7 +122,9 @@ fn good_with_options() -> Vec<Call> {
             .asked(next_flight)
             .told(Followed, 1),
         led(200, 1, [200, 210, 260, 290], Value(200)).told(Led, 1),
-        followed(205, 1, [205, 215], TimedOut).told(Followed, 0),
+        followed(205, 1, [205, 215], TimedOut)
+            .asked(limited)
+            .told(Followed, 0),
         // 7: a panic for two followers, of which one takes over.
         led(300, 1, [300, 310, 360, 390], Panicked(Some(300))),
         followed(320, 1, [320, 380], Panicked(Some(300))).told(Followed, 2),
@@ -268,7 +289,7 @@ fn two_functions_run_at_once_only_where_one_was_given_up() {
     assert_option_fault(Rule::OneAtATime, |h| forgot_at(h, [46, 47]));
     assert_option_fault(Rule::OneAtATime, |h| forgot_at(h, [8, 9]));
     assert_option_fault(Rule::OneAtATime, |h| h[1].key = 2);
-    assert_option_fault(Rule::OneAtATime, |h| h[11].asked.gives_up = false);
+    assert_option_fault(Rule::OneAtATime, |h| h[11].asked.max_age = None);
 }
 
 #[test]
@@ -304,7 +325,8 @@ fn a_caller_that_timed_out_ran_nothing_and_is_not_counted() {
     assert_option_fault(Rule::OneLeader, |h| h[9].got = Got::TimedOut);
     assert_option_fault(Rule::Counted, |h| h[6].told = Some((Followed, 1)));
     assert_option_fault(Rule::Counted, |h| h[5].told = Some((Led, 2)));
-    // There was nobody to wait for.
+    // It had no limit, or there was nobody to wait for.
+    assert_option_fault(Rule::Caused, |h| h[6].asked.timeout = None);
     assert_option_fault(Rule::Caused, |h| h[6].key = 3);
     assert_option_fault(Rule::Caused, |h| (h[6].began, h[6].returned) = (640, 650));
 }
@@ -322,8 +344,16 @@ fn a_caller_that_took_over_was_a_follower_before() {
 
 #[test]
 fn a_caller_with_a_maximum_age_of_zero_leads() {
-    assert_option_fault(Rule::NeverFollows, |h| h[3].asked.gives_up = true);
-    assert_option_fault(Rule::NeverFollows, |h| h[6].asked.gives_up = true);
+    let age = |h: &mut [Call], i: usize| h[i].asked.max_age = Some(Duration::ZERO);
+    assert_option_fault(Rule::NeverFollows, |h| age(h, 3));
+    assert_option_fault(Rule::NeverFollows, |h| age(h, 6));
+    // With any other limit it may follow, and its thread may lead the key already.
+    let mut history = good_with_options();
+    history[3].asked.max_age = Some(Duration::from_micros(1));
+    age(&mut history, 6);
+    history[6].got = Got::Deadlocked;
+    history[6].inside = Some(vec![1]);
+    check(&history).unwrap();
 }
 
 /// A flight with two followers, and a third caller that it had no place for.
@@ -373,6 +403,322 @@ fn a_caller_that_takes_over_by_error_was_a_follower_before() {
         by_error(h);
         h[9].asked.by_error = false;
     });
+}
+
+/// A batch of the keys 1, 2 and 3 that leads the first two and joins the flight of the third.
+fn good_with_a_batch() -> Vec<Call> {
+    use Got::Value;
+    let ran = Run {
+        began: 30,
+        ended: 60,
+        unwanted: None,
+    };
+    let of_batch = |call: Call, given: Option<usize>| Call {
+        batch: Some(Batch {
+            id: 20,
+            ran: Some(ran),
+            given,
+        }),
+        ..call
+    };
+    vec![
+        // 0: the batch.
+        of_batch(led(20, 1, [20, 30, 60, 110], Value(20)), Some(0)),
+        of_batch(led(21, 2, [21, 30, 60, 110], Value(21)), Some(1)),
+        of_batch(followed(22, 3, [22, 110], Value(10)), None),
+        // 3: the flight that it joined, whose function calls with a key of the batch.
+        led(10, 3, [10, 15, 90, 105], Value(10)).told(Led, 1),
+        followed(40, 1, [40, 80], Value(20))
+            .inside(&[3])
+            .told(Followed, 1),
+        // 5: a call that follows the batch, too.
+        followed(41, 2, [41, 100], Value(21)).told(Followed, 1),
+    ]
+}
+
+/// Asserts that the good batch is found to break this rule when it is changed so.
+#[track_caller]
+fn assert_batch_fault(rule: Rule, change: impl Fn(&mut [Call])) {
+    assert_fault_in(good_with_a_batch(), rule, change);
+}
+
+#[test]
+fn a_batch_runs_its_function_once_for_all_keys_that_it_leads() {
+    let tally = check(&good_with_a_batch()).unwrap();
+    assert_eq!((tally.batched, tally.joined_by_batch), (2, 1));
+
+    // Once for each key; also for a key that it does not lead; not for one that it does.
+    assert_batch_fault(Rule::OneBatch, |h| h[1].ran.as_mut().unwrap().ended = 61);
+    assert_batch_fault(Rule::OneBatch, |h| {
+        let run = &mut h[1].ran.as_mut().unwrap();
+        (run.began, run.ended) = (61, 70);
+        h[1].batch.as_mut().unwrap().ran = h[1].ran;
+    });
+    assert_batch_fault(Rule::OneBatch, |h| {
+        h[2].batch.as_mut().unwrap().given = Some(2)
+    });
+    assert_batch_fault(Rule::OneBatch, |h| {
+        h[1].batch.as_mut().unwrap().given = None
+    });
+    // In another order, or without any key.
+    assert_batch_fault(Rule::OneBatch, |h| {
+        h[0].batch.as_mut().unwrap().given = Some(1);
+        h[1].batch.as_mut().unwrap().given = Some(0);
+    });
+    assert_fault_in(good_with_a_batch()[2..].to_vec(), Rule::OneBatch, |_| {});
+    // A key that is named twice is one call.
+    assert_batch_fault(Rule::OneBatch, |h| (h[1].key, h[5].key) = (1, 1));
+}
+
+#[test]
+fn each_key_of_a_batch_is_a_call_of_its_own() {
+    // The value of the other key.
+    assert_batch_fault(Rule::OneLeader, |h| h[0].got = Got::Value(21));
+    assert_batch_fault(Rule::OneOutcome, |h| h[4].got = Got::Value(21));
+    // Its followers and it are on a flight like any other.
+    assert_batch_fault(Rule::Counted, |h| h[3].told = Some((Led, 0)));
+    assert_batch_fault(Rule::NotTooLate, |h| {
+        (h[5].began, h[5].returned) = (111, 120);
+    });
+    assert_batch_fault(Rule::OneAtATime, |h| h[3].key = 2);
+    let assert_cap = |caps: [usize; 2], good: bool| {
+        let mut history = good_with_a_batch();
+        history.retain(|call| call.key == 3);
+        history[0].batch = None;
+        for (call, cap) in history.iter_mut().zip(caps) {
+            call.asked.max_followers = Some(cap);
+        }
+        assert_eq!(check(&history).is_ok(), good);
+    };
+    assert_cap([1, 0], true);
+    assert_cap([0, 0], false);
+}
+
+#[test]
+fn a_batch_joins_the_flights_of_the_others_before_its_function_runs() {
+    let late = |h: &mut [Call]| {
+        h[3].began = 31;
+        h[3].ran.as_mut().unwrap().began = 32;
+    };
+    assert_batch_fault(Rule::JoinsFirst, late);
+    // Where it cannot tell which flight it was.
+    assert_batch_fault(Rule::Caused, |h| {
+        late(h);
+        (h[2].got, h[3].got) = (Got::Abandoned, Got::Abandoned);
+    });
+}
+
+#[test]
+fn a_batch_waits_for_others_after_its_own_keys_have_landed() {
+    // If it waited before, the function of the third key would wait for it in a cycle: the call
+    // there would be refused, or the batch.
+    assert_batch_fault(Rule::InACycle, |h| {
+        h[4].got = Got::Deadlocked;
+        h[4].told = Some((Followed, 0));
+    });
+    assert_batch_fault(Rule::InACycle, |h| {
+        h[2].got = Got::Deadlocked;
+        h[3].told = Some((Led, 0));
+    });
+    // Two that overlap.
+    let ran = |began, ended| {
+        Some(Run {
+            began,
+            ended,
+            unwanted: None,
+        })
+    };
+    let of_batch = |call: Call, id, ran, given| Call {
+        batch: Some(Batch { id, ran, given }),
+        ..call
+    };
+    let (first, second) = (ran(30, 60), ran(31, 61));
+    let mut history = vec![
+        of_batch(
+            led(10, 1, [10, 30, 60, 90], Got::Value(10)),
+            10,
+            first,
+            Some(0),
+        ),
+        of_batch(followed(11, 2, [11, 90], Got::Value(13)), 10, first, None),
+        of_batch(
+            led(13, 2, [13, 31, 61, 91], Got::Value(13)),
+            13,
+            second,
+            Some(0),
+        ),
+        of_batch(followed(14, 1, [14, 91], Got::Value(10)), 13, second, None),
+    ];
+    check(&history).unwrap();
+    history[3].got = Got::Deadlocked;
+    let fault = check(&history).unwrap_err();
+    assert_eq!(fault.rule, Rule::InACycle);
+}
+
+#[test]
+fn a_key_of_a_batch_times_out_alone_and_not_if_its_outcome_was_there() {
+    let timed_out = |h: &mut [Call]| {
+        h.iter_mut()
+            .take(3)
+            .for_each(|call| call.asked.timeout = Some(Duration::ZERO));
+        h[2].got = Got::TimedOut;
+        h[3].told = Some((Led, 0));
+    };
+    let mut history = good_with_a_batch();
+    timed_out(&mut history);
+    check(&history).unwrap();
+    // Keys that it leads do not.
+    assert_batch_fault(Rule::OneLeader, |h| {
+        timed_out(h);
+        h[1].got = Got::TimedOut;
+    });
+    // Its flight was back before the function of the batch had ended.
+    assert_batch_fault(Rule::Caused, |h| {
+        timed_out(h);
+        h[3] = led(10, 3, [10, 15, 40, 50], Got::Value(10));
+        h[4] = forgot(3, [120, 121]);
+    });
+}
+
+#[test]
+fn a_batch_that_unwinds_leaves_the_flights_that_it_has_joined() {
+    let unwinds = |h: &mut [Call]| {
+        for i in [0, 1, 4, 5] {
+            h[i].got = Got::Panicked(None);
+        }
+        h[2].got = Got::Unwound;
+        h[3].told = Some((Led, 0));
+    };
+    let mut history = good_with_a_batch();
+    unwinds(&mut history);
+    check(&history).unwrap();
+    // There was nothing to join, or it led that key.
+    assert_batch_fault(Rule::Caused, |h| {
+        unwinds(h);
+        h[2].key = 4;
+    });
+    assert_batch_fault(Rule::OneLeader, |h| {
+        unwinds(h);
+        h[0].got = Got::Unwound;
+    });
+}
+
+#[test]
+fn a_refused_deadlock_was_a_cycle() {
+    use Got::{Deadlocked, Value};
+    // Two functions that ask for each other's keys. The one that came last is refused.
+    let cycle = || {
+        vec![
+            led(10, 1, [10, 15, 90, 95], Value(10)).told(Led, 0),
+            led(20, 2, [20, 25, 80, 85], Value(20)).told(Led, 1),
+            followed(30, 2, [30, 86], Value(20)).inside(&[1]),
+            followed(40, 1, [40, 50], Deadlocked)
+                .inside(&[2])
+                .told(Followed, 0),
+        ]
+    };
+    assert_eq!(check(&cycle()).unwrap().deadlocked, 1);
+    let assert_fault = |rule, change: fn(&mut [Call])| assert_fault_in(cycle(), rule, change);
+    // Not inside a function; the other wait was not, was over, or not yet; or it could end by itself.
+    assert_fault(Rule::InACycle, |h| h[3].inside = Some(vec![]));
+    assert_fault(Rule::InACycle, |h| h[2].inside = Some(vec![]));
+    assert_fault(Rule::InACycle, |h| (h[3].began, h[3].returned) = (87, 88));
+    assert_fault(Rule::InACycle, |h| h[2].began = 51);
+    assert_fault(Rule::InACycle, |h| {
+        h[2].asked.timeout = Some(Duration::ZERO);
+    });
+    assert_fault(Rule::InACycle, |h| {
+        h[2].asked.max_age = Some(Duration::from_micros(1));
+    });
+    // It ran nothing, and does not count.
+    assert_fault(Rule::OneLeader, |h| h[1].got = Deadlocked);
+    assert_fault(Rule::Counted, |h| h[3].told = Some((Followed, 1)));
+    // On its own key a limit does not help, and nobody else is needed.
+    let mut own = cycle();
+    own.remove(2);
+    own[1].told = None;
+    own[2].inside = Some(vec![2, 1]);
+    check(&own).unwrap();
+}
+
+/// A job that nobody wants any more, and the flight that takes its place.
+fn good_with_interest() -> Vec<Call> {
+    let mut history = vec![
+        led(10, 1, [10, 20, 100, 110], Got::Failed(10)),
+        left(12, 1, [12, 15, 30, 35]),
+        led(60, 1, [60, 65, 80, 90], Got::Value(60)).told(Led, 1),
+        followed(61, 1, [61, 95], Got::Value(60)).told(Followed, 1),
+    ];
+    history[0].let_go = Some(25);
+    history[0].ran.as_mut().unwrap().unwanted = Some([40, 50]);
+    history
+}
+
+/// Asserts that it is found to break this rule when it is changed so.
+#[track_caller]
+fn assert_interest_fault(rule: Rule, change: impl Fn(&mut [Call])) {
+    assert_fault_in(good_with_interest(), rule, change);
+}
+
+fn unwanted(call: &mut Call) -> &mut [u64; 2] {
+    let run = call.ran.as_mut().unwrap();
+    run.unwanted.as_mut().unwrap()
+}
+
+#[test]
+fn nobody_joins_a_flight_that_nobody_wants() {
+    let tally = check(&good_with_interest()).unwrap();
+    assert_eq!((tally.unwanted, tally.overlaps), (1, 1));
+
+    // A call that came after the answer gets the "cancelled", or one that was waiting before.
+    let cancelled = |h: &mut [Call], began| {
+        h[3] = followed(began, 1, [began, 120], Got::Failed(10));
+        h[2].told = Some((Led, 0));
+    };
+    assert_interest_fault(Rule::Unwanted, |h| cancelled(h, 55));
+    assert_interest_fault(Rule::Unwanted, |h| cancelled(h, 16));
+    // Where it cannot tell whose outcome it is.
+    assert_interest_fault(Rule::Caused, |h| {
+        cancelled(h, 16);
+        (h[0].got, h[3].got) = (Got::Abandoned, Got::Abandoned);
+    });
+    // The leader was told of a follower.
+    assert_interest_fault(Rule::Unwanted, |h| h[0].told = Some((Led, 1)));
+    // A caller took a place, and left or was out of time, after the answer.
+    assert_interest_fault(Rule::Caused, |h| h[1] = left(51, 1, [51, 52, 53, 54]));
+    assert_interest_fault(Rule::Caused, |h| {
+        h[1] = followed(51, 1, [51, 55], Got::TimedOut);
+        h[1].asked.timeout = Some(Duration::ZERO);
+    });
+}
+
+#[test]
+fn a_result_that_is_not_wanted_has_no_ticket_and_no_follower() {
+    // The ticket waited, was dropped later, or the call had no limit.
+    assert_interest_fault(Rule::Wanted, |h| h[0].let_go = None);
+    assert_interest_fault(Rule::Wanted, |h| h[0].let_go = Some(51));
+    // A follower had its place before the question, and left after the answer.
+    assert_interest_fault(Rule::Caused, |h| h[1] = left(12, 1, [12, 15, 51, 55]));
+    // It may leave meanwhile.
+    let mut history = good_with_interest();
+    history[1] = left(12, 1, [12, 15, 49, 55]);
+    check(&history).unwrap();
+}
+
+#[test]
+fn a_flight_that_nobody_wants_makes_room_for_another_one() {
+    // It was not told so, or only after the other one had begun.
+    assert_interest_fault(Rule::OneAtATime, |h| {
+        h[0].ran.as_mut().unwrap().unwanted = None;
+    });
+    assert_interest_fault(Rule::OneAtATime, |h| *unwanted(&mut h[0]) = [70, 75]);
+    // The answer of one flight does not give up another.
+    assert_interest_fault(Rule::OneAtATime, |h| {
+        h[1] = led(66, 1, [66, 70, 75, 76], Got::Value(66));
+    });
+    // The question is a part of the function.
+    assert_interest_fault(Rule::InOrder, |h| *unwanted(&mut h[0]) = [19, 50]);
+    assert_interest_fault(Rule::InOrder, |h| *unwanted(&mut h[0]) = [40, 101]);
 }
 
 /// Where the record leaves room, the checker does, too.

@@ -7,10 +7,11 @@
 //!
 //! Nothing public says which flight was given up, or in how many flights that failed a caller had a
 //! seat before it took over. There the rules ask no more than what must be so in any case: if two
-//! functions ran at once, somebody gave up a flight at the right time; and whoever may have had a
-//! seat may have been counted.
+//! functions ran at once, some call gave up a flight at the right time; and a caller that may have
+//! had a seat may have been counted. One exception: a function that was told that nobody wants its
+//! result knows that its own flight was given up, and when.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use shared_calls::Role;
@@ -28,10 +29,18 @@ pub struct Call {
     pub asked: Asked,
     pub began: Tick,
     pub returned: Tick,
+    /// The keys whose functions its thread was running when it called, if that is known.
+    pub inside: Option<Vec<u64>>,
+    /// The batch that it is a key of.
+    pub batch: Option<Batch>,
     /// When its function ran, if it led. Where it led by `join`, what it did before it completed or
     /// dropped the `Leader` counts as its function; where by `start`, what was done before the job
     /// was dropped, if it was.
     pub ran: Option<Run>,
+    /// If it led: since when it may not want the result any more. A call with a time limit may not
+    /// from the start, one with a ticket since it began to drop it or to wait with a limit. `None` if
+    /// it wants the result for as long as the function runs.
+    pub let_go: Option<Tick>,
     pub got: Got,
     /// The role and the number of followers that it was told, if it got an outcome.
     pub told: Option<(Role, usize)>,
@@ -42,18 +51,45 @@ pub struct Call {
 pub struct Asked {
     pub timeout: Option<Duration>,
     pub next_flight: bool,
-    /// `max_age` zero.
-    pub gives_up: bool,
+    pub max_age: Option<Duration>,
     pub takeovers: u32,
     /// Whether it takes over after an error of the function as well.
     pub by_error: bool,
     pub max_followers: Option<usize>,
+    pub alone_on_deadlock: bool,
+    pub without_defaults: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+impl Asked {
+    /// Whether a call that leads may have given up another flight by its age.
+    fn gives_up(&self) -> bool {
+        self.max_age.is_some()
+    }
+
+    /// Whether every flight is too old for the call.
+    fn never_follows(&self) -> bool {
+        self.max_age == Some(Duration::ZERO)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Run {
     pub began: Tick,
     pub ended: Tick,
+    /// When it was told that nobody wants its result: before the question and after the answer.
+    pub unwanted: Option<[Tick; 2]>,
+}
+
+/// Each distinct key of a `call_many` is a call of its own. They are recorded in the order of the
+/// keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// The same for all keys of the batch.
+    pub id: Id,
+    /// When the function of the batch ran.
+    pub ran: Option<Run>,
+    /// Which of the function's keys this one was, if it was given to the function.
+    pub given: Option<usize>,
 }
 
 /// How a call ended. Values, errors and panics with a text say which flight they come from.
@@ -73,6 +109,10 @@ pub enum Got {
     TimedOut,
     /// It found a full flight, or a full queue.
     Overloaded,
+    /// Its wait would never have ended.
+    Deadlocked,
+    /// A key that its batch did not lead, and whose result is not known because the batch unwound.
+    Unwound,
     /// It was `forget` or `forget_unshared`, and it was true.
     Forgot,
 }
@@ -80,7 +120,12 @@ pub enum Got {
 impl Got {
     /// Whether the call has no flight's outcome.
     fn is_refusal(self) -> bool {
-        matches!(self, Got::TimedOut | Got::Overloaded)
+        self.left_unnoticed() || self == Got::Overloaded
+    }
+
+    /// Whether it may have had a place on a flight, and has given it up at a time that is not known.
+    fn left_unnoticed(self) -> bool {
+        matches!(self, Got::TimedOut | Got::Deadlocked | Got::Unwound)
     }
 
     /// Whose outcome it is, where it says so.
@@ -89,7 +134,8 @@ impl Got {
             Got::Value(id) | Got::Failed(id) => Some(id),
             Got::Panicked(id) => id,
             Got::Abandoned | Got::Left { .. } => None,
-            Got::TimedOut | Got::Overloaded | Got::Forgot => None,
+            Got::TimedOut | Got::Overloaded | Got::Deadlocked | Got::Unwound => None,
+            Got::Forgot => None,
         }
     }
 }
@@ -117,11 +163,21 @@ pub enum Rule {
     Caused,
     /// All members were told the same number of followers, and it is the right one.
     Counted,
-    /// With a maximum age of zero a call leads.
+    /// With a maximum age of zero a call leads, unless its thread leads the key already.
     NeverFollows,
     /// No flight had more followers than its callers allow, and a call that was refused for that
     /// found as many others (G13).
     Capped,
+    /// Only a wait that is part of a cycle is refused as a deadlock (G9).
+    InACycle,
+    /// A batch runs its function once, for all keys that it leads, in their order.
+    OneBatch,
+    /// A batch has joined the flights of the others before its function runs.
+    JoinsFirst,
+    /// A function is told that nobody wants its result only if that is so.
+    Wanted,
+    /// After that answer the flight has no follower, and nobody follows it any more.
+    Unwanted,
 }
 
 /// The rule that was broken, and by which calls.
@@ -132,48 +188,55 @@ pub struct Fault {
     pub evidence: Vec<Call>,
 }
 
-/// How often the interesting things happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Tally {
-    pub calls: usize,
-    pub led: usize,
-    /// What followers got.
-    pub values: usize,
-    pub failures: usize,
-    pub panics: usize,
-    pub textless_panics: usize,
-    pub abandonments: usize,
-    /// Followers that left, and those of them that were counted for certain.
-    pub left: usize,
-    pub left_too_late: usize,
-    /// Callers whose time was up.
-    pub timed_out: usize,
-    /// Callers that found a full flight.
-    pub overloaded: usize,
-    /// Followers that had asked for the next flight.
-    pub queued: usize,
-    /// Flights that were given up by `forget`; and functions that ran while the next one did.
-    pub forgotten: usize,
-    pub overlaps: usize,
+macro_rules! tally {
+    ($($(#[$doc:meta])* $count:ident,)*) => {
+        /// How often the interesting things happened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct Tally {
+            $($(#[$doc])* pub $count: usize,)*
+        }
+
+        impl Tally {
+            pub fn add(&mut self, other: &Self) {
+                $(self.$count += other.$count;)*
+            }
+
+            /// Every count, by its name.
+            pub fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
+                [$((stringify!($count), self.$count),)*].into_iter()
+            }
+        }
+    };
 }
 
-impl Tally {
-    pub fn add(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.led += other.led;
-        self.values += other.values;
-        self.failures += other.failures;
-        self.panics += other.panics;
-        self.textless_panics += other.textless_panics;
-        self.abandonments += other.abandonments;
-        self.left += other.left;
-        self.left_too_late += other.left_too_late;
-        self.timed_out += other.timed_out;
-        self.overloaded += other.overloaded;
-        self.queued += other.queued;
-        self.forgotten += other.forgotten;
-        self.overlaps += other.overlaps;
-    }
+tally! {
+    calls,
+    led,
+    /// What followers got.
+    values,
+    failures,
+    panics,
+    textless_panics,
+    abandonments,
+    /// Followers that left, and those of them that were counted for certain.
+    left,
+    left_too_late,
+    /// Callers whose time was up.
+    timed_out,
+    /// Callers that found a full flight.
+    overloaded,
+    /// Callers whose wait would never have ended.
+    deadlocked,
+    /// Keys that batches led, and keys whose flights they joined.
+    batched,
+    joined_by_batch,
+    /// Functions that were told that nobody wants their results.
+    unwanted,
+    /// Followers that had asked for the next flight.
+    queued,
+    /// Flights that were given up by `forget`; and functions that ran while the next one did.
+    forgotten,
+    overlaps,
 }
 
 /// What is known of a flight.
@@ -203,15 +266,43 @@ impl<'h> Flight<'h> {
 
     /// Whether the call may have come upon this flight at some time.
     fn may_have_met(&self, call: &Call) -> bool {
-        self.leader.began < call.returned && call.began < self.first_return
+        self.leader.began < call.returned
+            && call.began < self.first_return
+            && self.joins_first(call)
+    }
+
+    /// Whether the flight was there before the function of the call's batch ran.
+    fn joins_first(&self, call: &Call) -> bool {
+        let ran = call.batch.and_then(|batch| batch.ran);
+        ran.map_or(true, |ran| self.leader.began < ran.began)
+    }
+
+    /// Whether the call has left the flight, if it was on it, before its function was told that
+    /// nobody wants the result.
+    fn may_have_left(&self, call: &Call) -> bool {
+        let leaving = match call.got {
+            Got::Left { leaving, .. } => leaving,
+            _ => call.began,
+        };
+        let [_, answered] = self.ran.unwanted.unwrap_or([Tick::MAX; 2]);
+        leaving < answered
     }
 
     /// Whether a follower that cannot tell may have been on this flight when it returned or left.
     fn may_have_had(&self, call: &Call) -> bool {
         let same_outcome_if_any = match call.got {
-            Got::Left { seated, .. } => self.leader.began < seated,
-            Got::TimedOut => true,
-            got => got == self.leader.got && self.ran.ended < call.returned && self.is_next(call),
+            Got::Left { seated, .. } => self.leader.began < seated && self.may_have_left(call),
+            // An outcome that is there when a batch begins to wait beats a deadline.
+            Got::TimedOut if call.batch.is_some() => {
+                let ran = call.batch.and_then(|batch| batch.ran);
+                let in_flight = ran.map_or(true, |ran| ran.ended < self.first_return);
+                in_flight && self.may_have_left(call)
+            }
+            got if got.left_unnoticed() => self.may_have_left(call),
+            got => {
+                let same = got == self.leader.got && self.ran.unwanted.is_none();
+                same && self.ran.ended < call.returned && self.is_next(call)
+            }
         };
         same_outcome_if_any && self.may_have_met(call)
     }
@@ -245,13 +336,15 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
     for call in history {
         in_order(call)?;
         one_leader(call)?;
-        let follows = call.ran.is_none() && call.got != Got::Forgot;
-        hold(
-            Rule::NeverFollows,
-            !(call.asked.gives_up && follows),
-            &[call],
-        )?;
+        let may_not_lead = matches!(call.got, Got::Forgot | Got::Deadlocked | Got::Unwound);
+        let follows = call.ran.is_none() && !may_not_lead;
+        let leads = !(call.asked.never_follows() && follows);
+        hold(Rule::NeverFollows, leads, &[call])?;
+        let limited = call.asked.timeout.is_some();
+        hold(Rule::Caused, call.got != Got::TimedOut || limited, &[call])?;
     }
+    batches(history)?;
+    deadlocks(history)?;
     let mut flights = flights(history);
     let forgotten = history.iter().filter(|call| call.got == Got::Forgot);
     let forgotten: Vec<_> = forgotten.collect();
@@ -282,6 +375,13 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
             flight.is_next(call),
             &[call, flight.leader],
         )?;
+        hold(
+            Rule::JoinsFirst,
+            flight.joins_first(call),
+            &[call, flight.leader],
+        )?;
+        let wanted = flight.ran.unwanted.is_none();
+        hold(Rule::Unwanted, wanted, &[call, flight.leader])?;
         let replaced = ends.between(call.key, flight.ran.began, call.began);
         hold(Rule::NotReplaced, !replaced, &[call, flight.leader])?;
         flight.certain += 1;
@@ -306,14 +406,14 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
             let (certain, possible) = match call.got {
                 Got::Left { .. } if call.returned < flight.ran.ended => (false, false),
                 Got::Left { leaving, .. } => (alone && flight.first_return < leaving, true),
-                Got::TimedOut => (false, flight.ran.ended < call.returned),
+                got if got.left_unnoticed() => (false, flight.ran.ended < call.returned),
                 _ => (alone, true),
             };
             flight.certain += usize::from(certain);
             flight.possible += usize::from(possible && !certain);
             left_too_late += usize::from(certain && matches!(call.got, Got::Left { .. }));
         }
-        if call.got == Got::TimedOut {
+        if call.got.is_refusal() {
             let none = call.told.map_or(true, |(_, followers)| followers == 0);
             hold(Rule::Counted, none, &[call])?;
         } else if alone {
@@ -335,6 +435,12 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
     }
     capped(history, &flights)?;
     for flight in &flights {
+        if let Some([_, answered]) = flight.ran.unwanted {
+            let let_go = flight.leader.let_go.is_some_and(|at| at < answered);
+            hold(Rule::Wanted, let_go, &[flight.leader])?;
+            let alone = flight.certain == 0 && flight.told.unwrap_or(0) == 0;
+            hold(Rule::Unwanted, alone, &[flight.leader])?;
+        }
         let right = flight.certain..=flight.certain + flight.possible;
         let right = flight.told.map_or(true, |told| right.contains(&told));
         hold(Rule::Counted, right, &[flight.leader])?;
@@ -345,6 +451,61 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         forgotten: forgotten.len(),
         ..tally(history)
     })
+}
+
+/// Each batch ran its function once, with all keys that it led, in their order, and not without any.
+fn batches(history: &[Call]) -> Result<(), Fault> {
+    let mut batches = HashMap::<Id, Vec<(&Call, Batch)>>::new();
+    for call in history {
+        if let Some(batch) = call.batch {
+            batches.entry(batch.id).or_default().push((call, batch));
+        }
+    }
+    for keys in batches.values() {
+        let (_, Batch { ran, .. }) = keys[0];
+        let given: Vec<_> = keys.iter().filter_map(|(_, batch)| batch.given).collect();
+        let in_order = given.iter().copied().eq(0..given.len());
+        let same = keys.iter().all(|(call, batch)| {
+            batch.ran == ran && call.ran == ran.filter(|_| batch.given.is_some())
+        });
+        let distinct: HashSet<_> = keys.iter().map(|(call, _)| call.key).collect();
+        let holds =
+            in_order && same && given.is_empty() == ran.is_none() && distinct.len() == keys.len();
+        let evidence: Vec<_> = keys.iter().map(|(call, _)| *call).collect();
+        hold(Rule::OneBatch, holds, &evidence)?;
+    }
+    Ok(())
+}
+
+/// A call that was refused for a deadlock was made inside a function for a key, and waits of other
+/// calls inside functions, all without a limit, led from its own key to that one.
+fn deadlocks(history: &[Call]) -> Result<(), Fault> {
+    for call in history.iter().filter(|call| call.got == Got::Deadlocked) {
+        let Some(own) = &call.inside else { continue };
+        let waits = history.iter().filter_map(|other| {
+            let at_once = other.began < call.returned && call.began < other.returned;
+            // The age limit of a batch counts on arrival only.
+            let ends = other.asked.timeout.is_some()
+                || (other.asked.max_age.is_some() && other.batch.is_none());
+            let inside = other.inside.as_ref().filter(|_| at_once && !ends);
+            inside.map(|inside| (inside, other.key))
+        });
+        let waits: Vec<_> = waits.filter(|(inside, _)| !inside.is_empty()).collect();
+        let mut reached = vec![call.key];
+        let mut next = 0;
+        while let Some(&key) = reached.get(next) {
+            let on = waits.iter().filter(|(inside, _)| inside.contains(&key));
+            for (_, key) in on {
+                if !reached.contains(key) {
+                    reached.push(*key);
+                }
+            }
+            next += 1;
+        }
+        let in_a_cycle = reached.iter().any(|key| own.contains(key));
+        hold(Rule::InACycle, in_a_cycle, &[call])?;
+    }
+    Ok(())
 }
 
 /// A caller that was refused a place was not alone: there was a leader, and as many callers that
@@ -387,7 +548,12 @@ fn in_order(call: &Call) -> Result<(), Fault> {
         (None, Got::Left { seated, leaving }) => vec![call.began, seated, leaving, call.returned],
         (None, _) => vec![call.began, call.returned],
     };
-    let in_order = moments.windows(2).all(|pair| pair[0] < pair[1]);
+    let unwanted = call.ran.and_then(|ran| Some((ran, ran.unwanted?)));
+    let told = unwanted.map(|(ran, [asked, answered])| vec![ran.began, asked, answered, ran.ended]);
+    let mut pairs = moments
+        .windows(2)
+        .chain(told.iter().flat_map(|it| it.windows(2)));
+    let in_order = pairs.all(|pair| pair[0] < pair[1]);
     hold(Rule::InOrder, in_order, &[call])
 }
 
@@ -423,7 +589,7 @@ fn of_key<'f, 'h>(
 fn one_at_a_time(flights: &[Flight<'_>], forgotten: &[&Call]) -> Result<usize, Fault> {
     // When somebody may have given up a flight: `[key, from, to]`.
     let by_forget = forgotten.iter().map(|f| [f.key, f.began, f.returned]);
-    let by_age = flights.iter().filter(|f| f.leader.asked.gives_up);
+    let by_age = flights.iter().filter(|f| f.leader.asked.gives_up());
     let by_age = by_age.map(|f| [f.leader.key, f.leader.began, f.ran.began]);
     let given_up: Vec<_> = by_forget.chain(by_age).collect();
 
@@ -441,13 +607,17 @@ fn one_at_a_time(flights: &[Flight<'_>], forgotten: &[&Call]) -> Result<usize, F
                 |&[of, from, to]: &[u64; 3]| of == key && x.leader.began < to && from < y.ran.began;
             given_up.iter().any(in_time)
         };
-        let was_given_up = between(one, next) || between(next, one);
+        let unwanted = one.ran.unwanted;
+        let unwanted = unwanted.is_some_and(|[asked, _]| asked < next.ran.began);
+        let was_given_up = unwanted || between(one, next) || between(next, one);
         hold(Rule::OneAtATime, was_given_up, &[one.leader, next.leader])?;
         // Nobody gives up two, and one given up has at most two neighbours.
         let overlaps = overlaps.entry(key).or_default();
         *overlaps += 1;
-        let of_key = given_up.iter().filter(|[of, ..]| *of == key);
-        let enough = *overlaps <= 2 * of_key.count();
+        let of_key = given_up.iter().filter(|[of, ..]| *of == key).count();
+        let unwanted = flights.iter();
+        let unwanted = unwanted.filter(|f| f.leader.key == key && f.ran.unwanted.is_some());
+        let enough = *overlaps <= 2 * (of_key + unwanted.count());
         hold(Rule::OneAtATime, enough, &[one.leader, next.leader])?;
     }
     Ok(overlaps.into_values().sum())
@@ -486,6 +656,11 @@ fn tally(history: &[Call]) -> Tally {
     };
     let follows_the_next =
         |call: &&Call| call.asked.next_flight && call.ran.is_none() && !call.got.is_refusal();
+    let is_of_batch = |call: &&Call| call.batch.is_some();
+    let followers_of_batch = history.iter().filter(is_of_batch);
+    let followers_of_batch = followers_of_batch.filter(|call| call.got.flight().is_some());
+    let followers_of_batch = followers_of_batch.filter(|call| call.ran.is_none()).count();
+    let is_unwanted = |call: &Call| call.ran.is_some_and(|ran| ran.unwanted.is_some());
     Tally {
         calls: history.len(),
         led: history.iter().filter(|call| call.ran.is_some()).count(),
@@ -497,6 +672,13 @@ fn tally(history: &[Call]) -> Tally {
         left: followers(|got| matches!(got, Got::Left { .. })),
         timed_out: followers(|got| got == Got::TimedOut),
         overloaded: followers(|got| got == Got::Overloaded),
+        deadlocked: followers(|got| got == Got::Deadlocked),
+        batched: history
+            .iter()
+            .filter(|call| call.batch.is_some() && call.ran.is_some())
+            .count(),
+        joined_by_batch: followers_of_batch,
+        unwanted: history.iter().filter(|call| is_unwanted(call)).count(),
         queued: history.iter().filter(follows_the_next).count(),
         ..Tally::default()
     }

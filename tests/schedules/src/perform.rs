@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::check::{Asked, Call, Got, Id, Run, Tick};
+use crate::check::{Asked, Batch, Call, Got, Id, Run, Tick};
 use crate::plan::{End, Fate, Follow, Kind, Lead, Options, Step, Willing};
 use crate::user::{self, pause, unwind, Failure, Key, Name, Value};
 use crate::world::{lock, ran, runs, take_refused, Watched, World};
@@ -130,11 +130,13 @@ impl Caller<'_> {
         Asked {
             timeout: self.options.timeout.map(Duration::from_nanos),
             next_flight: self.options.next_flight,
-            gives_up: false, // See `record`.
+            max_age: self.options.max_age.map(Duration::from_nanos),
             takeovers: self.options.takeover.unwrap_or(0),
             // Each of these is a call of its own in the history.
             by_error: false,
             max_followers: self.options.max_followers,
+            alone_on_deadlock: self.options.alone_on_deadlock,
+            without_defaults: self.step.options.without_defaults,
         }
     }
 
@@ -229,8 +231,7 @@ impl Caller<'_> {
         }
         if alone {
             self.world.demand(self.depth > 0, || self.says("ran alone"));
-            // It may have had a place until it was refused.
-            self.push(self.record(None, returned, Got::TimedOut, None));
+            self.push(self.record(None, returned, Got::Deadlocked, None));
             lock(&self.watched.expected).deadlocked += 1;
             let call = self.record(ran, returned, ended.got, ended.told);
             let (key, asked) = (ALONE + self.began, Asked::default());
@@ -276,15 +277,14 @@ impl Caller<'_> {
             perform(self.world, step, self.depth + 1);
         }
         keys.iter().for_each(|_| ran());
-        let mut ended = self.world.tick();
+        let mut unwanted = None;
         if let Some(flight) = flight {
             if !alone {
                 self.watched.demand_cap(self.world, flight.followers());
             }
-            // If nobody wants the result the flight is given up, so it may overlap with others.
-            if flight.is_wanted() {
-                ended = self.world.tick();
-            } else {
+            let asked = self.world.tick();
+            if !flight.is_wanted() {
+                unwanted = Some([asked, self.world.tick()]);
                 self.world
                     .demand(!must_be_wanted, || self.says("is not wanted"));
                 let followers = flight.followers();
@@ -293,9 +293,14 @@ impl Caller<'_> {
                     .demand(none, || self.says("is not wanted, and is followed"));
             }
         }
+        let ended = self.world.tick();
         pause();
         user::set_clone_panics(clone_panics);
-        Run { began, ended }
+        Run {
+            began,
+            ended,
+            unwanted,
+        }
     }
 
     /// How the function ends.
@@ -331,23 +336,18 @@ impl Caller<'_> {
         got: Got,
         told: Option<(Role, usize)>,
     ) -> Call {
-        // A call that leads may have given up another flight by its age. One that does not lead is
-        // known not to only if its limit is zero, and if it was not refused on its own key.
-        let gives_up = match ran {
-            Some(_) => self.options.max_age.is_some(),
-            None => self.options.max_age == Some(0) && got != Got::TimedOut,
-        };
-        let asked = Asked {
-            gives_up,
-            ..self.asked()
-        };
         Call {
             id: self.began,
             key: self.step.key,
-            asked,
+            asked: self.asked(),
             began: self.began,
             returned,
+            // Groups wait for each other here, so the world looks for cycles itself.
+            inside: None,
+            batch: None,
             ran,
+            // The function knows itself whether it must be wanted.
+            let_go: Some(0),
             got,
             told,
         }
@@ -392,7 +392,7 @@ impl Caller<'_> {
             }
             Err(CallError::Abandoned) => (Got::Abandoned, None),
             Err(CallError::TimedOut) => (Got::TimedOut, Some(CallError::TimedOut)),
-            Err(CallError::Deadlock(it)) => (Got::TimedOut, Some(CallError::Deadlock(it))),
+            Err(CallError::Deadlock(it)) => (Got::Deadlocked, Some(CallError::Deadlock(it))),
             Err(CallError::Overloaded) => (Got::Overloaded, Some(CallError::Overloaded)),
         };
         let plausible = match &refused {
@@ -488,6 +488,7 @@ impl Caller<'_> {
         let run = Run {
             began,
             ended: self.world.tick(),
+            unwanted: None,
         };
         pause();
         let result = match self.step.end {
@@ -577,7 +578,11 @@ impl Caller<'_> {
                     let began = world.tick();
                     pause();
                     let ended = world.tick();
-                    *lock(&job.ran) = Some(Run { began, ended });
+                    *lock(&job.ran) = Some(Run {
+                        began,
+                        ended,
+                        unwanted: None,
+                    });
                     if fate == Fate::SpawnerPanics {
                         unwind(user::SpawnerPanic);
                     }
@@ -651,7 +656,7 @@ impl Caller<'_> {
         // The flight goes on.
         lock(&world.deferred).push(Deferred {
             group: self.step.group,
-            call: self.record(Some(Run { began: 0, ended: 0 }), 0, brings, None),
+            call: self.record(None, 0, brings, None),
             job,
         });
     }
@@ -709,12 +714,6 @@ impl Caller<'_> {
                 None
             }
         };
-        let in_order = led
-            .iter()
-            .map(|key| distinct.iter().position(|(it, _)| it == key));
-        let in_order = in_order.collect::<Vec<_>>();
-        let sorted = in_order.windows(2).all(|pair| pair[0] < pair[1]);
-        world.demand(sorted, || self.says("is given its keys in another order"));
         for (key, id) in distinct {
             let leads = led.contains(&key);
             let mut first: Option<Ended> = None;
@@ -730,11 +729,10 @@ impl Caller<'_> {
                 first.get_or_insert(ended);
             }
             let ended = first.unwrap_or(Ended {
-                // It may have been refused, or have had a place.
                 got: if leads {
                     Got::Panicked(None)
                 } else {
-                    Got::TimedOut
+                    Got::Unwound
                 },
                 told: None,
                 refused: None,
@@ -742,7 +740,18 @@ impl Caller<'_> {
             });
             self.count(leads, &ended);
             let call = self.record(ran.filter(|_| leads), returned, ended.got, None);
-            self.push(Call { id, key, ..call });
+            let batch = Some(Batch {
+                id: self.began,
+                ran,
+                given: led.iter().position(|it| *it == key),
+            });
+            let it = Call {
+                id,
+                key,
+                batch,
+                ..call
+            };
+            self.push(it);
         }
     }
 
