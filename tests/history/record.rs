@@ -74,23 +74,33 @@ struct Work {
     inner: Option<Inner>,
 }
 
-/// What a leader did, and what came of it.
-type Led = Arc<Mutex<Option<(Run, Got)>>>;
+/// What is known of a flight whose job another thread may be running.
+#[derive(Default)]
+struct Led {
+    /// What its function did, and what came of it.
+    ran: Option<(Run, Got)>,
+    /// When it had landed.
+    landed: Tick,
+}
+
+/// What the worker has to do.
+pub type Task = Box<dyn FnOnce() + Send>;
 
 /// A call whose job may still be running.
 pub struct Deferred {
     call: Call,
-    led: Led,
+    led: Arc<Mutex<Led>>,
 }
 
 impl Deferred {
     /// To be called when all jobs have ended.
-    pub fn record(self, clock: &Clock) -> Call {
-        let (ran, got) = self.led.lock().unwrap().expect("the job has ended");
+    pub fn record(self) -> Call {
+        let led = self.led.lock().unwrap();
+        let (ran, got) = led.ran.expect("the job has ended");
         Call {
             ran: Some(ran),
             got,
-            returned: clock.tick(),
+            returned: self.call.returned.max(led.landed),
             ..self.call
         }
     }
@@ -99,8 +109,8 @@ impl Deferred {
 /// A thread's part in a history.
 pub struct Recorder {
     clock: Clock,
-    /// Where jobs are run.
-    worker: Sender<Job>,
+    /// Where the worker takes its tasks from.
+    worker: Sender<Task>,
     /// The options that the group has by default.
     defaults: Asked,
     random: u64,
@@ -113,7 +123,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(clock: Clock, worker: Sender<Job>, defaults: Asked, seed: u64) -> Self {
+    pub fn new(clock: Clock, worker: Sender<Task>, defaults: Asked, seed: u64) -> Self {
         Self {
             clock,
             worker,
@@ -291,7 +301,7 @@ impl Recorder {
         let work = self.work(asks, None);
         let asked_for = asked;
         let asked = self.effective_without_function(asked);
-        let led = Led::default();
+        let led = Arc::<Mutex<Led>>::default();
         let began = self.clock.tick();
         let mut function = {
             // Other threads run it, and a thread that waits for nothing is in no cycle.
@@ -299,27 +309,29 @@ impl Recorder {
             move |flight: Option<&Flight<'_>>| {
                 let run = nested.run(work, flight, None);
                 let end = ends(run, end);
-                *led.lock().unwrap() = Some((run, brings(began, end)));
+                led.lock().unwrap().ran = Some((run, brings(began, end)));
                 finish(key, began, end)
             }
         };
         let mut leads = false;
         let spawn = |job: Job| {
             leads = true;
+            let (clock, landed) = (self.clock.clone(), Arc::clone(&led));
+            let run_job = move || {
+                job.run();
+                landed.lock().unwrap().landed = clock.tick();
+            };
             match fate {
-                Fate::Inline => job.run(),
-                Fate::Worker => self.worker.send(job).unwrap(),
+                Fate::Inline => run_job(),
+                Fate::Worker => self.worker.send(Box::new(run_job)).unwrap(),
                 Fate::Dropped => {
-                    let run = self.nested().run(
-                        Work {
-                            asks: false,
-                            ..work
-                        },
-                        None,
-                        None,
-                    );
-                    *led.lock().unwrap() = Some((run, Got::Abandoned));
-                    drop(job);
+                    let work = Work {
+                        asks: false,
+                        ..work
+                    };
+                    let run = self.nested().run(work, None, None);
+                    led.lock().unwrap().ran = Some((run, Got::Abandoned));
+                    drop(run_job);
                 }
             }
         };
@@ -355,7 +367,7 @@ impl Recorder {
             let call = Call { told: None, ..call };
             self.deferred.push(Deferred { call, led });
         } else {
-            let ran = led.lock().unwrap().map(|(ran, _)| ran);
+            let ran = led.lock().unwrap().ran.map(|(ran, _)| ran);
             self.calls.push(Call { ran, ..call });
         }
     }
