@@ -1,17 +1,21 @@
 //! Real threads make random calls and record all that they do. The record is checked against the
 //! rules in [`check`].
 //!
-//! A million calls, over few keys: plain, split-phase and by tickets; with every option; with values,
-//! errors, and panics with and without a text; with leaders and jobs that are dropped, flights that
-//! are given up, and followers that leave. That the checker finds what is wrong is shown twice: in
-//! [`bad`], by histories that break a rule each, and here, by a group that takes go-zero's last two
-//! steps in the wrong order.
+//! A million calls, over few keys: plain, split-phase, by tickets and in batches; with every option,
+//! and with a group's defaults; with functions that call the group and that ask whether their results
+//! are wanted; with values, errors, and panics with and without a text; with leaders, jobs and tickets
+//! that are dropped, flights that are given up, and followers that leave. That the checker finds what
+//! is wrong is shown twice: in [`bad`], by histories that break a rule each, and here, by a group that
+//! takes go-zero's last two steps in the wrong order.
+//!
+//! With `HISTORY_MINUTES=30` in the environment it goes on for that long, with other calls each time.
 #![cfg(not(loom))]
 
 mod bad;
 mod check;
 #[path = "../common/mod.rs"]
 mod common;
+mod mix;
 mod record;
 
 use std::collections::hash_map::{Entry, HashMap};
@@ -22,11 +26,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use check::{check, Asked, Call, Id, Rule, Tally};
 use common::{assert_quiet, watchdog};
-use record::{Clock, Deferred, End, Failure, Fate, Group, Inner, Recorder, Refusals, Start, Task};
+use mix::{Setting, KEYS};
+use record::{Clock, Deferred, End, Failure, Recorder, Task};
 use shared_calls::{Outcome, Role, SharedCalls};
 
-/// Few, so that calls meet.
-const KEYS: u64 = 3;
 const THREADS: u64 = 6;
 /// How many steps a thread takes. A history is checked as a whole, so it must not be too long.
 const STEPS: usize = 300;
@@ -62,139 +65,6 @@ fn play(seed: u64, defaults: Asked, step: impl Fn(&mut Recorder) + Sync) -> Vec<
         history.extend(deferred.into_iter().map(Deferred::record));
     }
     history
-}
-
-/// A group, and its defaults.
-struct Setting {
-    group: Group,
-    defaults: Asked,
-    observed: bool,
-}
-
-impl Setting {
-    /// Without defaults; with a cap, which all calls have then; with limits; and one whose calls may
-    /// run alone.
-    fn all() -> [Self; 4] {
-        let none = Asked::default();
-        let capped = Asked {
-            max_followers: Some(2),
-            ..none
-        };
-        let limited = Asked {
-            timeout: Some(Duration::from_micros(40)),
-            max_age: Some(Duration::from_micros(20)),
-            takeovers: 1,
-            ..none
-        };
-        let new = |shards, defaults: Asked| {
-            let mut builder = Group::builder().shards(shards).observer(Refusals);
-            if let Some(timeout) = defaults.timeout {
-                builder = builder.timeout(timeout);
-            }
-            if let Some(age) = defaults.max_age {
-                builder = builder.max_age(age);
-            }
-            if let Some(cap) = defaults.max_followers {
-                builder = builder.max_followers(cap);
-            }
-            let group = builder.takeover(defaults.takeovers).build();
-            Self {
-                group,
-                defaults,
-                observed: true,
-            }
-        };
-        let plain = Self {
-            group: Group::new(),
-            defaults: none,
-            observed: false,
-        };
-        [plain, new(2, capped), new(3, limited), new(1, none)]
-    }
-
-    /// One step of anything.
-    fn step(&self, recorder: &mut Recorder) {
-        let group = &self.group;
-        let key = recorder.random(KEYS);
-        let end = match recorder.random(16) {
-            0 => End::Panic,
-            1 => End::TextlessPanic,
-            2 | 3 => End::Error,
-            _ => End::Value,
-        };
-        match recorder.random(20) {
-            0 | 1 => recorder.leave(),
-            2 => recorder.join(group, key, end, Asked::default(), false),
-            3 | 4 => recorder.join(group, key, end, Asked::default(), true),
-            5 => {
-                let asked = self.options(recorder);
-                let waits = recorder.random(4) > 0;
-                recorder.join(group, key, end, asked, waits);
-            }
-            6..=9 => {
-                let asked = self.options(recorder);
-                let asks = recorder.random(2) == 0;
-                let inner = self.inner(recorder);
-                recorder.request(group, key, end, asked, asks, inner);
-            }
-            10..=12 => {
-                let asked = match recorder.random(2) {
-                    0 => Asked::default(),
-                    _ => self.options(recorder),
-                };
-                let job = Start {
-                    fate: [Fate::Inline, Fate::Worker, Fate::Dropped][recorder.random(3) as usize],
-                    asks: recorder.random(2) == 0,
-                    waits: recorder.random(3) > 0,
-                };
-                recorder.start(group, key, end, asked, job);
-            }
-            13 => {
-                let unshared = recorder.random(2) == 0;
-                recorder.forget(group, key, unshared);
-            }
-            14..=16 => {
-                let n = 1 + recorder.random(4);
-                let keys: Vec<_> = (0..n).map(|_| recorder.random(KEYS)).collect();
-                let inner = self.inner(recorder);
-                recorder.call_many(group, &keys, end, inner);
-            }
-            _ => recorder.call(group, key, end),
-        }
-    }
-
-    /// A call of a function, now and then.
-    fn inner(&self, recorder: &mut Recorder) -> Option<Inner> {
-        (recorder.random(4) == 0).then(|| Inner {
-            key: recorder.random(KEYS),
-            asked: match recorder.random(2) {
-                0 => Asked::default(),
-                _ => self.options(recorder),
-            },
-        })
-    }
-
-    /// Any of the options together.
-    fn options(&self, recorder: &mut Recorder) -> Asked {
-        let micros = recorder.random(50);
-        let timeout = Duration::from_micros(micros.saturating_sub(20)); // zero, often
-        Asked {
-            timeout: (recorder.random(3) == 0).then_some(timeout),
-            next_flight: recorder.random(2) == 0,
-            max_age: match recorder.random(8) {
-                0 => Some(Duration::ZERO),
-                1 => Some(Duration::from_micros(micros)),
-                _ => None,
-            },
-            takeovers: recorder.random(3) as u32,
-            by_error: recorder.random(2) == 0,
-            max_followers: (recorder.random(4) == 0).then_some(recorder.random(3) as usize),
-            // Where nobody observes the group, the record cannot tell which calls ran alone.
-            alone_on_deadlock: self.observed && recorder.random(2) == 0,
-            // In a group with a cap all calls have one, so that no flight has more followers.
-            without_defaults: self.defaults.max_followers.is_none() && recorder.random(8) == 0,
-        }
-    }
 }
 
 /// How long the mix runs, if that is more than a million calls.

@@ -31,7 +31,7 @@ pub struct Refusals;
 
 impl Observer<u64> for Refusals {
     fn deadlock_refused(&self, _: &u64, _: &Deadlock) {
-        REFUSED.set(true);
+        REFUSED.with(|it| it.set(true));
     }
 }
 
@@ -191,9 +191,9 @@ impl Recorder {
         let mut nested = self.nested();
         let began = self.clock.tick();
         let (mut ran, mut alone) = (None, false);
-        REFUSED.set(false);
+        REFUSED.with(|it| it.set(false));
         let mut function = |flight: Option<&Flight<'_>>| {
-            alone = REFUSED.take() && asked.alone_on_deadlock;
+            alone = REFUSED.with(Cell::take) && asked.alone_on_deadlock;
             nested.inside.clone_from(&self.inside);
             nested.inside.push(key);
             let run = nested.run(work, flight, group);
