@@ -388,6 +388,8 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         flight.tells(call)?;
     }
 
+    let spans = Spans::of(&flights);
+
     // Those who do not, or who left.
     let mut left_too_late = 0;
     for call in history {
@@ -398,8 +400,8 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
             found_a_full_flight(history, call)?;
             continue;
         }
-        let of_key = of_key(&mut flights, call.key);
-        let mut candidates: Vec<_> = of_key.filter(|f| f.may_have_had(call)).collect();
+        let around = spans.around(&mut flights, call);
+        let mut candidates: Vec<_> = around.filter(|f| f.may_have_had(call)).collect();
         hold(Rule::Caused, !candidates.is_empty(), &[call])?;
         let alone = candidates.len() == 1;
         for flight in &mut candidates {
@@ -423,7 +425,7 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
 
     // Those who may have had seats on flights that failed, before they asked again.
     for call in history.iter().filter(|call| call.asked.takeovers > 0) {
-        for flight in of_key(&mut flights, call.key) {
+        for flight in spans.around(&mut flights, call) {
             let failed = match flight.leader.got {
                 Got::Panicked(_) | Got::Abandoned => true,
                 Got::Failed(_) => call.asked.by_error,
@@ -575,14 +577,41 @@ fn flights(history: &[Call]) -> Vec<Flight<'_>> {
     flights
 }
 
-/// The flights of one key.
-fn of_key<'f, 'h>(
-    flights: &'f mut [Flight<'h>],
-    key: u64,
-) -> impl Iterator<Item = &'f mut Flight<'h>> {
-    let from = flights.partition_point(|f| f.leader.key < key);
-    let of_key = flights[from..].iter_mut();
-    of_key.take_while(move |f| f.leader.key == key)
+/// When flights were there, so that those that a call may have met are found without a look at all.
+struct Spans {
+    /// For each flight: the last return of it or of one before it, of those of its key.
+    returns: Vec<Tick>,
+    /// For each flight: the first beginning of it or of one behind it, of those of its key.
+    begins: Vec<Tick>,
+}
+
+impl Spans {
+    /// Of sorted flights whose first returns are known.
+    fn of(flights: &[Flight<'_>]) -> Self {
+        let mut returns: Vec<_> = flights.iter().map(|f| f.first_return).collect();
+        let mut begins: Vec<_> = flights.iter().map(|f| f.leader.began).collect();
+        let same_key = |i: usize| flights[i - 1].leader.key == flights[i].leader.key;
+        for i in (1..flights.len()).filter(|i| same_key(*i)) {
+            returns[i] = returns[i].max(returns[i - 1]);
+        }
+        for i in (1..flights.len()).rev().filter(|i| same_key(*i)) {
+            begins[i - 1] = begins[i - 1].min(begins[i]);
+        }
+        Self { returns, begins }
+    }
+
+    /// All flights that the call may have met, and maybe others of its key.
+    fn around<'f, 'h>(
+        &self,
+        flights: &'f mut [Flight<'h>],
+        call: &Call,
+    ) -> impl Iterator<Item = &'f mut Flight<'h>> {
+        let from = flights.partition_point(|f| f.leader.key < call.key);
+        let to = flights.partition_point(|f| f.leader.key <= call.key);
+        let over = self.returns[from..to].partition_point(|at| *at <= call.began);
+        let begun = self.begins[from..to].partition_point(|at| *at < call.returned);
+        flights[from..to].iter_mut().take(begun).skip(over)
+    }
 }
 
 /// Gives how many functions ran while the next one of their key did.
@@ -593,6 +622,10 @@ fn one_at_a_time(flights: &[Flight<'_>], forgotten: &[&Call]) -> Result<usize, F
     let by_age = by_age.map(|f| [f.leader.key, f.leader.began, f.ran.began]);
     let given_up: Vec<_> = by_forget.chain(by_age).collect();
 
+    let mut unwanted = HashMap::<u64, usize>::new();
+    for flight in flights.iter().filter(|f| f.ran.unwanted.is_some()) {
+        *unwanted.entry(flight.leader.key).or_default() += 1;
+    }
     let mut overlaps = HashMap::<u64, usize>::new();
     for pair in flights.windows(2) {
         let (one, next) = (&pair[0], &pair[1]);
@@ -607,17 +640,16 @@ fn one_at_a_time(flights: &[Flight<'_>], forgotten: &[&Call]) -> Result<usize, F
                 |&[of, from, to]: &[u64; 3]| of == key && x.leader.began < to && from < y.ran.began;
             given_up.iter().any(in_time)
         };
-        let unwanted = one.ran.unwanted;
-        let unwanted = unwanted.is_some_and(|[asked, _]| asked < next.ran.began);
-        let was_given_up = unwanted || between(one, next) || between(next, one);
+        let knows = one.ran.unwanted;
+        let knows = knows.is_some_and(|[asked, _]| asked < next.ran.began);
+        let was_given_up = knows || between(one, next) || between(next, one);
         hold(Rule::OneAtATime, was_given_up, &[one.leader, next.leader])?;
         // Nobody gives up two, and one given up has at most two neighbours.
         let overlaps = overlaps.entry(key).or_default();
         *overlaps += 1;
         let of_key = given_up.iter().filter(|[of, ..]| *of == key).count();
-        let unwanted = flights.iter();
-        let unwanted = unwanted.filter(|f| f.leader.key == key && f.ran.unwanted.is_some());
-        let enough = *overlaps <= 2 * (of_key + unwanted.count());
+        let unwanted = unwanted.get(&key).unwrap_or(&0);
+        let enough = *overlaps <= 2 * (of_key + unwanted);
         hold(Rule::OneAtATime, enough, &[one.leader, next.leader])?;
     }
     Ok(overlaps.into_values().sum())
