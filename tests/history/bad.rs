@@ -394,7 +394,7 @@ fn no_flight_has_more_followers_than_its_callers_allow() {
 
 #[test]
 fn a_caller_that_takes_over_by_error_was_a_follower_before() {
-    // As after a panic, but only if it takes over after an error.
+    // As after a panic, but only if it takes over after an error, and the error is the leader's own.
     let by_error = |h: &mut [Call]| {
         (h[7].got, h[8].got) = (Got::Failed(300), Got::Failed(300));
         h[9].asked.by_error = true;
@@ -405,6 +405,11 @@ fn a_caller_that_takes_over_by_error_was_a_follower_before() {
     assert_option_fault(Rule::Counted, |h| {
         by_error(h);
         h[9].asked.by_error = false;
+    });
+    assert_option_fault(Rule::Counted, |h| {
+        by_error(h);
+        h[7].id = 301;
+        (h[7].got, h[8].got) = (Got::Failed(301), Got::Failed(301));
     });
 }
 

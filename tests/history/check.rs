@@ -53,11 +53,16 @@ pub struct Asked {
     pub next_flight: bool,
     pub max_age: Option<Duration>,
     pub takeovers: u32,
-    /// Whether it takes over after an error of the function as well.
+    /// Whether it takes over after an error that is the leader's own as well.
     pub by_error: bool,
     pub max_followers: Option<usize>,
     pub alone_on_deadlock: bool,
     pub without_defaults: bool,
+}
+
+/// Whether an error is the leader's own, so that others may take over.
+pub fn is_own(error: Id) -> bool {
+    error & 1 == 0
 }
 
 impl Asked {
@@ -428,7 +433,7 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         for flight in spans.around(&mut flights, call) {
             let failed = match flight.leader.got {
                 Got::Panicked(_) | Got::Abandoned => true,
-                Got::Failed(_) => call.asked.by_error,
+                Got::Failed(id) => call.asked.by_error && is_own(id),
                 _ => false,
             };
             let may_have = failed && flight.leader.id != call.id && flight.may_have_met(call);

@@ -12,7 +12,7 @@ use shared_calls::{
     SharedCalls,
 };
 
-use crate::check::{Asked, Batch, Call, Got, Id, Run, Tick};
+use crate::check::{is_own, Asked, Batch, Call, Got, Id, Run, Tick};
 
 /// Values name the call whose function made them. So do errors, for each key of a batch.
 pub type Group = FlightGroup<Id, Failure, u64>;
@@ -554,7 +554,7 @@ fn request<'g, 'k>(
     let mut request = group.request(key);
     request = match (asked.takeovers, asked.by_error) {
         (0, _) => request,
-        (times, true) => request.takeover_if(times, |_| true),
+        (times, true) => request.takeover_if(times, |error| is_own(id_of(error, *key))),
         (times, false) => request.takeover(times),
     };
     if let Some(n) = asked.max_followers {
@@ -617,10 +617,7 @@ fn told(outcome: Outcome<Id, Failure>) -> Reply {
 fn got(key: u64, result: &Result<Id, CallError<Failure>>) -> Got {
     match result {
         Ok(id) => Got::Value(*id),
-        Err(CallError::Failed(failure)) => {
-            let of_key = failure.iter().find(|(it, _)| *it == key);
-            Got::Failed(of_key.expect("an error of this key").1)
-        }
+        Err(CallError::Failed(failure)) => Got::Failed(id_of(failure, key)),
         Err(CallError::Panicked(panicked)) => Got::Panicked(panicked.message().and_then(id_in)),
         Err(CallError::Abandoned) => Got::Abandoned,
         Err(CallError::TimedOut) => Got::TimedOut,
@@ -628,6 +625,11 @@ fn got(key: u64, result: &Result<Id, CallError<Failure>>) -> Got {
         Err(CallError::Deadlock(_)) => Got::Deadlocked,
         Err(other) => panic!("unexpected: {other:?}"),
     }
+}
+
+fn id_of(failure: &Failure, key: u64) -> Id {
+    let of_key = failure.iter().find(|(it, _)| *it == key);
+    of_key.expect("an error of this key").1
 }
 
 /// What a leader unwound with. A panic that is not the function's is a failure of the test.
