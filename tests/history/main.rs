@@ -24,11 +24,11 @@ use std::sync::{mpsc, Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use check::{check, Asked, Call, Id, Rule, Tally};
+use check::{check, Asked, Call, Got, Id, Rule, Tally};
 use common::{assert_quiet, watchdog};
 use mix::{Setting, KEYS};
-use record::{Clock, Deferred, End, Failure, Recorder, Task};
-use shared_calls::{Outcome, Role, SharedCalls};
+use record::{Clock, Deferred, End, Failure, Recorder, Task, ALONE};
+use shared_calls::{Outcome, Role, SharedCalls, Stats};
 
 const THREADS: u64 = 6;
 /// How many steps a thread takes. A history is checked as a whole, so it must not be too long.
@@ -67,6 +67,28 @@ fn play(seed: u64, defaults: Asked, step: impl Fn(&mut Recorder) + Sync) -> Vec<
     history
 }
 
+/// Every call counts once. Not those that have left, nor a follower whose batch unwound.
+fn add_to_stats(stats: &mut Stats, history: &[Call]) {
+    // A function that ran alone counts as the refused deadlock that is recorded beside it.
+    for call in history.iter().filter(|call| call.key < ALONE) {
+        let led = u64::from(call.ran.is_some());
+        match call.got {
+            Got::Left { .. } | Got::Unwound | Got::Forgot => continue,
+            Got::TimedOut => stats.timed_out += 1,
+            Got::Overloaded => stats.overloaded += 1,
+            Got::Deadlocked => stats.deadlocked += 1,
+            _ => stats.followed += 1 - led,
+        }
+        stats.led += led;
+        match call.got {
+            Got::Failed(_) => stats.failed += led,
+            Got::Panicked(_) => stats.panicked += led,
+            Got::Abandoned => stats.abandoned += led,
+            _ => {}
+        }
+    }
+}
+
 /// How long the mix runs, if that is more than a million calls.
 fn minutes() -> Option<Duration> {
     let minutes = std::env::var("HISTORY_MINUTES").ok()?;
@@ -95,6 +117,7 @@ fn a_million_calls_keep_the_rules() {
     hush_batches();
     let settings = Setting::all();
     let (began, minutes) = (Instant::now(), minutes());
+    let mut stats = [Stats::default(); 4];
     let mut sum = Tally::default();
     let mut reported = 0;
     let first = minutes.map_or(0, |_| seed_of_now());
@@ -102,6 +125,12 @@ fn a_million_calls_keep_the_rules() {
         let setting = &settings[(seed % 4) as usize];
         let history = play(seed, setting.defaults, |recorder| setting.step(recorder));
         assert_quiet(&setting.group);
+        add_to_stats(&mut stats[(seed % 4) as usize], &history);
+        assert_eq!(
+            setting.group.stats(),
+            stats[(seed % 4) as usize],
+            "seed {seed}"
+        );
         sum.add(&check(&history).unwrap_or_else(|fault| panic!("seed {seed}: {fault:#?}")));
         let enough = match minutes {
             Some(minutes) => began.elapsed() >= minutes,

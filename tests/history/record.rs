@@ -19,7 +19,7 @@ pub type Group = FlightGroup<Id, Failure, u64>;
 pub type Failure = Vec<(u64, Id)>;
 
 /// Functions that ran alone have keys of their own in the history, from here on.
-const ALONE: u64 = 1 << 32;
+pub const ALONE: u64 = 1 << 32;
 
 thread_local! {
     /// Whether this thread's last call was refused for a deadlock.
