@@ -16,8 +16,8 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Without defaults; with a cap, which all calls have then; with limits; and one whose calls may
-    /// run alone.
+    /// Without defaults; with a cap, which all calls have then; with limits; and one whose calls run
+    /// alone instead of waiting for ever.
     pub fn all() -> [Self; 4] {
         let none = Asked::default();
         let capped = Asked {
@@ -28,6 +28,10 @@ impl Setting {
             timeout: Some(Duration::from_micros(40)),
             max_age: Some(Duration::from_micros(20)),
             takeovers: 1,
+            ..none
+        };
+        let alone = Asked {
+            alone_on_deadlock: true,
             ..none
         };
         let new = |shards, defaults: Asked| {
@@ -41,6 +45,9 @@ impl Setting {
             if let Some(cap) = defaults.max_followers {
                 builder = builder.max_followers(cap);
             }
+            if defaults.alone_on_deadlock {
+                builder = builder.alone_on_deadlock();
+            }
             let group = builder.takeover(defaults.takeovers).build();
             Self {
                 group,
@@ -53,7 +60,7 @@ impl Setting {
             defaults: none,
             observed: false,
         };
-        [plain, new(2, capped), new(3, limited), new(1, none)]
+        [plain, new(2, capped), new(3, limited), new(1, alone)]
     }
 
     /// One step of anything.

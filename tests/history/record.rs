@@ -489,6 +489,7 @@ impl Recorder {
                 0 => defaults.takeovers,
                 own => own,
             },
+            alone_on_deadlock: asked.alone_on_deadlock || defaults.alone_on_deadlock,
             ..asked
         }
     }
