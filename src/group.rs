@@ -175,8 +175,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// go-zero's and x/sync's `Do`.
     ///
     /// At most one function per key runs at a time (G1). What it wrote is visible to every caller
-    /// that gets its result (G5). A call that starts after another call has got a result never gets
-    /// the same one (G2).
+    /// that gets its result (G5). A call that starts after another call has got a flight's outcome
+    /// never shares that flight (G2).
     ///
     /// For a time limit and other options, see [`request`](Self::request).
     ///

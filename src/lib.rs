@@ -51,7 +51,8 @@
 //! | handle errors | [`CallError`] |
 //! | choose the implementation at run time | [`SharedCalls`], [`Unshared`] |
 //!
-//! And to read: [recipes], [questions](faq), [the algorithm](algorithm), [figures].
+//! And to read: [recipes], [questions](faq), [the algorithm](algorithm), [figures],
+//! [what shows that all of this is true](proof).
 //!
 //! # When not to use it
 //!
@@ -81,8 +82,8 @@
 //!   ([`alone_on_deadlock`](Request::alone_on_deadlock)).
 //! - **G2 Unlink before landing.** The map stops naming a flight before anyone learns its outcome.
 //!   So a call that starts after another call has got a flight's outcome never shares that flight.
-//! - **G3 One outcome each.** Every call gets exactly one outcome, every follower of a flight gets
-//!   its leader's, and exactly one call of a flight is [`Role::Led`].
+//! - **G3 One outcome each.** Every call that returns has exactly one outcome. Every follower that
+//!   stays with its flight gets the leader's, and exactly one call of a flight is [`Role::Led`].
 //! - **G4 No caller is left waiting.** However a leader ends, by a value, an error, a panic, a
 //!   dropped [`Leader`] or a [`Job`] that never ran, every follower wakes with a typed outcome and
 //!   the key is free. A panic never poisons the group or another key.
@@ -148,7 +149,7 @@
 //!
 //! A panic in the function unwinds out of the leader's own call, with its original payload.
 //! Followers get [`CallError::Panicked`] with the message. A [`Job`]'s panic goes to its tickets. A
-//! program built with `panic = "abort"` aborts, as always.
+//! program built with `panic = "abort"` aborts.
 //!
 //! # What it costs
 //!
@@ -170,7 +171,7 @@
 //!
 //! The sources are meant to be read. The [algorithm] page builds up to them. In order:
 //! `group` (the algorithm), `keys` and `map` (who is in flight), `latch` (why no wake-up is lost),
-//! `leader` and `follower` (the two sides), `wait` and `queue` (callers that do not lead at once),
+//! `leader` and `follower` (the two sides), `wait` and `queue` (callers that do not lead on arrival),
 //! `forget` (giving up), `threads` and `deadlock` (who waits for whom); then what is around it:
 //! `options` and `request`, `ticket`, `many`, `flight`, `counts` and `stats`, `observer`, `builder`,
 //! `outcome` and `error`, `calls`. `sync` is the one file that names std's primitives. The models in
@@ -267,6 +268,9 @@ pub mod faq {}
 
 #[doc = include_str!("../docs/figures.md")]
 pub mod figures {}
+
+#[doc = include_str!("../docs/proof.md")]
+pub mod proof {}
 
 #[doc = include_str!("../docs/recipes.md")]
 #[doc(alias = "cookbook")]

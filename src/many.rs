@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
-    /// Calls with many keys at once: `f` loads those that nobody is loading, in one go, and the
-    /// flights of the others are joined.
+    /// One call for many keys: `f` loads those that nobody is loading, in one go, and the flights of
+    /// the others are joined.
     ///
     /// `f` gets the keys that this call leads, in the order of `keys`, and returns their values in
     /// the same order. It runs at most once, and not at all if there are no such keys. The results

@@ -119,7 +119,8 @@ forward!(&O, Box<O>, Arc<O>);
 pub struct Landed {
     /// The time from taking the lead until the flight ended.
     pub duration: Duration,
-    /// How many callers were following when the flight ended.
+    /// How many callers were following when the outcome was published: as
+    /// [`Outcome::followers`](crate::Outcome::followers).
     pub followers: usize,
     /// How it ended.
     pub ending: Ending,

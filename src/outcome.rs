@@ -27,8 +27,9 @@ pub struct Outcome<V, E> {
     pub result: Result<V, CallError<E>>,
     /// Whether this call ran the function or waited for the one that did.
     pub role: Role,
-    /// How many followers the flight had when it was unlinked: the same number for all of its callers.
-    /// A follower that had left by then is not counted. 0 for a call that timed out or was refused.
+    /// How many followers the flight had when its outcome was published: the same number for all of
+    /// its callers. A follower that had left by then is not counted. One that is about to leave,
+    /// because its time is up or its wait is refused, may still be. 0 for that call itself.
     pub followers: usize,
 }
 

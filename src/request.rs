@@ -139,8 +139,9 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// a new one. So a leader that hangs does not hold the key forever. (nginx has this as
     /// `proxy_cache_lock_age`.)
     ///
-    /// The limit applies on arrival and while the call waits. Of many such calls exactly one leads,
-    /// and the others follow it. The old flight still serves the callers that stay with it.
+    /// The limit applies on arrival and while the call waits. Of many such calls one gives the flight
+    /// up and leads. The others follow it, or ask again if it has ended by then. The old flight still
+    /// serves the callers that stay with it.
     ///
     /// The age counts from when a caller first waited for the flight, queued behind it, or was
     /// refused a place. Before that, the flight held nobody up. With an age of zero this call never
@@ -172,7 +173,8 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// Refuses this call at once, with [`CallError::Overloaded`], if this many callers are waiting
     /// for the flight already (G13). So one slow key does not take all threads of a pool.
     ///
-    /// The number is exact, however many callers arrive at the same time. Callers in the queue for
+    /// The number is exact, however many callers arrive at the same time. A caller has its place until
+    /// it has left, also while it finds out that its wait is a deadlock. Callers in the queue for
     /// the [next flight](Self::next_flight) are counted separately. Tickets that follow count; the
     /// ticket of the call that leads does not. Each call applies its own number. With 0, this call
     /// leads or is refused.
@@ -195,9 +197,10 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// If the leader panics or abandons the flight, this call asks again instead of returning that
     /// error, at most this many times.
     ///
-    /// Of the followers with this option, one leads next, with its own function, and the others
-    /// follow it: never two at once. A leader that panics still unwinds, even one that took over. An
-    /// error that the function *returned* is not tried again; see [`takeover_if`](Self::takeover_if).
+    /// Of the followers with this option, one leads next, with its own function. The others follow
+    /// it or lead after it: never two at once. A leader that panics still unwinds, even one that took
+    /// over. An error that the function *returned* is not tried again; see
+    /// [`takeover_if`](Self::takeover_if).
     /// The deadline keeps running: if it has passed when the flight fails, the call gets that
     /// flight's error, and if it passes later, [`CallError::TimedOut`].
     ///
@@ -268,8 +271,9 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// [the recipe](crate::recipes#on-rayon) for what is not detected there.
     ///
     /// The function runs beside the flight that it would have waited for. This gives up G1 for this
-    /// call alone: nobody follows it. The outcome has [`Role::Led`](crate::Role::Led), and
-    /// [`Stats`](crate::Stats) count it as deadlocked. A function that asks for its own key in this
+    /// call alone, and its own function is not one of the executions that G5 orders. Nobody follows
+    /// it. The outcome has [`Role::Led`](crate::Role::Led), and [`Stats`](crate::Stats) count it as
+    /// deadlocked. A function that asks for its own key in this
     /// way without end overflows its stack, like any recursion.
     ///
     /// For calls only. [`join`](Self::join) and [`start`](Self::start) have no function left to run.
