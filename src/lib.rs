@@ -52,7 +52,7 @@
 //! | choose the implementation at run time | [`SharedCalls`], [`Unshared`] |
 //!
 //! And to read: [recipes], [questions](faq), [the algorithm](algorithm), [figures],
-//! [what shows that all of this is true](proof).
+//! [where your code runs](user_code), [what shows that all of this is true](proof).
 //!
 //! # When not to use it
 //!
@@ -140,8 +140,9 @@
 //! - a cycle that goes through something else: a lock, a channel, a thread that is joined, the
 //!   queue of a thread pool;
 //! - a caller that waits with a time limit again and again;
-//! - what the `Drop` of a key waits for, what an [`Observer`] waits for, and what the closure that
-//!   [`start`](FlightGroup::start) gives a job to waits for before the job has run;
+//! - what an [`Observer`] waits for, what the closure that [`start`](FlightGroup::start) gives a job to
+//!   waits for before the job has run, and what a `Drop` waits for that runs while a job is dropped
+//!   unrun or a batch panics before its function runs: see [where your code runs](user_code);
 //! - in the destructor of a thread-local, while its thread ends: flights around the innermost one;
 //! - other processes.
 //!
@@ -149,7 +150,8 @@
 //!
 //! A panic in the function unwinds out of the leader's own call, with its original payload.
 //! Followers get [`CallError::Panicked`] with the message. A [`Job`]'s panic goes to its tickets. A
-//! program built with `panic = "abort"` aborts.
+//! program built with `panic = "abort"` aborts. For all other code of yours that a group runs, see
+//! the [table](user_code).
 //!
 //! # What it costs
 //!
@@ -276,6 +278,9 @@ pub mod proof {}
 #[doc(alias = "cookbook")]
 #[doc(alias = "shutdown")]
 pub mod recipes {}
+
+#[doc = include_str!("../docs/user-code.md")]
+pub mod user_code {}
 
 /// The README's examples run as tests.
 #[cfg(doctest)]

@@ -1,0 +1,838 @@
+//! Where user code runs: under which lock, and inside which flight. `docs/user-code.md` has the table.
+//!
+//! Each test has one piece of user code look at the group from where it runs. A thread that holds the
+//! map's lock finds it taken. A call for the flight's key shows the rest: it is refused if the flight is
+//! known to be this thread's own, it would wait if the flight is there and is not known to be, and it
+//! leads if the flight has ended or has not begun.
+//!
+//! What a panic does is shown here where no other test shows it.
+#![cfg(not(loom))]
+
+#[path = "common/allocator.rs"]
+mod allocator;
+mod common;
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use allocator::bytes_held;
+use common::{assert_quiet, follow, lead, panic_text, until, watchdog};
+use shared_calls::{CallError, Deadlock, FlightGroup, Job, Landed, Lookup, Observer, Ticket};
+
+/// What user code finds where it runs.
+#[derive(Debug, PartialEq)]
+enum Finds {
+    /// Its thread holds the map's lock.
+    Locked,
+    /// The key's flight is known to be this thread's own: a call for it is refused.
+    Own,
+    /// The key has a flight that is not known to be this thread's own: a call for it waits.
+    Flight,
+    /// The key has no flight: a call for it leads.
+    Free,
+}
+use Finds::{Flight, Free, Locked, Own};
+
+/// Where user code runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    Function,
+    CaptureDrop,
+    Hash,
+    Is,
+    ToKey,
+    Overwrite,
+    KeyClone,
+    KeyDrop,
+    /// The same while a panic unwinds.
+    KeyDropInPanic,
+    ValueClone,
+    ValueDrop,
+    ErrorDrop,
+    PayloadDrop,
+    Began,
+    Joined,
+    Landed,
+    TimedOut,
+    Refused,
+    Overloaded,
+}
+
+type Trap = (At, Box<dyn FnOnce()>);
+
+thread_local! {
+    /// What the next code on this thread that runs `at` such a place does. Each trap goes off once.
+    static TRAPS: RefCell<Vec<Trap>> = const { RefCell::new(Vec::new()) };
+    static FOUND: RefCell<Vec<Finds>> = const { RefCell::new(Vec::new()) };
+}
+
+fn set_trap(at: At, trap: impl FnOnce() + 'static) {
+    TRAPS.with(|traps| traps.borrow_mut().push((at, Box::new(trap))));
+}
+
+fn pass(at: At) {
+    // A test that fails must not abort the others by a second panic.
+    if !thread::panicking() {
+        spring(at);
+    }
+}
+
+fn spring(at: At) {
+    // Nothing is left of it when the thread ends.
+    let sprung = TRAPS.try_with(|traps| {
+        let mut traps = traps.borrow_mut();
+        let i = traps.iter().position(|(place, _)| *place == at)?;
+        Some(traps.remove(i).1)
+    });
+    if let Ok(Some(sprung)) = sprung {
+        sprung();
+    }
+}
+
+/// What the code that runs `at` this place during `act` finds of the key's flight.
+#[track_caller]
+fn finds<T>(group: &'static Group, key: &Name, at: At, act: impl FnOnce() -> T) -> Finds {
+    let id = key.id;
+    set_trap(at, move || {
+        let found = look(group, &Name::new(id));
+        FOUND.with(|all| all.borrow_mut().push(found));
+    });
+    drop(act());
+    FOUND.with(|all| all.borrow_mut().pop()).expect("it runs")
+}
+
+fn look(group: &Group, key: &Name) -> Finds {
+    if format!("{group:?}").contains("<locked>") {
+        return Locked;
+    }
+    let request = group.request(key).without_defaults();
+    match request.timeout(Duration::ZERO).call(|| Ok(Value)) {
+        Ok(_) => Free,
+        Err(CallError::Deadlock(_)) => Own,
+        Err(CallError::TimedOut) => Flight,
+        Err(other) => panic!("unexpected: {other:?}"),
+    }
+}
+
+/// What a key is looked up by. Too large to be kept for reuse, so that each key is dropped.
+#[derive(Debug)]
+struct Name {
+    id: u32,
+    _padding: [u64; 33],
+}
+
+impl Name {
+    const fn new(id: u32) -> Self {
+        let _padding = [0; 33];
+        Self { id, _padding }
+    }
+}
+
+/// The same for keys that are kept.
+struct Small(u32);
+
+#[derive(Debug)]
+struct Key(u32);
+
+fn hash<H: Hasher>(id: u32, state: &mut H) {
+    pass(At::Hash);
+    id.hash(state);
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(self.id, state);
+    }
+}
+
+impl Hash for Small {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(self.0, state);
+    }
+}
+
+impl Lookup<Key> for Name {
+    fn is(&self, key: &Key) -> bool {
+        pass(At::Is);
+        self.id == key.0
+    }
+
+    fn to_key(&self) -> Key {
+        pass(At::ToKey);
+        Key(self.id)
+    }
+
+    fn overwrite(&self, key: &mut Key) {
+        pass(At::Overwrite);
+        *key = Key(self.id);
+    }
+}
+
+impl Lookup<Key> for Small {
+    fn is(&self, key: &Key) -> bool {
+        Name::new(self.0).is(key)
+    }
+
+    fn to_key(&self) -> Key {
+        Name::new(self.0).to_key()
+    }
+
+    fn overwrite(&self, key: &mut Key) {
+        Name::new(self.0).overwrite(key);
+    }
+}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        pass(At::KeyClone);
+        Self(self.0)
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        match thread::panicking() {
+            true => spring(At::KeyDropInPanic),
+            false => pass(At::KeyDrop),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Value;
+
+impl Clone for Value {
+    fn clone(&self) -> Self {
+        pass(At::ValueClone);
+        Self
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        pass(At::ValueDrop);
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Fault;
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        pass(At::ErrorDrop);
+    }
+}
+
+struct Capture;
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        pass(At::CaptureDrop);
+    }
+}
+
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        pass(At::PayloadDrop);
+    }
+}
+
+struct Watcher;
+
+impl Observer<Key> for Watcher {
+    fn flight_began(&self, _: &Key) {
+        pass(At::Began);
+    }
+
+    fn caller_joined(&self, _: &Key) {
+        pass(At::Joined);
+    }
+
+    fn flight_landed(&self, _: &Key, _: &Landed) {
+        pass(At::Landed);
+    }
+
+    fn caller_timed_out(&self, _: &Key) {
+        pass(At::TimedOut);
+    }
+
+    fn deadlock_refused(&self, _: &Key, _: &Deadlock) {
+        pass(At::Refused);
+    }
+
+    fn overload_refused(&self, _: &Key) {
+        pass(At::Overloaded);
+    }
+}
+
+type Group = FlightGroup<Value, Fault, Key>;
+
+const KEY: Name = Name::new(1);
+const OTHER: Name = Name::new(2);
+
+/// A group for one test. It is leaked, so that traps may refer to it.
+fn new_group() -> &'static Group {
+    Box::leak(Box::default())
+}
+
+fn observed() -> &'static Group {
+    Box::leak(Box::new(FlightGroup::builder().observer(Watcher).build()))
+}
+
+fn value() -> Result<Value, Fault> {
+    Ok(Value)
+}
+
+fn values(keys: &[&Name]) -> Result<Vec<Value>, Fault> {
+    Ok(keys.iter().map(|_| Value).collect())
+}
+
+/// A function that drops a capture when it has run.
+fn capturing() -> impl FnOnce() -> Result<Value, Fault> + Send {
+    let capture = Capture;
+    move || {
+        let _capture = capture;
+        Ok(Value)
+    }
+}
+
+/// Starts a job and keeps it.
+fn start(
+    group: &Group,
+    f: impl FnOnce() -> Result<Value, Fault> + Send + 'static,
+) -> (Job, Ticket<Value, Fault>) {
+    let mut job = None;
+    let ticket = group.start(&KEY, |it| job = Some(it), f);
+    (job.expect("it leads"), ticket)
+}
+
+// The function.
+
+#[test]
+fn the_function_runs_in_its_flight() {
+    let group = new_group();
+    let at_function = || {
+        pass(At::Function);
+        Ok(Value)
+    };
+    let call = || group.call(&KEY, at_function);
+    assert_eq!(finds(group, &KEY, At::Function, call), Own);
+    let run = || lead(group, &KEY).run(at_function);
+    assert_eq!(finds(group, &KEY, At::Function, run), Own);
+    let job = || group.start(&KEY, Job::run, at_function);
+    assert_eq!(finds(group, &KEY, At::Function, job), Own);
+    for key in [&KEY, &OTHER] {
+        let batch = || {
+            group.call_many(&[&KEY, &OTHER], |keys| {
+                pass(At::Function);
+                values(keys)
+            })
+        };
+        assert_eq!(finds(group, key, At::Function, batch), Own);
+    }
+    assert_quiet(group);
+}
+
+/// It runs in the flights around it. A panic in it is an error of its own call only.
+#[test]
+fn a_function_that_runs_alone_has_no_flight() {
+    let group = new_group();
+    let alone = |f: fn() -> Result<Value, Fault>| {
+        let call = || group.request(&KEY).alone_on_deadlock().call(f);
+        group.call(&KEY, || call().map_err(|_| Fault))
+    };
+    let looks = || {
+        alone(|| {
+            pass(At::Function);
+            Ok(Value)
+        })
+    };
+    assert_eq!(
+        finds(group, &KEY, At::Function, looks),
+        Own,
+        "the outer one"
+    );
+    assert_eq!(group.stats().led, 1, "and no other");
+    assert_eq!(panic_text(|| drop(alone(|| panic!("alone")))), "alone");
+    assert_eq!(group.stats().panicked, 1, "it unwinds out of the outer one");
+    assert_quiet(group);
+}
+
+#[test]
+fn what_a_function_has_captured_is_dropped_with_it() {
+    let group = new_group();
+    let call = || group.call(&KEY, capturing());
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, call), Own);
+    let job = || group.start(&KEY, Job::run, capturing());
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, job), Own);
+
+    // A function that does not run is dropped when its call ends.
+    let leader = lead(group, &KEY);
+    let late = || {
+        group
+            .request(&KEY)
+            .timeout(Duration::ZERO)
+            .call(capturing())
+    };
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, late), Flight);
+    let text = panic_text(|| {
+        set_trap(At::CaptureDrop, || panic!("capture"));
+        drop(late());
+    });
+    assert_eq!((text.as_str(), leader.followers()), ("capture", 0));
+    drop(leader);
+    assert_quiet(group);
+}
+
+/// Before the flight is abandoned.
+#[test]
+fn what_a_job_has_captured_is_dropped_with_the_job() {
+    let group = new_group();
+    let (job, ticket) = start(group, capturing());
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, || drop(job)), Flight);
+    assert_eq!(ticket.wait().result, Err(CallError::Abandoned));
+    assert_quiet(group);
+}
+
+// Spawners, predicates, observers.
+
+/// A call for the key waits for the job, so a spawner that waits for it before the job has run hangs.
+#[test]
+fn a_spawner_runs_beside_the_flight() {
+    let group = new_group();
+    let spawn = |job: Job| {
+        pass(At::Function);
+        drop(group.call(&OTHER, value));
+        job.run();
+    };
+    let started = || group.start(&KEY, spawn, value);
+    assert_eq!(finds(group, &KEY, At::Function, started), Flight);
+    assert_quiet(group);
+}
+
+#[test]
+fn a_predicate_runs_after_the_flight() {
+    let _watchdog = watchdog();
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let found = thread::scope(|s| {
+        let follower = s.spawn(|| {
+            let willing = |_: &Fault| {
+                pass(At::Function);
+                false
+            };
+            let call = || group.request(&KEY).takeover_if(1, willing).call(value);
+            finds(group, &KEY, At::Function, call)
+        });
+        until("it follows", || leader.followers() == 1);
+        drop(leader.complete(Err(Fault)));
+        follower.join().unwrap()
+    });
+    assert_eq!(found, Free);
+    assert_quiet(group);
+}
+
+#[test]
+fn an_observer_is_told_of_the_beginning_inside_the_flight() {
+    let group = observed();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::Began, call), Own);
+    let batch = || group.call_many(&[&OTHER, &KEY], values);
+    assert_eq!(finds(group, &OTHER, At::Began, batch), Own);
+    // So are the keys that the batch leads already.
+    set_trap(At::Began, || ());
+    assert_eq!(finds(group, &OTHER, At::Began, batch), Own);
+    // The payload of a panic is dropped there, too.
+    set_trap(At::Began, || panic_any(Payload));
+    assert_eq!(finds(group, &KEY, At::PayloadDrop, call), Own);
+    assert_quiet(group);
+}
+
+#[test]
+fn an_observer_is_told_of_the_landing_after_the_flight() {
+    let group = observed();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::Landed, call), Free);
+    let job = || group.start(&KEY, Job::run, value);
+    assert_eq!(finds(group, &KEY, At::Landed, job), Free);
+    for key in [&KEY, &OTHER] {
+        let batch = || group.call_many(&[&KEY, &OTHER], values);
+        assert_eq!(finds(group, key, At::Landed, batch), Free);
+    }
+    assert_quiet(group);
+}
+
+#[test]
+fn an_observer_is_told_of_other_callers_outside_the_flight() {
+    let group = observed();
+    let leader = lead(group, &KEY);
+    let join = || group.join(&KEY);
+    assert_eq!(finds(group, &KEY, At::Joined, join), Flight);
+    let late = || group.request(&KEY).timeout(Duration::ZERO).call(value);
+    assert_eq!(finds(group, &KEY, At::TimedOut, late), Flight);
+    let refused = || group.request(&KEY).max_followers(0).call(value);
+    assert_eq!(finds(group, &KEY, At::Overloaded, refused), Flight);
+    drop(leader);
+    // Its caller runs the function of the flight.
+    let own = || group.call(&KEY, || group.call(&KEY, value).map_err(|_| Fault));
+    assert_eq!(finds(group, &KEY, At::Refused, own), Own);
+    assert_quiet(group);
+}
+
+// Keys.
+
+#[test]
+fn hash_runs_before_anything() {
+    let group = new_group();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::Hash, call), Free);
+    let batch = || group.call_many(&[&KEY, &OTHER], values);
+    assert_eq!(finds(group, &KEY, At::Hash, batch), Free);
+    let leader = lead(group, &KEY);
+    assert_eq!(finds(group, &KEY, At::Hash, || group.forget(&KEY)), Flight);
+    drop(leader);
+    assert_quiet(group);
+}
+
+#[test]
+fn comparing_runs_under_the_lock() {
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let join = || drop(group.join(&KEY));
+    assert_eq!(finds(group, &KEY, At::Is, join), Locked);
+    let timed = group.request(&KEY).timeout(Duration::ZERO);
+    assert_eq!(finds(group, &KEY, At::Is, || timed.call(value)), Locked);
+    assert_eq!(finds(group, &KEY, At::Is, || group.forget(&KEY)), Locked);
+    drop(leader);
+    // A batch compares its own keys first, under no lock, with a key that it makes for that.
+    let twice = || group.call_many(&[&KEY, &KEY], values);
+    assert_eq!(finds(group, &KEY, At::Is, twice), Free);
+    assert_eq!(finds(group, &KEY, At::ToKey, twice), Free);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, twice), Free);
+    assert_quiet(group);
+}
+
+#[test]
+fn a_panic_where_a_batch_compares_its_own_keys_begins_nothing() {
+    for at in [At::Is, At::ToKey, At::KeyDrop] {
+        let group = new_group();
+        set_trap(at, || panic!("no"));
+        let twice = || drop(group.call_many(&[&KEY, &KEY], values));
+        assert_eq!(panic_text(twice), "no");
+        assert_eq!(group.stats().calls(), 0, "{at:?}");
+        assert_quiet(group);
+    }
+}
+
+#[test]
+fn a_key_is_made_under_the_lock() {
+    let group = new_group();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::ToKey, call), Locked);
+    let leader = lead(group, &KEY);
+    assert_eq!(finds(group, &KEY, At::ToKey, || group.forget(&KEY)), Locked);
+    let young = lead(group, &KEY);
+    let old = || drop(group.request(&KEY).max_age(Duration::ZERO).join());
+    assert_eq!(finds(group, &KEY, At::ToKey, old), Locked);
+    drop((leader, young));
+    let call = group.request(&KEY).timeout(Duration::ZERO);
+    let asks = call.call_with(|flight| {
+        let asks = || flight.is_wanted();
+        assert_eq!(finds(group, &KEY, At::ToKey, asks), Locked);
+        Ok(Value)
+    });
+    assert_eq!(asks, Ok(Value));
+    assert_quiet(group);
+}
+
+/// For an observer before anything, and for the function of `start_with` after it has the lead.
+#[test]
+fn some_keys_are_made_outside_the_lock() {
+    let group = observed();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::ToKey, call), Free);
+    let group = new_group();
+    let start = || {
+        // The first key is that of the map.
+        let request = group.request(&KEY);
+        request.start_with(Job::run, |_| value())
+    };
+    set_trap(At::ToKey, || ());
+    assert_eq!(finds(group, &KEY, At::ToKey, start), Flight);
+    // A panic abandons the flight.
+    set_trap(At::ToKey, || ());
+    set_trap(At::ToKey, || panic!("own key"));
+    assert_eq!(panic_text(|| drop(start())), "own key");
+    assert_eq!(group.stats().abandoned, 1);
+    assert_quiet(group);
+}
+
+#[test]
+fn a_key_is_written_over_under_the_lock() {
+    let group = new_group();
+    let call = || group.call(&Small(1), value);
+    drop(call());
+    assert_eq!(finds(group, &KEY, At::Overwrite, call), Locked);
+    // What it replaces is dropped there.
+    assert_eq!(finds(group, &KEY, At::KeyDrop, call), Locked);
+    assert_quiet(group);
+}
+
+#[test]
+fn keys_are_cloned_for_in_flight_under_the_lock() {
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let shows = || drop(group.in_flight());
+    assert_eq!(finds(group, &KEY, At::KeyClone, shows), Locked);
+    // The copies belong to the caller.
+    assert_eq!(finds(group, &KEY, At::KeyDrop, shows), Flight);
+    drop(leader);
+    assert_quiet(group);
+}
+
+#[test]
+fn the_key_of_a_lone_call_is_dropped_after_its_flight() {
+    let group = new_group();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, call), Free);
+    let fails = || group.call(&KEY, || Err(Fault));
+    assert_eq!(finds(group, &KEY, At::KeyDrop, fails), Free);
+    let panics = || {
+        let call = || group.call(&KEY, || panic_any(Payload));
+        catch_unwind(AssertUnwindSafe(call))
+    };
+    assert_eq!(finds(group, &KEY, At::KeyDrop, panics), Free);
+    let completes = || lead(group, &KEY).complete(value());
+    assert_eq!(finds(group, &KEY, At::KeyDrop, completes), Free);
+    let abandons = || drop(lead(group, &KEY));
+    assert_eq!(finds(group, &KEY, At::KeyDrop, abandons), Free);
+    let group = observed();
+    let call = || group.call(&KEY, value);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, call), Free);
+    assert_quiet(group);
+}
+
+#[test]
+fn the_key_of_a_shared_call_is_dropped_after_its_flight() {
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let follower = follow(group, &KEY);
+    let completes = || leader.complete(value());
+    assert_eq!(finds(group, &KEY, At::KeyDrop, completes), Free);
+    assert_eq!(follower.wait().result, Ok(Value));
+    // Given up: the one in the map goes at once, that of the list when the flight ends.
+    let leader = lead(group, &KEY);
+    let forgets = || group.forget(&KEY);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, forgets), Free);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, || drop(leader)), Free);
+    assert_quiet(group);
+}
+
+#[test]
+fn the_key_of_a_job_is_dropped_after_its_flight() {
+    let group = new_group();
+    let runs = || group.start(&KEY, Job::run, value);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, runs), Free);
+    let (job, _ticket) = start(group, value);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, || drop(job)), Free);
+    let own = || group.request(&KEY).start_with(Job::run, |_| value());
+    set_trap(At::KeyDrop, || ());
+    assert_eq!(finds(group, &KEY, At::KeyDrop, own), Free);
+    assert_quiet(group);
+}
+
+/// `start_with` keeps a key of its own among what its function has captured.
+#[test]
+fn the_own_key_of_a_dropped_job_is_dropped_before_the_flight_is_abandoned() {
+    let group = new_group();
+    let mut job = None;
+    let request = group.request(&KEY);
+    let ticket = request.start_with(|it| job = Some(it), |_| value());
+    assert_eq!(finds(group, &KEY, At::KeyDrop, || drop(job)), Flight);
+    assert_eq!(ticket.wait().result, Err(CallError::Abandoned));
+    assert_quiet(group);
+}
+
+#[test]
+fn the_keys_of_a_batch_are_dropped_after_all_its_flights() {
+    let group = new_group();
+    let batch = || group.call_many(&[&KEY, &OTHER], values);
+    for key in [&KEY, &OTHER] {
+        assert_eq!(finds(group, key, At::KeyDrop, batch), Free);
+    }
+    // A panic unwinds out of the batch, and all its flights have landed.
+    let followers = RefCell::new(Vec::new());
+    let text = panic_text(|| {
+        let f = |keys: &[&Name]| {
+            followers
+                .borrow_mut()
+                .extend(keys.iter().map(|key| follow(group, *key)));
+            set_trap(At::KeyDrop, || panic!("key"));
+            values(keys)
+        };
+        drop(group.call_many(&[&KEY, &OTHER], f));
+    });
+    assert_eq!(text, "key");
+    for follower in followers.into_inner() {
+        assert_eq!(follower.wait().result, Ok(Value));
+    }
+    assert_quiet(group);
+}
+
+/// A batch that panics before its function runs abandons its flights one after the other, and drops the
+/// key of each. A call for one that is still led is refused.
+#[test]
+fn the_keys_of_a_batch_that_panics_on_the_way_are_dropped_one_by_one() {
+    const THIRD: Name = Name::new(3);
+    for (key, found) in [(&KEY, Free), (&OTHER, Own)] {
+        let group = new_group();
+        let third = lead(group, &THIRD);
+        let batch = || {
+            set_trap(At::Is, || panic!("is"));
+            panic_text(|| drop(group.call_many(&[&KEY, &OTHER, &THIRD], values)))
+        };
+        assert_eq!(finds(group, key, At::KeyDropInPanic, batch), found);
+        assert_eq!(group.stats().abandoned, 2);
+        drop(third);
+        assert_quiet(group);
+    }
+}
+
+/// In the midst of other flights, they are known, like those of any call.
+#[test]
+fn a_key_may_be_dropped_inside_other_flights() {
+    let group = new_group();
+    let inner = || group.call(&OTHER, value);
+    let outer = || group.call(&KEY, || inner().map_err(|_| Fault));
+    assert_eq!(finds(group, &KEY, At::KeyDrop, outer), Own);
+    // A leader that its thread holds is not known: a call for its key waits for ever.
+    let leader = lead(group, &KEY);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, inner), Flight);
+    drop(leader);
+    assert_quiet(group);
+}
+
+// Values, errors, payloads.
+
+#[test]
+fn values_are_cloned_after_the_flight() {
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let [first, _second] = [follow(group, &KEY), follow(group, &KEY)];
+    let completes = || leader.complete(value());
+    assert_eq!(finds(group, &KEY, At::ValueClone, completes), Free);
+    assert_eq!(finds(group, &KEY, At::ValueClone, || first.wait()), Free);
+    let twice = || group.call_many(&[&KEY, &OTHER, &KEY], values);
+    for key in [&KEY, &OTHER] {
+        assert_eq!(finds(group, key, At::ValueClone, twice), Free);
+    }
+    assert_quiet(group);
+}
+
+#[test]
+fn values_are_dropped_after_the_flight() {
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let follower = follow(group, &KEY);
+    drop(leader.complete(value()));
+    assert_eq!(finds(group, &KEY, At::ValueDrop, || drop(follower)), Free);
+    let (job, ticket) = start(group, value);
+    drop(ticket);
+    assert_eq!(finds(group, &KEY, At::ValueDrop, || job.run()), Free);
+    assert_quiet(group);
+}
+
+#[test]
+fn errors_are_dropped_after_the_flight() {
+    let group = new_group();
+    let leader = lead(group, &KEY);
+    let follower = follow(group, &KEY);
+    drop(leader.complete(Err(Fault)));
+    assert_eq!(finds(group, &KEY, At::ErrorDrop, || drop(follower)), Free);
+    let (job, ticket) = start(group, || Err(Fault));
+    drop(ticket);
+    assert_eq!(finds(group, &KEY, At::ErrorDrop, || job.run()), Free);
+    assert_quiet(group);
+}
+
+/// A caller that takes over lets go of the error before it has the lead, so a panic loses no lead.
+#[test]
+fn the_error_that_is_taken_over_is_dropped_between_the_flights() {
+    let _watchdog = watchdog();
+    for panics in [false, true] {
+        let group = new_group();
+        let leader = lead(group, &KEY);
+        // The leader lets go of the error first.
+        let (dropped, is_dropped) = mpsc::channel();
+        thread::scope(|s| {
+            let follower = s.spawn(move || {
+                let willing = move |_: &Fault| is_dropped.recv().is_ok();
+                let call = || group.request(&KEY).takeover_if(1, willing).call(value);
+                if panics {
+                    set_trap(At::ErrorDrop, || panic!("error"));
+                    assert_eq!(panic_text(|| drop(call())), "error");
+                } else {
+                    assert_eq!(finds(group, &KEY, At::ErrorDrop, call), Free);
+                }
+            });
+            until("it follows", || leader.followers() == 1);
+            drop(leader.complete(Err(Fault)));
+            dropped.send(()).unwrap();
+            follower.join().unwrap();
+        });
+        assert_quiet(group);
+    }
+}
+
+#[test]
+fn the_payload_of_a_job_is_dropped_after_the_flight() {
+    let group = new_group();
+    let (job, ticket) = start(group, || panic_any(Payload));
+    assert_eq!(finds(group, &KEY, At::PayloadDrop, || job.run()), Free);
+    assert!(matches!(ticket.wait().result, Err(CallError::Panicked(_))));
+    // In a call it is the caller's.
+    let call = || group.call(&KEY, || panic_any(Payload));
+    let caught = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+    assert!(caught.is::<Payload>());
+    assert_quiet(group);
+}
+
+// Memory.
+
+/// Half a megabyte stayed with a hasher that is constant.
+#[test]
+fn twenty_thousand_keys_with_one_hash_leave_nothing() {
+    #[derive(Clone, Copy)]
+    struct Constant;
+    impl BuildHasher for Constant {
+        type Hasher = Self;
+        fn build_hasher(&self) -> Self {
+            *self
+        }
+    }
+    impl Hasher for Constant {
+        fn write(&mut self, _: &[u8]) {}
+        fn finish(&self) -> u64 {
+            7
+        }
+    }
+    const NEAR: isize = 16 << 10;
+
+    let group = FlightGroup::<u32, (), u64, _>::with_hasher(Constant);
+    group.call(&0, || Ok(1)).unwrap();
+    let before = bytes_held();
+    let leaders: Vec<_> = (0..20_000).map(|key| lead(&group, &key)).collect();
+    assert!(bytes_held() > before + 20 * NEAR, "all are there");
+    for leader in leaders {
+        drop(leader.complete(Ok(1)));
+    }
+    let more = bytes_held() - before;
+    assert!(more < NEAR, "{more} bytes more than before");
+    assert_quiet(&group);
+}
