@@ -80,3 +80,4 @@ pub(crate) use {
 
 mod followers;
 mod lone_calls;
+mod nested;
