@@ -10,15 +10,16 @@
 //! and the reading of the clock, for which valgrind asks the kernel, is not counted.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
+mod callgrind;
 mod literal;
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::BuildHasherDefault;
 use std::hint::black_box;
-use std::io;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
+use callgrind::count;
 use literal::Literal;
 use shared_calls::FlightGroup;
 
@@ -59,7 +60,8 @@ fn main() -> ExitCode {
     );
     let mut good = true;
     for (what, written_down) in FIGURES {
-        let counted = match (count(what, CALLS), count(what, 2 * CALLS)) {
+        let calls = |n: u64| count(&[what, &n.to_string()]);
+        let counted = match (calls(CALLS), calls(2 * CALLS)) {
             (Ok(once), Ok(twice)) => (twice - once) / CALLS,
             (Err(error), _) | (_, Err(error)) => {
                 eprintln!("cannot count with valgrind: {error}");
@@ -86,22 +88,6 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
-}
-
-/// Counts the instructions of this program, making so many calls.
-fn count(which: &str, calls: u64) -> io::Result<u64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(env::current_exe()?)
-        .args([which, &calls.to_string()])
-        .output()?;
-    let report = String::from_utf8_lossy(&output.stderr);
-    // `==123== Collected : 4567`
-    let collected = report
-        .lines()
-        .find_map(|line| line.split_once("Collected :"))
-        .and_then(|(_, n)| n.trim().parse().ok());
-    collected.ok_or_else(|| io::Error::new(io::ErrorKind::Other, report.clone()))
 }
 
 fn work(what: &str, calls: u64) {
