@@ -3,7 +3,8 @@
 //! Each test has one piece of user code look at the group from where it runs. A thread that holds the
 //! map's lock finds it taken. A call for the flight's key shows the rest: it is refused if the flight is
 //! known to be this thread's own, it would wait if the flight is there and is not known to be, and it
-//! leads if the flight has ended or has not begun.
+//! leads if the flight has ended or has not begun. If it is refused, another thread waits for the flight,
+//! and a call for what that one leads shows whether the deadlock search knows the flight as well.
 //!
 //! What a panic does is shown here where no other test shows it.
 #![cfg(not(loom))]
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use allocator::bytes_held;
@@ -28,14 +29,17 @@ use shared_calls::{CallError, Deadlock, FlightGroup, Job, Landed, Lookup, Observ
 enum Finds {
     /// Its thread holds the map's lock.
     Locked,
-    /// The key's flight is known to be this thread's own: a call for it is refused.
+    /// This thread is known to run the key's flight: a call for it is refused, and so is one that
+    /// would close a cycle over another thread.
     Own,
+    /// A call for the key is refused, but a cycle over another thread is not found.
+    OwnKey,
     /// The key has a flight that is not known to be this thread's own: a call for it waits.
     Flight,
     /// The key has no flight: a call for it leads.
     Free,
 }
-use Finds::{Flight, Free, Locked, Own};
+use Finds::{Flight, Free, Locked, Own, OwnKey};
 
 /// Where user code runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,6 +72,8 @@ thread_local! {
     /// What the next code on this thread that runs `at` such a place does. Each trap goes off once.
     static TRAPS: RefCell<Vec<Trap>> = const { RefCell::new(Vec::new()) };
     static FOUND: RefCell<Vec<Finds>> = const { RefCell::new(Vec::new()) };
+    /// Threads that wait for a flight of this one.
+    static WAITING: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn set_trap(at: At, trap: impl FnOnce() + 'static) {
@@ -96,25 +102,44 @@ fn spring(at: At) {
 /// What the code that runs `at` this place during `act` finds of the key's flight.
 #[track_caller]
 fn finds<T>(group: &'static Group, key: &Name, at: At, act: impl FnOnce() -> T) -> Finds {
+    let _watchdog = watchdog();
     let id = key.id;
     set_trap(at, move || {
         let found = look(group, &Name::new(id));
         FOUND.with(|all| all.borrow_mut().push(found));
     });
     drop(act());
+    for waiting in WAITING.with(RefCell::take) {
+        waiting.join().expect("it has a result");
+    }
     FOUND.with(|all| all.borrow_mut().pop()).expect("it runs")
 }
 
-fn look(group: &Group, key: &Name) -> Finds {
+fn look(group: &'static Group, key: &Name) -> Finds {
     if format!("{group:?}").contains("<locked>") {
         return Locked;
     }
-    let request = group.request(key).without_defaults();
-    match request.timeout(Duration::ZERO).call(|| Ok(Value)) {
-        Ok(_) => Free,
-        Err(CallError::Deadlock(_)) => Own,
-        Err(CallError::TimedOut) => Flight,
+    let ask = |key, timeout| {
+        let request = group.request(key).without_defaults();
+        request.timeout(timeout).call(value)
+    };
+    match ask(key, Duration::ZERO) {
+        Ok(_) => return Free,
+        Err(CallError::TimedOut) => return Flight,
+        Err(CallError::Deadlock(_)) => {}
         Err(other) => panic!("unexpected: {other:?}"),
+    }
+    let (id, waiting) = (key.id, group.stats().waiting);
+    let waits = thread::spawn(move || {
+        let waits = || group.call(&Name::new(id), value);
+        drop(group.call(&ANOTHER, || waits().map_err(|_| Fault)));
+    });
+    WAITING.with(|all| all.borrow_mut().push(waits));
+    until("it waits", || group.stats().waiting > waiting);
+    match ask(&ANOTHER, Duration::from_secs(1)) {
+        Err(CallError::Deadlock(_)) => Own,
+        Err(CallError::TimedOut) => OwnKey,
+        other => panic!("unexpected: {other:?}"),
     }
 }
 
@@ -275,6 +300,8 @@ type Group = FlightGroup<Value, Fault, Key>;
 
 const KEY: Name = Name::new(1);
 const OTHER: Name = Name::new(2);
+/// Of the thread that waits for one of the others.
+const ANOTHER: Name = Name::new(99);
 
 /// A group for one test. It is leaked, so that traps may refer to it.
 fn new_group() -> &'static Group {
@@ -343,23 +370,21 @@ fn the_function_runs_in_its_flight() {
 #[test]
 fn a_function_that_runs_alone_has_no_flight() {
     let group = new_group();
-    let alone = |f: fn() -> Result<Value, Fault>| {
-        let call = || group.request(&KEY).alone_on_deadlock().call(f);
+    let alone = |f: fn(&Group)| {
+        let request = || group.request(&KEY).alone_on_deadlock();
+        let call = || {
+            request().call(|| {
+                f(group);
+                Ok(Value)
+            })
+        };
         group.call(&KEY, || call().map_err(|_| Fault))
     };
-    let looks = || {
-        alone(|| {
-            pass(At::Function);
-            Ok(Value)
-        })
-    };
-    assert_eq!(
-        finds(group, &KEY, At::Function, looks),
-        Own,
-        "the outer one"
-    );
-    assert_eq!(group.stats().led, 1, "and no other");
-    assert_eq!(panic_text(|| drop(alone(|| panic!("alone")))), "alone");
+    let shown = alone(|group| assert_eq!(group.in_flight().len(), 1, "the outer one"));
+    assert_eq!(shown, Ok(Value));
+    let looks = || alone(|_| pass(At::Function));
+    assert_eq!(finds(group, &KEY, At::Function, looks), Own);
+    assert_eq!(panic_text(|| drop(alone(|_| panic!("alone")))), "alone");
     assert_eq!(group.stats().panicked, 1, "it unwinds out of the outer one");
     assert_quiet(group);
 }
@@ -445,9 +470,9 @@ fn an_observer_is_told_of_the_beginning_inside_the_flight() {
     assert_eq!(finds(group, &KEY, At::Began, call), Own);
     let batch = || group.call_many(&[&OTHER, &KEY], values);
     assert_eq!(finds(group, &OTHER, At::Began, batch), Own);
-    // So are the keys that the batch leads already.
+    // The keys that the batch leads already are not known to the search.
     set_trap(At::Began, || ());
-    assert_eq!(finds(group, &OTHER, At::Began, batch), Own);
+    assert_eq!(finds(group, &OTHER, At::Began, batch), OwnKey);
     // The payload of a panic is dropped there, too.
     set_trap(At::Began, || panic_any(Payload));
     assert_eq!(finds(group, &KEY, At::PayloadDrop, call), Own);
@@ -690,7 +715,7 @@ fn the_keys_of_a_batch_are_dropped_after_all_its_flights() {
 #[test]
 fn the_keys_of_a_batch_that_panics_on_the_way_are_dropped_one_by_one() {
     const THIRD: Name = Name::new(3);
-    for (key, found) in [(&KEY, Free), (&OTHER, Own)] {
+    for (key, found) in [(&KEY, Free), (&OTHER, OwnKey)] {
         let group = new_group();
         let third = lead(group, &THIRD);
         let batch = || {
@@ -773,11 +798,13 @@ fn the_error_that_is_taken_over_is_dropped_between_the_flights() {
         thread::scope(|s| {
             let follower = s.spawn(move || {
                 let willing = move |_: &Fault| is_dropped.recv().is_ok();
-                let call = || group.request(&KEY).takeover_if(1, willing).call(value);
+                let request = group.request(&KEY).takeover_if(1, willing);
                 if panics {
                     set_trap(At::ErrorDrop, || panic!("error"));
-                    assert_eq!(panic_text(|| drop(call())), "error");
+                    let call = || drop(request.call(|| panic!("it does not lead")));
+                    assert_eq!(panic_text(call), "error");
                 } else {
+                    let call = || request.call(value);
                     assert_eq!(finds(group, &KEY, At::ErrorDrop, call), Free);
                 }
             });
