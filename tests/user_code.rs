@@ -16,12 +16,13 @@ mod common;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use allocator::bytes_held;
-use common::{assert_quiet, follow, lead, panic_text, until, watchdog};
+use common::{assert_quiet, follow, lead, panic_text, part, run_again, until, watchdog};
 use shared_calls::{CallError, Deadlock, FlightGroup, Job, Landed, Lookup, Observer, Ticket};
 
 /// What user code finds where it runs.
@@ -727,6 +728,27 @@ fn the_keys_of_a_batch_that_panics_on_the_way_are_dropped_one_by_one() {
         drop(third);
         assert_quiet(group);
     }
+}
+
+/// As everywhere in Rust: two panics at once abort the process.
+#[test]
+fn a_key_whose_drop_panics_while_a_batch_unwinds_aborts() {
+    const THIS: &str = "a_key_whose_drop_panics_while_a_batch_unwinds_aborts";
+    if part().is_none() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output = run_again(&mut command, THIS, "abort").output().unwrap();
+        // A test that fails exits with 101, and is no success either.
+        assert!(!output.status.success() && output.status.code() != Some(101));
+        let said = String::from_utf8_lossy(&output.stderr);
+        return assert!(said.contains("the key panics"), "{said}");
+    }
+    let group = new_group();
+    let other = lead(group, &OTHER);
+    set_trap(At::Is, || panic!("is"));
+    set_trap(At::KeyDropInPanic, || panic!("the key panics"));
+    let batch = || group.call_many(&[&KEY, &OTHER], values);
+    drop(catch_unwind(AssertUnwindSafe(batch)));
+    drop(other);
 }
 
 /// In the midst of other flights, they are known, like those of any call.
