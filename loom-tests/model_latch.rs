@@ -108,6 +108,7 @@ fn a_queue_wakes_for_its_turn() {
             })
             .collect();
         latch.set_turn();
+        latch.wake();
         for waiter in waiters {
             waiter.join().unwrap();
         }
@@ -128,7 +129,10 @@ fn a_turn_that_comes_late_leaves_the_outcome() {
         let latch = Latch::new(false);
         let front = thread::spawn({
             let latch = Arc::clone(&latch);
-            move || latch.set_turn()
+            move || {
+                latch.set_turn();
+                latch.wake();
+            }
         });
         let leader = thread::spawn({
             let latch = Arc::clone(&latch);

@@ -236,9 +236,12 @@ impl Workshop {
 
     fn build(&self, name: &str, sources: &Sources, build: Build) -> io::Result<Models> {
         let package = self.folder.join(name);
-        for folder in ["src", "loom-tests"] {
+        for folder in ["src", "loom-tests", "docs"] {
             fs::create_dir_all(package.join(folder))?;
         }
+        // The version that the page on the algorithm begins with has a model of its own.
+        let page = "docs/algorithm.rs";
+        fs::copy(self.root.join(page), package.join(page))?;
         for (file, text) in sources {
             fs::write(package.join(file), text)?;
         }

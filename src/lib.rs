@@ -141,8 +141,8 @@
 //!   queue of a thread pool;
 //! - a caller that waits with a time limit again and again;
 //! - what an [`Observer`] waits for, what the closure that [`start`](FlightGroup::start) gives a job to
-//!   waits for before the job has run, and what a `Drop` waits for that runs while a job is dropped
-//!   unrun or a batch panics before its function runs: see [where your code runs](user_code);
+//!   waits for before the job has run, and what a `Drop` waits for that runs while a batch panics
+//!   before its function runs: see [where your code runs](user_code);
 //! - in the destructor of a thread-local, while its thread ends: flights around the innermost one;
 //! - other processes.
 //!

@@ -170,7 +170,12 @@ where
             group: group.clone(),
             lead,
         };
-        spawn(Job(Box::new(move || run(&owned.group, &mut owned.lead))));
+        spawn(Job(Box::new(move || {
+            // Captured first, so dropped first if the job never runs: then the flight is abandoned
+            // before the `Drop` of anything that the function has captured.
+            let owned = &mut owned;
+            run(&owned.group, &mut owned.lead);
+        })));
         Ticket(ticket)
     }
 }

@@ -421,7 +421,7 @@ fn what_a_function_has_captured_is_dropped_with_it() {
 fn what_a_job_has_captured_is_dropped_with_the_job() {
     let group = new_group();
     let (job, ticket) = start(group, capturing());
-    assert_eq!(finds(group, &KEY, At::CaptureDrop, || drop(job)), Flight);
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, || drop(job)), Free);
     assert_eq!(ticket.wait().result, Err(CallError::Abandoned));
     assert_quiet(group);
 }
@@ -675,12 +675,12 @@ fn the_key_of_a_job_is_dropped_after_its_flight() {
 
 /// `start_with` keeps a key of its own among what its function has captured.
 #[test]
-fn the_own_key_of_a_dropped_job_is_dropped_before_the_flight_is_abandoned() {
+fn the_own_key_of_a_dropped_job_is_dropped_after_the_flight_is_abandoned() {
     let group = new_group();
     let mut job = None;
     let request = group.request(&KEY);
     let ticket = request.start_with(|it| job = Some(it), |_| value());
-    assert_eq!(finds(group, &KEY, At::KeyDrop, || drop(job)), Flight);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, || drop(job)), Free);
     assert_eq!(ticket.wait().result, Err(CallError::Abandoned));
     assert_quiet(group);
 }
