@@ -234,6 +234,13 @@ impl<E> StdError<E> {
     }
 }
 
+// By hand, because a derive would ask for `E: Clone`.
+impl<E> Clone for StdError<E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<E: AsRef<dyn Error + Send + Sync>> fmt::Debug for StdError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0

@@ -95,7 +95,7 @@ pub(crate) struct Shared<V, E, K, S> {
 }
 
 impl<V, E, K> FlightGroup<V, E, K> {
-    /// An empty group. Allocates nothing until the first call.
+    /// An empty group.
     ///
     /// ```
     /// let group = shared_calls::FlightGroup::<u32, std::io::Error>::new();

@@ -9,6 +9,9 @@ use crate::{error::CallError, error::Refusal, sync::Arc};
 /// [`fresh`](Self::fresh) and [`shared`](Self::shared) answer different questions: the leader of a
 /// flight with followers has a result that is both fresh and shared.
 ///
+/// The fields are public and the struct is exhaustive, so that other implementations of
+/// [`SharedCalls`](crate::SharedCalls) can construct it.
+///
 /// ```
 /// use shared_calls::{FlightGroup, Role};
 ///

@@ -81,7 +81,7 @@ assert_has! {
     Outcome<String, u8>: Clone, PartialEq, Eq;
     CallError<Boxed>: Send, Sync, Clone;
     CallError<u8>: PartialEq, Eq;
-    StdError<Boxed>: Send, Sync, Error;
+    StdError<Boxed>: Send, Sync, Error, Clone;
     Deadlock: Send, Sync, UnwindSafe, RefUnwindSafe, PartialEq, Eq;
     Builder<String, Boxed>: Send, Sync, UnwindSafe, RefUnwindSafe;
     // It holds neither a value nor an error.
