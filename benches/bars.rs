@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo bench --bench bars              # a table
-//! cargo bench --bench bars -- --check   # and exit code 1 where a bar is missed
+//! cargo bench --bench bars -- --check   # and exit code 1 where a bar is missed by over 10 %
 //! ```
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
@@ -34,6 +34,9 @@ const RELEASES: [(usize, usize); 3] = [(64, 200), (512, 100), (4_096, 20)];
 
 const LONE_BAR: f64 = 0.7;
 const RELEASE_BAR: f64 = 1.1;
+
+/// By how much `--check` lets a bar be missed: ratios differ from one processor to the next.
+const MARGIN: f64 = 1.1;
 
 // Under loom there is nothing to measure.
 #[cfg(loom)]
@@ -69,17 +72,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints a row. Both in nanoseconds.
+/// Prints a row, both figures in nanoseconds. Returns whether the bar is met within the margin.
 fn bar(what: &str, measured: f64, beside: f64, bar: f64) -> bool {
     let ratio = measured / beside;
-    let met = ratio <= bar;
-    let verdict = if met { "met" } else { "MISSED" };
+    let verdict = if ratio <= bar { "met" } else { "MISSED" };
     let [measured, beside] = [measured, beside].map(|nanos| match nanos {
         _ if nanos < 10_000.0 => format!("{nanos:.1} ns"),
         _ => format!("{:.1} µs", nanos / 1_000.0),
     });
     println!("{what:<34} {measured:>12} beside {beside:>12}: {ratio:.2}, bar {bar}: {verdict}");
-    met
+    ratio <= bar * MARGIN
 }
 
 /// Nanoseconds of one lone call, of one key and of keys in turn, each by the group and by the literal

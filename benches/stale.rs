@@ -4,7 +4,9 @@
 //! that a call never shares a flight that another call has returned from (G2) does not exclude that:
 //! the function has returned, its leader has not yet deleted the key, and a caller still finds the
 //! flight. The window is a few instructions long, unless the leader has to wait for the map's lock or
-//! for a processor. A caller that cannot accept such a result asks for the next flight.
+//! for a processor: then all other threads may join. How often that happens is for the machine to say,
+//! so the bar is the share of the literal version in the same run. A caller that cannot accept such a
+//! result asks for the next flight.
 //!
 //! ```text
 //! cargo bench --bench stale              # a table
@@ -37,8 +39,8 @@ fn instant() -> u64 {
     CLOCK.fetch_add(1, Ordering::SeqCst)
 }
 
-/// A way to call [`instant`], and how many percent of its calls may be stale.
-type Contender<'a> = (&'a str, Option<f64>, &'a (dyn Fn() -> u64 + Sync));
+/// A way to call [`instant`].
+type Contender<'a> = (&'a str, &'a (dyn Fn() -> u64 + Sync));
 
 // Under loom there is nothing to measure.
 #[cfg(loom)]
@@ -51,41 +53,41 @@ fn main() -> ExitCode {
     let literal = Literal::<String, u64>::new();
     let done_first = Literal::<String, u64>::new();
     let contenders: [Contender; 4] = [
-        ("FlightGroup", Some(0.1), &|| {
+        ("FlightGroup", &|| {
             group.call("k", || Ok(instant())).unwrap()
         }),
-        ("FlightGroup, next_flight", Some(0.0), &|| {
+        ("FlightGroup, next_flight", &|| {
             let request = next.request("k").next_flight();
             request.call(|| Ok(instant())).unwrap()
         }),
-        ("literal: delete, done (go-zero)", None, &|| {
+        ("literal: delete, done (go-zero)", &|| {
             literal.call("k", instant).unwrap()
         }),
-        ("done, delete (groupcache)", None, &|| {
+        ("done, delete (groupcache)", &|| {
             call_done_first(&done_first)
         }),
     ];
     let mut counts = [Count::default(); 4];
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}, {THREADS} threads on one key …");
-        for (count, (_, _, call)) in counts.iter_mut().zip(contenders) {
+        for (count, (_, call)) in counts.iter_mut().zip(contenders) {
             count.add(measure(call));
         }
     }
     println!(
-        "{:32}{:>12}{:>12}{:>12}{:>12}{:>8}",
-        "", "calls", "followed", "stale", "of calls", "bar"
+        "{:32}{:>12}{:>12}{:>12}{:>12}",
+        "", "calls", "followed", "stale", "of calls"
     );
-    let mut met = true;
-    for (Count { calls, led, stale }, (name, bar, _)) in counts.into_iter().zip(contenders) {
-        let percent = 100.0 * stale as f64 / calls as f64;
+    for (count, (name, _)) in counts.iter().zip(contenders) {
+        let Count { calls, led, stale } = count;
         let followed = calls - led;
-        let bar_met = bar.map_or(true, |bar| percent <= bar);
-        met &= bar_met;
-        let bar = bar.map_or(String::new(), |bar| format!("{bar} %"));
-        let verdict = if bar_met { "" } else { "   MISSED" };
-        println!("{name:32}{calls:>12}{followed:>12}{stale:>12}{percent:>10.3} %{bar:>8}{verdict}");
+        let percent = 100.0 * count.share();
+        println!("{name:32}{calls:>12}{followed:>12}{stale:>12}{percent:>10.3} %");
     }
+    let [group, next_flight, literal, _] = counts;
+    let met = group.share() <= literal.share() && next_flight.stale == 0;
+    let verdict = if met { "met" } else { "MISSED" };
+    println!("bars: no more than the literal version; 0 with next_flight: {verdict}");
     if met || !std::env::args().any(|arg| arg == "--check") {
         ExitCode::SUCCESS
     } else {
@@ -114,6 +116,11 @@ struct Count {
 }
 
 impl Count {
+    /// How many of the calls were stale.
+    fn share(&self) -> f64 {
+        self.stale as f64 / self.calls as f64
+    }
+
     fn add(&mut self, other: Self) {
         self.calls += other.calls;
         self.led += other.led;

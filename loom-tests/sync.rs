@@ -97,6 +97,10 @@ impl<T> Mutex<T> {
         }
     }
 
+    pub(crate) fn lock_spinning(&self) -> MutexGuard<'_, T> {
+        self.lock()
+    }
+
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = self.0.try_lock().ok()?;
         Some(MutexGuard { mutex: self, inner })

@@ -318,7 +318,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         garbage: &mut Option<K>,
     ) -> Ended<V, E> {
         lead.ended = true;
-        let mut map = self.map(lead.hash).lock();
+        // A caller that gets the lock before this thread joins, and gets a result older than its call.
+        let mut map = self.map(lead.hash).lock_spinning();
         map.counts.add(&result);
         let unlinked = map.unlink(lead, garbage); // delete
         drop(map);

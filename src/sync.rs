@@ -35,6 +35,19 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Locks, and spins a little before it sleeps: for a thread that keeps others from working while
+    /// it sleeps. `lock` does not spin if any thread sleeps already.
+    #[inline]
+    pub(crate) fn lock_spinning(&self) -> MutexGuard<'_, T> {
+        for _ in 0..100 {
+            if let Some(guard) = self.try_lock() {
+                return guard;
+            }
+            std::hint::spin_loop();
+        }
+        self.lock()
+    }
+
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),

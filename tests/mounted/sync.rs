@@ -57,6 +57,10 @@ impl<T> Mutex<T> {
         self.0.lock()
     }
 
+    pub(crate) fn lock_spinning(&self) -> MutexGuard<'_, T> {
+        self.lock()
+    }
+
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock()
     }

@@ -84,6 +84,10 @@ impl<T> Mutex<T> {
         MutexGuard { mutex: self, inner }
     }
 
+    pub(crate) fn lock_spinning(&self) -> MutexGuard<'_, T> {
+        self.lock()
+    }
+
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let inner = match self.0.try_lock() {
             Ok(inner) => inner,
