@@ -75,12 +75,16 @@ impl Setting {
         };
         match recorder.random(20) {
             0 | 1 => recorder.leave(),
-            2 => recorder.join(group, key, end, Asked::default(), false),
-            3 | 4 => recorder.join(group, key, end, Asked::default(), true),
+            2..=4 => {
+                let inner = self.inner(recorder);
+                let waits = recorder.random(3) > 0;
+                recorder.join(group, key, end, Asked::default(), inner, waits);
+            }
             5 => {
                 let asked = self.options(recorder);
+                let inner = self.inner(recorder);
                 let waits = recorder.random(4) > 0;
-                recorder.join(group, key, end, asked, waits);
+                recorder.join(group, key, end, asked, inner, waits);
             }
             6..=9 => {
                 let asked = self.options(recorder);

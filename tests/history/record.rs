@@ -6,10 +6,11 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{mpsc::Sender, Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use shared_calls::{
-    CallError, Deadlock, Flight, FlightGroup, Job, Joined, Observer, Outcome, Request, Role,
-    SharedCalls,
+    CallError, Deadlock, Flight, FlightGroup, Follower, Job, Joined, Observer, Outcome, Request,
+    Role, SharedCalls, Ticket,
 };
 
 use crate::check::{is_own, Asked, Batch, Call, Got, Id, Run, Tick};
@@ -346,7 +347,7 @@ impl Recorder {
         }
         let let_go = self.clock.tick();
         let outcome = if waits || !leads {
-            Some(ticket.wait())
+            Some(self.wait(ticket))
         } else {
             drop(ticket);
             None
@@ -389,14 +390,47 @@ impl Recorder {
         }
     }
 
-    /// `join`. A leader ends like this, or, for a panic, is dropped. A follower waits or leaves.
-    pub fn join(&mut self, group: &Group, key: u64, end: End, asked: Asked, waits: bool) {
+    /// `join`. A leader runs a function that ends like this, or ends like this without one: for a
+    /// panic, it is dropped. A follower waits or leaves.
+    pub fn join(
+        &mut self,
+        group: &Group,
+        key: u64,
+        end: End,
+        asked: Asked,
+        inner: Option<Inner>,
+        waits: bool,
+    ) {
         let work = self.work(false, None);
         let asked_for = asked;
         let asked = self.effective_without_function(asked);
         let began = self.clock.tick();
         let call = self.begun(key, asked, began);
         let (ran, outcome) = match request(group, &key, asked_for).join() {
+            Joined::Leader(leader) if self.random(2) == 0 => {
+                let mut nested = self.nested();
+                nested.inside.clone_from(&self.inside);
+                nested.inside.push(key);
+                let mut ran = None;
+                let function = || {
+                    let work = Work { inner, ..work };
+                    ran = Some(nested.run(work, None, Some(group)));
+                    finish(key, began, end)
+                };
+                let outcome = catch_unwind(AssertUnwindSafe(|| leader.run(function)));
+                self.calls.append(&mut nested.calls);
+                let got = match outcome {
+                    Ok(outcome) => return self.joined(call, ran, Some(outcome)),
+                    Err(payload) => unwound(payload),
+                };
+                let returned = self.clock.tick();
+                return self.calls.push(Call {
+                    returned,
+                    ran,
+                    got,
+                    ..call
+                });
+            }
             Joined::Leader(leader) => {
                 let ran = self.nested().run(work, None, None);
                 let outcome = match end {
@@ -411,17 +445,35 @@ impl Recorder {
             }
             // One that was refused has its outcome already, and nothing to leave.
             Joined::Follower(follower) if waits || follower.is_done() => {
-                (None, Some(follower.wait()))
+                (None, Some(self.wait(follower)))
             }
             Joined::Follower(follower) => return self.leave_later(call, follower),
         };
+        self.joined(call, ran, outcome);
+    }
+
+    /// Records a call that has joined and has its outcome, or was dropped.
+    fn joined(&mut self, call: Call, ran: Option<Run>, outcome: Option<Outcome<Id, Failure>>) {
         self.calls.push(Call {
             returned: self.clock.tick(),
             ran,
-            got: (outcome.as_ref()).map_or(Got::Abandoned, |it| got(key, &it.result)),
+            got: (outcome.as_ref()).map_or(Got::Abandoned, |it| got(call.key, &it.result)),
             told: outcome.map(|outcome| (outcome.role, outcome.followers)),
             ..call
         });
+    }
+
+    /// Waits: to the end, for short times, or with a look before.
+    fn wait(&mut self, it: impl Waits) -> Outcome<Id, Failure> {
+        match self.random(4) {
+            0 => loop {
+                if let Some(outcome) = it.wait_timeout(Duration::from_micros(20)) {
+                    return outcome;
+                }
+            },
+            1 => it.try_wait().unwrap_or_else(|| it.wait()),
+            _ => it.wait(),
+        }
     }
 
     /// Keeps a follower until [`leave`](Self::leave).
@@ -530,6 +582,30 @@ impl Recorder {
         }
     }
 }
+
+/// A follower or a ticket.
+trait Waits {
+    fn wait(self) -> Outcome<Id, Failure>;
+    fn wait_timeout(&self, timeout: Duration) -> Option<Outcome<Id, Failure>>;
+    fn try_wait(&self) -> Option<Outcome<Id, Failure>>;
+}
+
+macro_rules! waits {
+    ($($type:ident),*) => {$(
+        impl Waits for $type<Id, Failure> {
+            fn wait(self) -> Outcome<Id, Failure> {
+                self.wait()
+            }
+            fn wait_timeout(&self, timeout: Duration) -> Option<Outcome<Id, Failure>> {
+                self.wait_timeout(timeout)
+            }
+            fn try_wait(&self) -> Option<Outcome<Id, Failure>> {
+                self.try_wait()
+            }
+        }
+    )*};
+}
+waits!(Follower, Ticket);
 
 /// How a ticket comes about, and whether it waits.
 #[derive(Clone, Copy)]
