@@ -1,34 +1,8 @@
-//! What a group counts.
-//!
-//! Leaders count under the map's lock, which they hold anyway. Followers count one by one, each
-//! without a lock.
+//! What followers count: one by one, each without a lock. Leaders count in the map.
 
-use crate::{error::CallError, error::Refusal, sync::Counter};
+use crate::{error::Refusal, sync::Counter};
 
-/// What leaders count, under the map's lock.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct LeaderCounts {
-    pub(crate) led: u64,
-    pub(crate) failed: u64,
-    pub(crate) panicked: u64,
-    pub(crate) abandoned: u64,
-}
-
-impl LeaderCounts {
-    /// A flight has ended.
-    #[inline]
-    pub(crate) fn add<V, E>(&mut self, result: &Result<V, CallError<E>>) {
-        self.led += 1;
-        match result {
-            Ok(_) => {}
-            Err(CallError::Failed(_)) => self.failed += 1,
-            Err(CallError::Panicked(_)) => self.panicked += 1,
-            Err(_) => self.abandoned += 1,
-        }
-    }
-}
-
-/// What everyone else counts.
+#[derive(Default)]
 pub(crate) struct FollowerCounts {
     pub(crate) followed: Counter,
     pub(crate) timed_out: Counter,
@@ -38,16 +12,6 @@ pub(crate) struct FollowerCounts {
 }
 
 impl FollowerCounts {
-    pub(crate) fn new() -> Self {
-        Self {
-            followed: Counter::new(),
-            timed_out: Counter::new(),
-            deadlocked: Counter::new(),
-            overloaded: Counter::new(),
-            waiting: Counter::new(),
-        }
-    }
-
     /// A call that did not lead has ended: with an outcome, or refused.
     pub(crate) fn add(&self, refusal: Option<&Refusal>) {
         let counter = match refusal {

@@ -28,8 +28,8 @@ use std::{
 
 use crate::{
     counts::FollowerCounts, deadlock, error::CallError, keys::Lookup, leader::Lead, map::Entry,
-    map::Map, observer::GroupObserver, options::Intent, options::Options, outcome::Outcome,
-    outcome::Role, sync::Arc, sync::Mutex, threads::FlightId, wait::Arrival,
+    map::Map, observer::GroupObserver, options::Intent, options::Options, outcome::Ending,
+    outcome::Outcome, outcome::Role, sync::Arc, sync::Mutex, threads::FlightId, wait::Arrival,
 };
 
 /// A key that was looked up by a longer `str` or slice than this is not kept for reuse. (A form that
@@ -78,8 +78,6 @@ const RETIRED_KEY_BYTES: usize = 256;
 /// assert_eq!(by_tenant.call(&(7, "user:42".to_owned()), || Ok(2))?, 2);
 /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
 /// ```
-#[doc(alias = "SingleFlight")]
-#[doc(alias = "Group")]
 pub struct FlightGroup<V, E, K = String, S = RandomState> {
     pub(crate) shared: Arc<Shared<V, E, K, S>>,
 }
@@ -112,8 +110,7 @@ impl<V, E, K> FlightGroup<V, E, K> {
     /// let calls: Box<dyn SharedCalls<u32, std::io::Error>> = Box::new(FlightGroup::<_, _>::new());
     /// ```
     #[must_use]
-    #[doc(alias = "NewSharedCalls")]
-    #[doc(alias = "NewSingleFlight")]
+    #[doc(alias("NewSharedCalls", "NewSingleFlight"))]
     pub fn new() -> Self {
         Self::with_hasher(RandomState::new())
     }
@@ -150,7 +147,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 maps: (0..shards).map(|_| Mutex::new(Map::new())).collect(),
                 hasher,
                 defaults,
-                counts: Arc::new(FollowerCounts::new()),
+                counts: Arc::default(),
                 observer,
             }),
         }
@@ -320,7 +317,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         lead.ended = true;
         // A caller that gets the lock before this thread joins, and gets a result older than its call.
         let mut map = self.map(lead.hash).lock_spinning();
-        map.counts.add(&result);
+        map.ended[Ending::of(&result) as usize] += 1;
         let unlinked = map.unlink(lead, garbage); // delete
         drop(map);
         let ended = match unlinked.latch {

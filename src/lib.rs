@@ -224,37 +224,34 @@ mod wait;
 
 // Aliases stand here, because rustdoc drops those of an item that is re-exported from a private
 // module.
-#[doc(alias = "defaults")]
-#[doc(alias = "options")]
+#[doc(alias("defaults", "options"))]
 pub use builder::Builder;
-#[doc(alias = "SingleFlight")]
-#[doc(alias = "mock")]
+#[doc(alias("SingleFlight", "mock"))]
 pub use calls::SharedCalls;
 pub use calls::{SharedCallsExt, Unshared};
 pub use error::{CallError, Deadlock, Panicked, StdError};
-#[doc(alias = "cancel")]
-#[doc(alias = "cancellation")]
-#[doc(alias = "interrupt")]
+#[doc(alias("cancel", "cancellation", "interrupt"))]
 pub use flight::Flight;
 pub use follower::Follower;
-#[doc(alias = "singleflight")]
-#[doc(alias = "SingleFlight")]
-#[doc(alias = "Group")]
-#[doc(alias = "coalesce")]
-#[doc(alias = "coalescing")]
-#[doc(alias = "dedup")]
-#[doc(alias = "deduplicate")]
-#[doc(alias = "stampede")]
-#[doc(alias = "dogpile")]
-#[doc(alias = "thundering herd")]
+#[doc(alias(
+    "singleflight",
+    "SingleFlight",
+    "Group",
+    "coalesce",
+    "coalescing",
+    "dedup",
+    "deduplicate",
+    "stampede",
+    "dogpile",
+    "thundering herd"
+))]
 pub use group::FlightGroup;
 pub use join::Joined;
 #[doc(alias = "Equivalent")]
 pub use keys::Lookup;
 pub use leader::Leader;
 pub use observer::Landed;
-#[doc(alias = "metrics")]
-#[doc(alias = "tracing")]
+#[doc(alias("metrics", "tracing"))]
 pub use observer::Observer;
 pub use outcome::{Ending, Outcome, Role};
 pub use request::Request;
@@ -276,8 +273,7 @@ pub mod figures {}
 pub mod proof {}
 
 #[doc = include_str!("../docs/recipes.md")]
-#[doc(alias = "cookbook")]
-#[doc(alias = "shutdown")]
+#[doc(alias("cookbook", "shutdown"))]
 pub mod recipes {}
 
 #[doc = include_str!("../docs/user-code.md")]

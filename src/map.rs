@@ -23,14 +23,15 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    counts::LeaderCounts, deadlock, error::Refusal, keys::KeyMap, keys::Lookup, latch::Latch,
-    leader::Lead, options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
+    deadlock, error::Refusal, keys::KeyMap, keys::Lookup, latch::Latch, leader::Lead,
+    options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
 };
 
 pub(crate) struct Map<V, E, K> {
     pub(crate) flights: KeyMap<K, Entry<V, E>>,
     pub(crate) given_up: GivenUp<V, E, K>,
-    pub(crate) counts: LeaderCounts,
+    /// How many flights have ended, by their [`Ending`](crate::Ending).
+    pub(crate) ended: [u64; 4],
 }
 
 /// What the map holds for a key.
@@ -169,7 +170,7 @@ impl<V, E, K> Map<V, E, K> {
         Self {
             flights: KeyMap::new(),
             given_up: BTreeMap::new(),
-            counts: LeaderCounts::default(),
+            ended: [0; 4],
         }
     }
 

@@ -83,29 +83,12 @@ pub trait Observer<K = String>: Send + Sync {
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<K, O: Observer<K> + ?Sized> Observer<K> for $pointer {
-            fn flight_began(&self, key: &K) {
-                (**self).flight_began(key);
-            }
-
-            fn caller_joined(&self, key: &K) {
-                (**self).caller_joined(key);
-            }
-
-            fn flight_landed(&self, key: &K, landed: &Landed) {
-                (**self).flight_landed(key, landed);
-            }
-
-            fn caller_timed_out(&self, key: &K) {
-                (**self).caller_timed_out(key);
-            }
-
-            fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
-                (**self).deadlock_refused(key, deadlock);
-            }
-
-            fn overload_refused(&self, key: &K) {
-                (**self).overload_refused(key);
-            }
+            fn flight_began(&self, key: &K) { (**self).flight_began(key); }
+            fn caller_joined(&self, key: &K) { (**self).caller_joined(key); }
+            fn flight_landed(&self, key: &K, landed: &Landed) { (**self).flight_landed(key, landed); }
+            fn caller_timed_out(&self, key: &K) { (**self).caller_timed_out(key); }
+            fn deadlock_refused(&self, key: &K, by: &Deadlock) { (**self).deadlock_refused(key, by); }
+            fn overload_refused(&self, key: &K) { (**self).overload_refused(key); }
         }
     )*};
 }

@@ -133,10 +133,11 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         for map in self.shared.maps.iter() {
             let map = map.lock();
             stats.in_flight += map.len() as u64;
-            stats.led += map.counts.led;
-            stats.failed += map.counts.failed;
-            stats.panicked += map.counts.panicked;
-            stats.abandoned += map.counts.abandoned;
+            let [_succeeded, failed, panicked, abandoned] = map.ended;
+            stats.led += map.ended.iter().sum::<u64>();
+            stats.failed += failed;
+            stats.panicked += panicked;
+            stats.abandoned += abandoned;
         }
         stats
     }

@@ -24,6 +24,7 @@ pub(crate) use local;
 
 /// A mutex that does not poison. User code that runs under one of this crate's locks (a key's
 /// [`Lookup`](crate::Lookup)) runs before anything is changed, so a panic leaves nothing half-done.
+#[derive(Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
@@ -152,6 +153,7 @@ impl Time {
 
 /// A count that no other memory depends on, so every access is relaxed and the models do not
 /// explore it.
+#[derive(Default)]
 pub(crate) struct Counter(Count);
 
 #[cfg(target_has_atomic = "64")]
@@ -160,10 +162,6 @@ type Count = std::sync::atomic::AtomicU64;
 type Count = Mutex<u64>;
 
 impl Counter {
-    pub(crate) const fn new() -> Self {
-        Self(Count::new(0))
-    }
-
     /// Adds to the count, modulo 2⁶⁴, and gives what it was.
     pub(crate) fn add(&self, n: u64) -> u64 {
         #[cfg(target_has_atomic = "64")]
