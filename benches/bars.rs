@@ -46,18 +46,9 @@ fn main() {}
 fn main() -> ExitCode {
     eprintln!("the lone call, {LONE_ROUNDS} rounds of {CALLS} calls each …");
     let [one_key, literal_one_key, in_turn, literal_in_turn, two_locks] = lone();
-    println!(
-        "{:<34} {:>12}",
-        "two lock pairs",
-        format!("{two_locks:.1} ns")
-    );
+    println!("{:<34} {:>12}", "two lock pairs", format!("{two_locks:.1} ns"));
     let mut met = bar("lone call, one key", one_key, literal_one_key, LONE_BAR);
-    met &= bar(
-        "lone call, 1,000 keys in turn",
-        in_turn,
-        literal_in_turn,
-        LONE_BAR,
-    );
+    met &= bar("lone call, 1,000 keys in turn", in_turn, literal_in_turn, LONE_BAR);
     for (followers, rounds) in RELEASES {
         eprintln!("the release of {followers} followers, {rounds} pairs of rounds each …");
         let [group, bare] = release(followers, rounds);

@@ -11,11 +11,7 @@ const THREADS: &str = "--max-threads=2000";
 /// Counts the instructions of this program when it is run with these arguments.
 pub fn count(args: &[&str]) -> io::Result<u64> {
     let output = Command::new("valgrind")
-        .args([
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-            THREADS,
-        ])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", THREADS])
         .arg(env::current_exe()?)
         .args(args)
         .output()?;

@@ -12,9 +12,7 @@ mod release;
 
 fn main() {
     benches::benches();
-    criterion::Criterion::default()
-        .configure_from_args()
-        .final_summary();
+    criterion::Criterion::default().configure_from_args().final_summary();
 }
 
 mod benches {
@@ -63,9 +61,7 @@ mod benches {
             b.iter(|| literal.call(black_box(&42), || Ok(black_box(42))))
         });
         let mutex = Mutex::new(0);
-        lone.bench_function("two_lock_pairs", |b| {
-            b.iter(|| two_lock_pairs(&mutex, || ()))
-        });
+        lone.bench_function("two_lock_pairs", |b| b.iter(|| two_lock_pairs(&mutex, || ())));
     }
 
     const THREADS: u64 = 8;
@@ -144,10 +140,7 @@ mod benches {
 
     impl Nested {
         pub fn new() -> Self {
-            Self {
-                outer: FlightGroup::new(),
-                hot: FlightGroup::new(),
-            }
+            Self { outer: FlightGroup::new(), hot: FlightGroup::new() }
         }
     }
 
@@ -169,10 +162,7 @@ mod benches {
 
     impl ByLiteral {
         pub fn new() -> Self {
-            Self {
-                calls: Literal::new(),
-                seated: AtomicUsize::new(0),
-            }
+            Self { calls: Literal::new(), seated: AtomicUsize::new(0) }
         }
     }
 
@@ -225,14 +215,12 @@ mod benches {
         };
         let caller = &caller;
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..THREADS as usize)
-                .map(|thread| scope.spawn(move || caller(thread)))
-                .collect();
+            let threads: Vec<_> =
+                (0..THREADS as usize).map(|thread| scope.spawn(move || caller(thread))).collect();
             // The clock is read by the callers, since this thread may have to wait for a processor.
             let spans = threads.into_iter().map(|thread| thread.join().unwrap());
-            let (begin, end) = spans
-                .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-                .expect("there are threads");
+            let (begin, end) =
+                spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).expect("there are threads");
             end - begin
         })
     }

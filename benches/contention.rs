@@ -70,9 +70,7 @@ fn futex_calls(which: &str, threads: usize) -> io::Result<u64> {
         return Err(io::Error::new(io::ErrorKind::Other, report));
     }
     // `% time  seconds  usecs/call  calls  [errors]  syscall`
-    let row = report
-        .lines()
-        .find(|line| line.trim_end().ends_with(" futex"));
+    let row = report.lines().find(|line| line.trim_end().ends_with(" futex"));
     let calls = row.and_then(|row| row.split_whitespace().nth(3)?.parse().ok());
     Ok(calls.unwrap_or(0))
 }

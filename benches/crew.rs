@@ -42,10 +42,7 @@ impl Crew {
             let small = thread::Builder::new().stack_size(stack);
             small.spawn(move || shared.live()).unwrap()
         };
-        Self {
-            threads: (0..threads).map(|_| hire()).collect(),
-            shared,
-        }
+        Self { threads: (0..threads).map(|_| hire()).collect(), shared }
     }
 
     /// How many there are.

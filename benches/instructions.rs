@@ -54,10 +54,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    println!(
-        "{:<30}{:>14}{:>14}",
-        "lone call", "instructions", "written down"
-    );
+    println!("{:<30}{:>14}{:>14}", "lone call", "instructions", "written down");
     let mut good = true;
     for (what, written_down) in FIGURES {
         let calls = |n: u64| count(&[what, &n.to_string()]);

@@ -37,9 +37,7 @@ pub enum Joined<T> {
 
 impl<K: Hash + Eq, T: Clone, S: BuildHasher + Default> Literal<K, T, S> {
     pub fn new() -> Self {
-        Self {
-            calls: Mutex::new(HashMap::default()),
-        }
+        Self { calls: Mutex::new(HashMap::default()) }
     }
 
     pub fn call<Q>(&self, key: &Q, f: impl FnOnce() -> T) -> Result<T, Panicked>
@@ -83,13 +81,7 @@ impl<K: Hash + Eq, T: Clone, S: BuildHasher + Default> Literal<K, T, S> {
 
 impl<T: Clone> Call<T> {
     fn new() -> Self {
-        Self {
-            state: Mutex::new(State {
-                outcome: None,
-                waiters: 0,
-            }),
-            landed: Condvar::new(),
-        }
+        Self { state: Mutex::new(State { outcome: None, waiters: 0 }), landed: Condvar::new() }
     }
 
     pub fn done(&self, outcome: Result<T, Panicked>) {

@@ -33,9 +33,7 @@ pub fn until_all_wait(followers: usize, seated: impl Fn() -> usize) {
 
 impl Release for FlightGroup<u64, io::Error> {
     fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
-        let Joined::Leader(leader) = self.join(KEY) else {
-            unreachable!("the last round is over")
-        };
+        let Joined::Leader(leader) = self.join(KEY) else { unreachable!("the last round is over") };
         summon();
         until_all_wait(followers, || leader.followers());
         let begun = Instant::now();
@@ -64,22 +62,13 @@ struct State {
 
 impl Bare {
     pub fn new() -> Self {
-        Self {
-            state: Mutex::new(State {
-                seated: 0,
-                value: None,
-            }),
-            landed: Condvar::new(),
-        }
+        Self { state: Mutex::new(State { seated: 0, value: None }), landed: Condvar::new() }
     }
 }
 
 impl Release for Bare {
     fn lead(&self, followers: usize, summon: &dyn Fn()) -> Instant {
-        *self.state.lock().unwrap() = State {
-            seated: 0,
-            value: None,
-        };
+        *self.state.lock().unwrap() = State { seated: 0, value: None };
         summon();
         until_all_wait(followers, || self.state.lock().unwrap().seated);
         let begun = Instant::now();

@@ -53,19 +53,13 @@ fn main() -> ExitCode {
     let literal = Literal::<String, u64>::new();
     let done_first = Literal::<String, u64>::new();
     let contenders: [Contender; 4] = [
-        ("FlightGroup", &|| {
-            group.call("k", || Ok(instant())).unwrap()
-        }),
+        ("FlightGroup", &|| group.call("k", || Ok(instant())).unwrap()),
         ("FlightGroup, next_flight", &|| {
             let request = next.request("k").next_flight();
             request.call(|| Ok(instant())).unwrap()
         }),
-        ("literal: delete, done (go-zero)", &|| {
-            literal.call("k", instant).unwrap()
-        }),
-        ("done, delete (groupcache)", &|| {
-            call_done_first(&done_first)
-        }),
+        ("literal: delete, done (go-zero)", &|| literal.call("k", instant).unwrap()),
+        ("done, delete (groupcache)", &|| call_done_first(&done_first)),
     ];
     let mut counts = [Count::default(); 4];
     for round in 1..=ROUNDS {
@@ -74,10 +68,7 @@ fn main() -> ExitCode {
             count.add(measure(call));
         }
     }
-    println!(
-        "{:32}{:>12}{:>12}{:>12}{:>12}",
-        "", "calls", "followed", "stale", "of calls"
-    );
+    println!("{:32}{:>12}{:>12}{:>12}{:>12}", "", "calls", "followed", "stale", "of calls");
     for (count, (name, _)) in counts.iter().zip(contenders) {
         let Count { calls, led, stale } = count;
         let followed = calls - led;

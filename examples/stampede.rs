@@ -117,10 +117,7 @@ fn stampede(name: &str, calls: &dyn SharedCalls<String, io::Error>) -> io::Resul
         Ok(requests.map(|request| request.join().unwrap()).collect())
     })?;
     latencies.sort_unstable();
-    Ok(Report {
-        queries: service.database.queries.into_inner(),
-        latencies,
-    })
+    Ok(Report { queries: service.database.queries.into_inner(), latencies })
 }
 
 /// On a terminal, a line that is updated until all are answered. Otherwise, a line at the end.

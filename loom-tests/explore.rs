@@ -53,22 +53,14 @@ impl Model {
             let found: Vec<_> = reached.0.lock().unwrap().iter().copied().collect();
             let mut wanted = self.must_reach.to_vec();
             wanted.sort_unstable();
-            assert_eq!(
-                found, wanted,
-                "outcomes reached with {budget} spurious wake-ups"
-            );
+            assert_eq!(found, wanted, "outcomes reached with {budget} spurious wake-ups");
             explored.push(*executions.lock().unwrap());
         }
         // In the words that `models.rs` looks for.
         let executions: Vec<_> = explored.iter().map(usize::to_string).collect();
         println!("executions: {}", executions.join(", "));
-        let bound = self
-            .preemptions
-            .map_or("none".to_owned(), |n| n.to_string());
+        let bound = self.preemptions.map_or("none".to_owned(), |n| n.to_string());
         println!("bound: {bound}");
-        assert_eq!(
-            explored, self.executions,
-            "executions, by spurious wake-ups"
-        );
+        assert_eq!(explored, self.executions, "executions, by spurious wake-ups");
     }
 }

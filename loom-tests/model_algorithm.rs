@@ -57,42 +57,39 @@ mod page {
 /// and a later call gets a later run (G2).
 #[test]
 fn the_forty_lines() {
-    Model {
-        preemptions: None,
-        must_reach: &["led", "followed"],
-        executions: &[267, 414],
-    }
-    .explore(|reached| {
-        let group = Arc::new(page::Group::new());
-        let runs = Arc::new(AtomicUsize::new(0));
-        let running = Arc::new(AtomicBool::new(false));
-        let newest_returned = Arc::new(AtomicUsize::new(0));
-        let call = {
-            let reached = reached.clone();
-            move || {
-                let before = newest_returned.load(Ordering::SeqCst);
-                let mut led = false;
-                let run = group.call("key", || {
-                    led = true;
-                    assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
-                    let run = runs.load(Ordering::Relaxed) + 1;
-                    runs.store(run, Ordering::Relaxed);
-                    running.store(false, Ordering::Relaxed);
-                    run
-                });
-                reached.mark(if led { "led" } else { "followed" });
-                assert!(run > before, "G2: a run that had been returned already");
-                newest_returned.fetch_max(run, Ordering::SeqCst);
-            }
-        };
-        let other = thread::spawn({
-            let call = call.clone();
-            move || {
-                call();
-                call();
-            }
-        });
-        call();
-        other.join().unwrap();
-    });
+    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[267, 414] }.explore(
+        |reached| {
+            let group = Arc::new(page::Group::new());
+            let runs = Arc::new(AtomicUsize::new(0));
+            let running = Arc::new(AtomicBool::new(false));
+            let newest_returned = Arc::new(AtomicUsize::new(0));
+            let call = {
+                let reached = reached.clone();
+                move || {
+                    let before = newest_returned.load(Ordering::SeqCst);
+                    let mut led = false;
+                    let run = group.call("key", || {
+                        led = true;
+                        assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
+                        let run = runs.load(Ordering::Relaxed) + 1;
+                        runs.store(run, Ordering::Relaxed);
+                        running.store(false, Ordering::Relaxed);
+                        run
+                    });
+                    reached.mark(if led { "led" } else { "followed" });
+                    assert!(run > before, "G2: a run that had been returned already");
+                    newest_returned.fetch_max(run, Ordering::SeqCst);
+                }
+            };
+            let other = thread::spawn({
+                let call = call.clone();
+                move || {
+                    call();
+                    call();
+                }
+            });
+            call();
+            other.join().unwrap();
+        },
+    );
 }

@@ -14,24 +14,21 @@ use crate::{FlightGroup, Joined};
 /// needs, it would wait for ever.
 #[test]
 fn a_function_holds_no_lock() {
-    Model {
-        preemptions: None,
-        must_reach: &["both landed"],
-        executions: &[5, 5, 5],
-    }
-    .explore(|reached| {
-        let group = Arc::new(FlightGroup::<u32, ()>::new());
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || assert_eq!(group.call("other", || Ok(2)), Ok(2))
-        });
-        let value = group.call("key", || {
-            other.join().unwrap();
-            Ok(1)
-        });
-        assert_eq!(value, Ok(1));
-        reached.mark("both landed");
-    });
+    Model { preemptions: None, must_reach: &["both landed"], executions: &[5, 5, 5] }.explore(
+        |reached| {
+            let group = Arc::new(FlightGroup::<u32, ()>::new());
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || assert_eq!(group.call("other", || Ok(2)), Ok(2))
+            });
+            let value = group.call("key", || {
+                other.join().unwrap();
+                Ok(1)
+            });
+            assert_eq!(value, Ok(1));
+            reached.mark("both landed");
+        },
+    );
 }
 
 type Nosy = FlightGroup<Value, (), Key>;
@@ -87,78 +84,62 @@ fn look_at(group: &Weak<Nosy>) {
 /// wait for ever.
 #[test]
 fn keys_and_values_may_look_at_the_group() {
-    Model {
-        preemptions: None,
-        must_reach: &["shared", "alone"],
-        executions: &[10_901],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Nosy::new());
-        let call = {
-            let group = Arc::downgrade(&group);
-            move || {
-                let key = Key([0; 40], group.clone());
-                let value = Value(group.clone());
-                let group = group.upgrade().expect("held until the end");
-                group.call_ex(&key, || Ok(value)).shared()
-            }
-        };
-        let other = thread::spawn(call.clone());
-        let shared = call();
-        assert_eq!(other.join().unwrap(), shared, "G3: all learn how many");
-        reached.mark(if shared { "shared" } else { "alone" });
-    });
+    Model { preemptions: None, must_reach: &["shared", "alone"], executions: &[10_901] }.explore(
+        |reached| {
+            let group = Arc::new(Nosy::new());
+            let call = {
+                let group = Arc::downgrade(&group);
+                move || {
+                    let key = Key([0; 40], group.clone());
+                    let value = Value(group.clone());
+                    let group = group.upgrade().expect("held until the end");
+                    group.call_ex(&key, || Ok(value)).shared()
+                }
+            };
+            let other = thread::spawn(call.clone());
+            let shared = call();
+            assert_eq!(other.join().unwrap(), shared, "G3: all learn how many");
+            reached.mark(if shared { "shared" } else { "alone" });
+        },
+    );
 }
 
 /// G11: when the group is quiet, the callers' values are all there are.
 #[test]
 fn a_quiet_group_keeps_no_value() {
-    Model {
-        preemptions: None,
-        must_reach: &["shared", "alone"],
-        executions: &[69, 149, 289],
-    }
-    .explore(|reached| {
-        let group = Arc::new(FlightGroup::<Arc<()>, ()>::new());
-        let value = Arc::new(());
-        let call = {
-            let (group, value) = (Arc::clone(&group), Arc::clone(&value));
-            move || group.call_ex("key", || Ok(Arc::clone(&value)))
-        };
-        let other = thread::spawn({
-            let call = call.clone();
-            move || drop(call())
+    Model { preemptions: None, must_reach: &["shared", "alone"], executions: &[69, 149, 289] }
+        .explore(|reached| {
+            let group = Arc::new(FlightGroup::<Arc<()>, ()>::new());
+            let value = Arc::new(());
+            let call = {
+                let (group, value) = (Arc::clone(&group), Arc::clone(&value));
+                move || group.call_ex("key", || Ok(Arc::clone(&value)))
+            };
+            let other = thread::spawn({
+                let call = call.clone();
+                move || drop(call())
+            });
+            let outcome = call();
+            other.join().unwrap();
+            reached.mark(if outcome.shared() { "shared" } else { "alone" });
+            drop((outcome, call));
+            assert_eq!(Arc::strong_count(&value), 1, "a value was kept");
+            assert_eq!(group.stats().in_flight, 0);
         });
-        let outcome = call();
-        other.join().unwrap();
-        reached.mark(if outcome.shared() { "shared" } else { "alone" });
-        drop((outcome, call));
-        assert_eq!(Arc::strong_count(&value), 1, "a value was kept");
-        assert_eq!(group.stats().in_flight, 0);
-    });
 }
 
 /// What a call without followers costs: acquisitions of locks, clock readings, wake-ups.
 const LONE: [usize; 3] = [2, 0, 0];
 
 fn take_costs() -> [usize; 3] {
-    [
-        sync::take_locked(),
-        sync::take_clock_read(),
-        sync::take_notified(),
-    ]
+    [sync::take_locked(), sync::take_clock_read(), sync::take_notified()]
 }
 
 /// G12: a lone call takes one lock, the map's, twice. It reads no clock and wakes nobody, whatever
 /// its options are.
 #[test]
 fn a_lone_call_costs_two_locks() {
-    Model {
-        preemptions: None,
-        must_reach: &["landed"],
-        executions: &[1],
-    }
-    .explore(|reached| {
+    Model { preemptions: None, must_reach: &["landed"], executions: &[1] }.explore(|reached| {
         let long = Duration::from_secs(1);
         let plain = FlightGroup::<u32, ()>::new();
         let with_defaults: FlightGroup<u32, ()> = FlightGroup::<u32, ()>::builder()
@@ -186,19 +167,13 @@ fn a_lone_call_costs_two_locks() {
             assert_eq!([locked, notified], [2, 0], "a batch of one");
         }
 
-        let Joined::Leader(leader) = plain.join("key") else {
-            unreachable!("nobody else is here")
-        };
+        let Joined::Leader(leader) = plain.join("key") else { unreachable!("nobody else is here") };
         assert_eq!(leader.complete(Ok(1)).result, Ok(1));
         assert_eq!(take_costs(), LONE, "a leader");
 
         let request = plain.request("key").timeout(long);
         assert_eq!(request.call_with(|_| Ok(1)), Ok(1));
-        assert_eq!(
-            take_costs(),
-            [2, 1, 0],
-            "a deadline that the function may ask about"
-        );
+        assert_eq!(take_costs(), [2, 1, 0], "a deadline that the function may ask about");
         reached.mark("landed");
     });
 }
@@ -206,12 +181,7 @@ fn a_lone_call_costs_two_locks() {
 /// G12: callers of different keys wake nobody, and take no lock but the map's.
 #[test]
 fn callers_of_different_keys_cost_each_other_nothing() {
-    Model {
-        preemptions: None,
-        must_reach: &["landed"],
-        executions: &[55],
-    }
-    .explore(|reached| {
+    Model { preemptions: None, must_reach: &["landed"], executions: &[55] }.explore(|reached| {
         let group = Arc::new(FlightGroup::<u32, ()>::new());
         let other = thread::spawn({
             let group = Arc::clone(&group);
@@ -254,9 +224,7 @@ fn a_landing_notifies_once() {
         assert_eq!(sync::take_notified(), 1);
         reached.mark("once");
 
-        let Joined::Leader(leader) = group.join("key") else {
-            panic!("the key is free")
-        };
+        let Joined::Leader(leader) = group.join("key") else { panic!("the key is free") };
         drop(join());
         assert_eq!(leader.complete(Ok(1)).followers, 0);
         assert_eq!(sync::take_notified(), 0);

@@ -226,12 +226,7 @@ fn limited(
 fn a_cycle_in_which_one_has_a_limit() {
     Model {
         preemptions: None,
-        must_reach: &[
-            "first: value",
-            "second: value",
-            "second: timed out",
-            "second: refused",
-        ],
+        must_reach: &["first: value", "second: value", "second: timed out", "second: refused"],
         executions: &[943, 2_055, 3_981],
     }
     .explore(|reached| {
@@ -264,12 +259,7 @@ fn a_cycle_in_which_one_has_an_age_limit() {
 fn a_cycle_in_which_both_have_a_limit() {
     Model {
         preemptions: Some(5),
-        must_reach: &[
-            "first: timed out",
-            "first: value",
-            "second: timed out",
-            "second: value",
-        ],
+        must_reach: &["first: timed out", "first: value", "second: timed out", "second: value"],
         executions: &[2_856, 4_326],
     }
     .explore(|reached| {
@@ -285,36 +275,33 @@ fn a_cycle_in_which_both_have_a_limit() {
 /// alone.
 #[test]
 fn an_own_key_is_refused() {
-    Model {
-        preemptions: None,
-        must_reach: &["alone", "refused"],
-        executions: &[1],
-    }
-    .explore(|reached| {
-        let group = Group::new();
-        let request = || group.request("k");
-        let outcome = group.call("k", || {
-            for request in [
-                request(),
-                request().timeout(SOON),
-                request().timeout(Duration::ZERO),
-                request().max_age(SOON),
-                request().max_age(Duration::ZERO),
-                request().max_followers(0),
-                request().next_flight(),
-            ] {
-                assert!(is_refused(&request.call_ex(|| Ok(1))));
-            }
-            reached.mark("refused");
-            let alone = request().timeout(SOON).alone_on_deadlock();
-            assert_eq!(alone.call(|| Ok(1)), Ok(1));
-            reached.mark("alone");
-            Ok(2)
-        });
-        assert_eq!(outcome, Ok(2));
-        assert_eq!(group.stats().deadlocked, 8);
-        assert_over(&[&group]);
-    });
+    Model { preemptions: None, must_reach: &["alone", "refused"], executions: &[1] }.explore(
+        |reached| {
+            let group = Group::new();
+            let request = || group.request("k");
+            let outcome = group.call("k", || {
+                for request in [
+                    request(),
+                    request().timeout(SOON),
+                    request().timeout(Duration::ZERO),
+                    request().max_age(SOON),
+                    request().max_age(Duration::ZERO),
+                    request().max_followers(0),
+                    request().next_flight(),
+                ] {
+                    assert!(is_refused(&request.call_ex(|| Ok(1))));
+                }
+                reached.mark("refused");
+                let alone = request().timeout(SOON).alone_on_deadlock();
+                assert_eq!(alone.call(|| Ok(1)), Ok(1));
+                reached.mark("alone");
+                Ok(2)
+            });
+            assert_eq!(outcome, Ok(2));
+            assert_eq!(group.stats().deadlocked, 8);
+            assert_over(&[&group]);
+        },
+    );
 }
 
 /// Two in a cycle are willing to run alone: at most one of them does, and both have a value.
@@ -425,35 +412,32 @@ fn a_ring_through_the_queue() {
 /// A leader gives its own flight up: a caller that waits for the next one goes on, and may be waited for.
 #[test]
 fn a_forgotten_flight_holds_no_queue_up() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed", "led"],
-        executions: &[21_831],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || {
-                let _ = group.call("x", || {
-                    let inner = group.request("k").next_flight().call(|| Ok(1));
-                    Ok(inner.expect("never refused"))
-                });
-            }
-        });
-        let _ = group.call("k", || {
-            group.forget("k");
-            let inner = group.call_ex("x", || Ok(1));
-            assert!(!is_refused(&inner), "false alarm");
-            reached.mark(match inner.role {
-                Role::Led => "led",
-                Role::Followed => "followed",
+    Model { preemptions: None, must_reach: &["followed", "led"], executions: &[21_831] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || {
+                    let _ = group.call("x", || {
+                        let inner = group.request("k").next_flight().call(|| Ok(1));
+                        Ok(inner.expect("never refused"))
+                    });
+                }
             });
-            pass_on(&inner)
-        });
-        other.join().unwrap();
-        assert_over(&[&group]);
-    });
+            let _ = group.call("k", || {
+                group.forget("k");
+                let inner = group.call_ex("x", || Ok(1));
+                assert!(!is_refused(&inner), "false alarm");
+                reached.mark(match inner.role {
+                    Role::Led => "led",
+                    Role::Followed => "followed",
+                });
+                pass_on(&inner)
+            });
+            other.join().unwrap();
+            assert_over(&[&group]);
+        },
+    );
 }
 
 /// A third thread gives a flight up while another queues behind it. Its own function meets the next

@@ -15,11 +15,7 @@ type Group = FlightGroup<u32, &'static str>;
 fn assert_free(group: &Group) {
     assert_eq!(group.stats().in_flight, 0, "G4: unlinked");
     let outcome = group.call_ex("key", || Ok(9));
-    assert_eq!(
-        (outcome.role, outcome.followers),
-        (Role::Led, 0),
-        "G4: the key is free"
-    );
+    assert_eq!((outcome.role, outcome.followers), (Role::Led, 0), "G4: the key is free");
     assert_eq!(outcome.result, Ok(9));
     assert_eq!(group.stats().in_flight, 0, "G11");
 }
@@ -67,12 +63,8 @@ fn ends_badly(
 /// The panic comes from `resume_unwind`, which skips the hook: thousands of executions would each
 /// print one.
 fn panics(first: Joined<'_, u32, &'static str>) -> Option<usize> {
-    let Joined::Leader(leader) = first else {
-        unreachable!("nobody else was there")
-    };
-    let unwound = catch_unwind(AssertUnwindSafe(|| {
-        leader.run(|| resume_unwind(Box::new("boom")))
-    }));
+    let Joined::Leader(leader) = first else { unreachable!("nobody else was there") };
+    let unwound = catch_unwind(AssertUnwindSafe(|| leader.run(|| resume_unwind(Box::new("boom")))));
     let payload = unwound.expect_err("the leader unwinds");
     assert_eq!(payload.downcast_ref(), Some(&"boom"));
     None
@@ -97,11 +89,7 @@ fn a_panic_reaches_a_follower() {
 fn a_call_panics_beside_another() {
     Model {
         preemptions: None,
-        must_reach: &[
-            "led and unwound",
-            "followed the other",
-            "followed the panic",
-        ],
+        must_reach: &["led and unwound", "followed the other", "followed the panic"],
         executions: &[69, 149, 289],
     }
     .explore(|reached| {
@@ -145,30 +133,20 @@ fn an_abandoned_flight_wakes_its_follower() {
         executions: &[18, 38, 73],
     }
     .explore(|reached| {
-        ends_badly(reached, 1, is_abandoned, |error| {
-            matches!(error, CallError::Abandoned)
-        });
+        ends_badly(reached, 1, is_abandoned, |error| matches!(error, CallError::Abandoned));
     });
 }
 
 #[test]
 fn an_abandoned_flight_wakes_both_its_followers() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[57_846],
-    }
-    .explore(|reached| {
-        ends_badly(reached, 2, is_abandoned, |error| {
-            matches!(error, CallError::Abandoned)
+    Model { preemptions: None, must_reach: &["followed it", "missed it"], executions: &[57_846] }
+        .explore(|reached| {
+            ends_badly(reached, 2, is_abandoned, |error| matches!(error, CallError::Abandoned));
         });
-    });
 }
 
 fn fails(first: Joined<'_, u32, &'static str>) -> Option<usize> {
-    let Joined::Leader(leader) = first else {
-        unreachable!("nobody else was there")
-    };
+    let Joined::Leader(leader) = first else { unreachable!("nobody else was there") };
     let outcome = leader.complete(Err("no"));
     assert_eq!(outcome.result.unwrap_err().failed(), Some(&"no"));
     Some(outcome.followers)
@@ -186,12 +164,8 @@ fn an_error_reaches_the_follower() {
 
 #[test]
 fn an_error_reaches_both_followers() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[57_846],
-    }
-    .explore(|reached| ends_badly(reached, 2, fails, |error| error.failed() == Some(&"no")));
+    Model { preemptions: None, must_reach: &["followed it", "missed it"], executions: &[57_846] }
+        .explore(|reached| ends_badly(reached, 2, fails, |error| error.failed() == Some(&"no")));
 }
 
 /// A follower that leaves while another one joins: the leader does not overlook the one that stays.
@@ -207,9 +181,7 @@ fn one_leaves_while_another_joins() {
         let Joined::Leader(first) = group.join("key") else {
             unreachable!("nobody else is here yet")
         };
-        let Joined::Follower(leaver) = group.join("key") else {
-            panic!("G1: two leaders")
-        };
+        let Joined::Follower(leaver) = group.join("key") else { panic!("G1: two leaders") };
         let leaver = thread::spawn(move || drop(leaver));
         let stayer = thread::spawn({
             let (group, reached) = (Arc::clone(&group), reached.clone());

@@ -118,56 +118,49 @@ fn a_flight_is_forgotten_while_it_ends() {
 /// given up, or it leads a new one.
 #[test]
 fn forget_unshared_is_exact() {
-    Model {
-        preemptions: None,
-        must_reach: &["forgotten", "kept"],
-        executions: &[31, 66, 136],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = leader(group.join("key"));
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || group.call_ex("key", || Ok(2)).role
+    Model { preemptions: None, must_reach: &["forgotten", "kept"], executions: &[31, 66, 136] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = leader(group.join("key"));
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || group.call_ex("key", || Ok(2)).role
+            });
+            let forgotten = group.forget_unshared("key");
+            let followers = first.complete(Ok(1)).followers;
+            reached.mark(match (forgotten, followers, other.join().unwrap()) {
+                (true, 0, Role::Led) => "forgotten",
+                (false, 1, Role::Followed) => "kept",
+                other => panic!("forgot one that was shared: {other:?}"),
+            });
+            assert_over(&group);
         });
-        let forgotten = group.forget_unshared("key");
-        let followers = first.complete(Ok(1)).followers;
-        reached.mark(match (forgotten, followers, other.join().unwrap()) {
-            (true, 0, Role::Led) => "forgotten",
-            (false, 1, Role::Followed) => "kept",
-            other => panic!("forgot one that was shared: {other:?}"),
-        });
-        assert_over(&group);
-    });
 }
 
 /// Two callers follow nobody: each gives up what it finds.
 #[test]
 fn an_age_of_zero_follows_nobody() {
-    Model {
-        preemptions: None,
-        must_reach: &["both led"],
-        executions: &[14, 14, 14],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let hung = leader(group.join("key"));
-        let call = {
-            let group = Arc::clone(&group);
-            move || {
-                let request = group.request("key").max_age(Duration::ZERO);
-                let outcome = request.call_ex(|| Ok(2));
-                assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(2)));
-            }
-        };
-        let other = thread::spawn(call.clone());
-        call();
-        other.join().unwrap();
-        reached.mark("both led");
-        let outcome = hung.complete(Ok(1));
-        assert_eq!((outcome.result, outcome.followers), (Ok(1), 0));
-        assert_over(&group);
-    });
+    Model { preemptions: None, must_reach: &["both led"], executions: &[14, 14, 14] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let hung = leader(group.join("key"));
+            let call = {
+                let group = Arc::clone(&group);
+                move || {
+                    let request = group.request("key").max_age(Duration::ZERO);
+                    let outcome = request.call_ex(|| Ok(2));
+                    assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(2)));
+                }
+            };
+            let other = thread::spawn(call.clone());
+            call();
+            other.join().unwrap();
+            reached.mark("both led");
+            let outcome = hung.complete(Ok(1));
+            assert_eq!((outcome.result, outcome.followers), (Ok(1), 0));
+            assert_over(&group);
+        },
+    );
 }
 
 /// Two wait for a flight that hangs, until it is too old for both. One gives it up and leads; the
@@ -264,27 +257,23 @@ fn a_waiter_leaves_a_flight_that_another_gave_up() {
 /// for the outcome that is about to arrive, and is counted.
 #[test]
 fn a_flight_ends_while_it_becomes_too_old() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed", "led"],
-        executions: &[126, 210, 330],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = leader(group.join("key"));
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || group.request("key").max_age(SOON).call_ex(|| Ok(2))
+    Model { preemptions: None, must_reach: &["followed", "led"], executions: &[126, 210, 330] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = leader(group.join("key"));
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || group.request("key").max_age(SOON).call_ex(|| Ok(2))
+            });
+            let followers = first.complete(Ok(1)).followers;
+            let outcome = other.join().unwrap();
+            reached.mark(match (followers, outcome.role, outcome.result) {
+                (1, Role::Followed, Ok(1)) => "followed",
+                (0, Role::Led, Ok(2)) => "led",
+                other => panic!("{other:?}"),
+            });
+            assert_over(&group);
         });
-        let followers = first.complete(Ok(1)).followers;
-        let outcome = other.join().unwrap();
-        reached.mark(match (followers, outcome.role, outcome.result) {
-            (1, Role::Followed, Ok(1)) => "followed",
-            (0, Role::Led, Ok(2)) => "led",
-            other => panic!("{other:?}"),
-        });
-        assert_over(&group);
-    });
 }
 
 /// A flight that hangs is given up by a waiter, with a follower that has no such limit: that one
@@ -320,34 +309,31 @@ fn a_patient_follower_stays_with_a_flight_that_was_given_up() {
 /// A deadline and an age limit: the deadline takes precedence, and nobody leads after it.
 #[test]
 fn a_deadline_takes_precedence_over_an_age() {
-    Model {
-        preemptions: None,
-        must_reach: &["led", "timed out"],
-        executions: &[9_106],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let hung = leader(group.join("key"));
-        let call = |limited: bool| {
-            let group = Arc::clone(&group);
-            move || {
-                let request = group.request("key").max_age(SOON);
-                let request = match limited {
-                    true => request.timeout(Duration::ZERO),
-                    false => request,
-                };
-                request.call(|| Ok(2))
+    Model { preemptions: None, must_reach: &["led", "timed out"], executions: &[9_106] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let hung = leader(group.join("key"));
+            let call = |limited: bool| {
+                let group = Arc::clone(&group);
+                move || {
+                    let request = group.request("key").max_age(SOON);
+                    let request = match limited {
+                        true => request.timeout(Duration::ZERO),
+                        false => request,
+                    };
+                    request.call(|| Ok(2))
+                }
+            };
+            let other = thread::spawn(call(true));
+            assert_eq!(call(false)(), Ok(2), "nobody else leads");
+            match other.join().unwrap() {
+                Err(CallError::TimedOut) => reached.mark("timed out"),
+                // It found no flight, or one that was old already.
+                Ok(2) => reached.mark("led"),
+                other => panic!("{other:?}"),
             }
-        };
-        let other = thread::spawn(call(true));
-        assert_eq!(call(false)(), Ok(2), "nobody else leads");
-        match other.join().unwrap() {
-            Err(CallError::TimedOut) => reached.mark("timed out"),
-            // It found no flight, or one that was old already.
-            Ok(2) => reached.mark("led"),
-            other => panic!("{other:?}"),
-        }
-        let _ = hung.complete(Ok(1));
-        assert_over(&group);
-    });
+            let _ = hung.complete(Ok(1));
+            assert_over(&group);
+        },
+    );
 }

@@ -42,12 +42,7 @@ fn assert_over(group: &Group) {
 fn the_last_leaves_while_another_arrives() {
     Model {
         preemptions: None,
-        must_reach: &[
-            "followed",
-            "led after the end",
-            "led beside it",
-            "wanted by nobody",
-        ],
+        must_reach: &["followed", "led after the end", "led beside it", "wanted by nobody"],
         executions: &[20_665],
     }
     .explore(|reached| {
@@ -118,64 +113,57 @@ fn a_ticket_is_dropped_while_a_caller_arrives() {
 /// once, before the function has returned.
 #[test]
 fn a_queue_does_not_wait_for_work_that_stops() {
-    Model {
-        preemptions: None,
-        must_reach: &["came later", "queued"],
-        executions: &[382, 634],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let request = group.request("key").timeout(Duration::ZERO);
-        let result = request.call_with(|flight| {
-            let other = thread::spawn({
-                let group = Arc::clone(&group);
-                move || group.request("key").next_flight().call_ex(|| Ok(2))
+    Model { preemptions: None, must_reach: &["came later", "queued"], executions: &[382, 634] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let request = group.request("key").timeout(Duration::ZERO);
+            let result = request.call_with(|flight| {
+                let other = thread::spawn({
+                    let group = Arc::clone(&group);
+                    move || group.request("key").next_flight().call_ex(|| Ok(2))
+                });
+                let queued = group.in_flight()[0].queued;
+                let result = work(flight);
+                // Not before the other has its result: it must not wait for this function.
+                let other = other.join().unwrap();
+                assert_eq!((other.role, other.result), (Role::Led, Ok(2)));
+                reached.mark(if queued == 1 { "queued" } else { "came later" });
+                result
             });
-            let queued = group.in_flight()[0].queued;
-            let result = work(flight);
-            // Not before the other has its result: it must not wait for this function.
-            let other = other.join().unwrap();
-            assert_eq!((other.role, other.result), (Role::Led, Ok(2)));
-            reached.mark(if queued == 1 { "queued" } else { "came later" });
-            result
+            assert_eq!(result, Err(CallError::Failed(Arc::new(Cancelled))));
+            assert_over(&group);
         });
-        assert_eq!(result, Err(CallError::Failed(Arc::new(Cancelled))));
-        assert_over(&group);
-    });
 }
 
 /// A flight that was given up is wanted as long as its own followers are there.
 #[test]
 fn a_forgotten_flight_counts_its_own_followers() {
-    Model {
-        preemptions: None,
-        must_reach: &["wanted", "not wanted"],
-        executions: &[25],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let mut leaving = None;
-        let request = group.request("key").timeout(Duration::ZERO);
-        let result = request.call_with(|flight| {
-            let own = follower(&group);
-            assert!(group.forget("key"));
-            // A follower of the successor is none of this flight's.
-            let Joined::Leader(successor) = group.join("key") else {
-                panic!("the key is free")
-            };
-            let others = follower(&group);
-            leaving = Some(thread::spawn(move || drop(own)));
-            let result = work(flight);
-            assert_eq!(successor.followers(), 1);
-            drop(others);
-            assert_eq!(successor.complete(Ok(3)).result, Ok(3));
-            result
-        });
-        leaving.expect("the function ran").join().unwrap();
-        reached.mark(match result {
-            Ok(_) => "wanted",
-            Err(_) => "not wanted",
-        });
-        assert_over(&group);
-    });
+    Model { preemptions: None, must_reach: &["wanted", "not wanted"], executions: &[25] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let mut leaving = None;
+            let request = group.request("key").timeout(Duration::ZERO);
+            let result = request.call_with(|flight| {
+                let own = follower(&group);
+                assert!(group.forget("key"));
+                // A follower of the successor is none of this flight's.
+                let Joined::Leader(successor) = group.join("key") else {
+                    panic!("the key is free")
+                };
+                let others = follower(&group);
+                leaving = Some(thread::spawn(move || drop(own)));
+                let result = work(flight);
+                assert_eq!(successor.followers(), 1);
+                drop(others);
+                assert_eq!(successor.complete(Ok(3)).result, Ok(3));
+                result
+            });
+            leaving.expect("the function ran").join().unwrap();
+            reached.mark(match result {
+                Ok(_) => "wanted",
+                Err(_) => "not wanted",
+            });
+            assert_over(&group);
+        },
+    );
 }

@@ -21,99 +21,85 @@ fn wait(latch: &Latch<u32, ()>, deadline: Deadline) -> Option<u32> {
 /// what was written before the landing.
 #[test]
 fn every_waiter_wakes() {
-    Model {
-        preemptions: None,
-        must_reach: &["woke"],
-        executions: &[696, 1_767, 4_257],
-    }
-    .explore(|reached| {
-        let latch = Latch::new(false);
-        let written = Arc::new(AtomicUsize::new(0));
-        let waiters: Vec<_> = (0..2)
-            .map(|_| {
-                let (latch, written) = (Arc::clone(&latch), Arc::clone(&written));
-                thread::spawn(move || {
-                    assert_eq!(wait(&latch, Deadline::Never), Some(7));
-                    assert_eq!(written.load(Ordering::Relaxed), 1, "G5");
+    Model { preemptions: None, must_reach: &["woke"], executions: &[696, 1_767, 4_257] }.explore(
+        |reached| {
+            let latch = Latch::new(false);
+            let written = Arc::new(AtomicUsize::new(0));
+            let waiters: Vec<_> = (0..2)
+                .map(|_| {
+                    let (latch, written) = (Arc::clone(&latch), Arc::clone(&written));
+                    thread::spawn(move || {
+                        assert_eq!(wait(&latch, Deadline::Never), Some(7));
+                        assert_eq!(written.load(Ordering::Relaxed), 1, "G5");
+                    })
                 })
-            })
-            .collect();
-        written.store(1, Ordering::Relaxed);
-        latch.land(Ok(7));
-        for waiter in waiters {
-            waiter.join().unwrap();
-        }
-        reached.mark("woke");
-    });
+                .collect();
+            written.store(1, Ordering::Relaxed);
+            latch.land(Ok(7));
+            for waiter in waiters {
+                waiter.join().unwrap();
+            }
+            reached.mark("woke");
+        },
+    );
 }
 
 /// G8: a waiter whose deadline passes wakes too, with the value if that is there by then.
 #[test]
 fn a_waiter_may_time_out() {
-    Model {
-        preemptions: None,
-        must_reach: &["woke", "timed out"],
-        executions: &[31, 38, 46],
-    }
-    .explore(|reached| {
-        let latch = Latch::new(false);
-        let has_landed = Arc::new(AtomicUsize::new(0));
-        let waiter = thread::spawn({
-            let (latch, has_landed) = (Arc::clone(&latch), Arc::clone(&has_landed));
-            let reached = reached.clone();
-            move || {
-                let deadline = Deadline::after(Duration::from_secs(1));
-                let had_landed = has_landed.load(Ordering::Acquire) == 1;
-                match wait(&latch, deadline) {
-                    Some(value) => {
-                        assert_eq!(value, 7);
-                        reached.mark("woke");
-                    }
-                    None => {
-                        assert!(!had_landed, "G8: an outcome that is there beats a deadline");
-                        reached.mark("timed out");
+    Model { preemptions: None, must_reach: &["woke", "timed out"], executions: &[31, 38, 46] }
+        .explore(|reached| {
+            let latch = Latch::new(false);
+            let has_landed = Arc::new(AtomicUsize::new(0));
+            let waiter = thread::spawn({
+                let (latch, has_landed) = (Arc::clone(&latch), Arc::clone(&has_landed));
+                let reached = reached.clone();
+                move || {
+                    let deadline = Deadline::after(Duration::from_secs(1));
+                    let had_landed = has_landed.load(Ordering::Acquire) == 1;
+                    match wait(&latch, deadline) {
+                        Some(value) => {
+                            assert_eq!(value, 7);
+                            reached.mark("woke");
+                        }
+                        None => {
+                            assert!(!had_landed, "G8: an outcome that is there beats a deadline");
+                            reached.mark("timed out");
+                        }
                     }
                 }
-            }
+            });
+            latch.land(Ok(7));
+            has_landed.store(1, Ordering::Release);
+            waiter.join().unwrap();
+            let found = wait(&latch, Deadline::Passed);
+            assert_eq!(found, Some(7), "G8: an outcome that is there beats a deadline");
         });
-        latch.land(Ok(7));
-        has_landed.store(1, Ordering::Release);
-        waiter.join().unwrap();
-        let found = wait(&latch, Deadline::Passed);
-        assert_eq!(
-            found,
-            Some(7),
-            "G8: an outcome that is there beats a deadline"
-        );
-    });
 }
 
 /// All waiters of a queue wake for their turn, before there is an outcome.
 #[test]
 fn a_queue_wakes_for_its_turn() {
-    Model {
-        preemptions: None,
-        must_reach: &["woke"],
-        executions: &[186, 369, 732],
-    }
-    .explore(|reached| {
-        let latch = Latch::<u32, ()>::new(false);
-        let waiters: Vec<_> = (0..2)
-            .map(|_| {
-                let latch = Arc::clone(&latch);
-                thread::spawn(move || {
-                    let awaited = latch.wait(Deadline::Never, true);
-                    assert!(matches!(awaited, Some(Awaited::Turn)));
+    Model { preemptions: None, must_reach: &["woke"], executions: &[186, 369, 732] }.explore(
+        |reached| {
+            let latch = Latch::<u32, ()>::new(false);
+            let waiters: Vec<_> = (0..2)
+                .map(|_| {
+                    let latch = Arc::clone(&latch);
+                    thread::spawn(move || {
+                        let awaited = latch.wait(Deadline::Never, true);
+                        assert!(matches!(awaited, Some(Awaited::Turn)));
+                    })
                 })
-            })
-            .collect();
-        latch.set_turn();
-        latch.wake();
-        for waiter in waiters {
-            waiter.join().unwrap();
-        }
-        reached.mark("woke");
-    });
+                .collect();
+            latch.set_turn();
+            latch.wake();
+            for waiter in waiters {
+                waiter.join().unwrap();
+            }
+            reached.mark("woke");
+        },
+    );
 }
 
 /// An arriving caller takes the lead and lands before the leader in front has set the turn. The
@@ -146,10 +132,6 @@ fn a_turn_that_comes_late_leaves_the_outcome() {
         assert_eq!(wait(&latch, Deadline::Never), Some(7));
         front.join().unwrap();
         leader.join().unwrap();
-        assert_eq!(
-            wait(&latch, Deadline::Passed),
-            Some(7),
-            "the outcome is gone"
-        );
+        assert_eq!(wait(&latch, Deadline::Passed), Some(7), "the outcome is gone");
     });
 }

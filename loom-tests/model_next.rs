@@ -69,23 +69,15 @@ fn callers_of_the_next(callers: usize, reached: &Reached) {
     let followed = others.len() - led;
     let followers = others.iter().map(|outcome| outcome.followers).max();
     assert_eq!(followers, Some(followed), "G3");
-    let distinct = if runs.len() == 2 && runs[0] != runs[1] {
-        2
-    } else {
-        1
-    };
+    let distinct = if runs.len() == 2 && runs[0] != runs[1] { 2 } else { 1 };
     assert_eq!(led, distinct, "G3, G7: each run has one leader");
     assert_quiet(&group);
 }
 
 #[test]
 fn one_caller_of_the_next_flight() {
-    Model {
-        preemptions: None,
-        must_reach: &["one"],
-        executions: &[9, 13, 18],
-    }
-    .explore(|reached| callers_of_the_next(1, reached));
+    Model { preemptions: None, must_reach: &["one"], executions: &[9, 13, 18] }
+        .explore(|reached| callers_of_the_next(1, reached));
 }
 
 #[test]
@@ -112,37 +104,33 @@ fn two_callers_of_the_next_flight_and_spurious_wakeups() {
 /// either flight: never two executions at once, never two flights queued.
 #[test]
 fn queued_callers_share() {
-    Model {
-        preemptions: Some(4),
-        must_reach: &["two runs", "three runs"],
-        executions: &[14_235],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let work = Arc::new(Work::default());
-        let first = first_leader(&group);
-        work.run();
-        let call = |next: bool| {
-            let (group, work) = (Arc::clone(&group), Arc::clone(&work));
-            thread::spawn(move || {
-                let request = group.request("key");
-                let request = if next { request.next_flight() } else { request };
-                request.call(|| Ok(work.run())).unwrap()
-            })
-        };
-        let (queued, plain) = (call(true), call(false));
-        let _ = first.complete(Ok(1));
-        let mine = group.request("key").next_flight().call(|| Ok(work.run()));
-        assert!(mine.unwrap() > 1 && queued.join().unwrap() > 1, "G7");
-        assert!(plain.join().unwrap() >= 1);
-        assert_quiet(&group);
-        match work.0.load(Ordering::Relaxed) {
-            2 => reached.mark("two runs"),
-            3 => reached.mark("three runs"),
-            4 => {}
-            other => panic!("{other} runs"),
-        }
-    });
+    Model { preemptions: Some(4), must_reach: &["two runs", "three runs"], executions: &[14_235] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let work = Arc::new(Work::default());
+            let first = first_leader(&group);
+            work.run();
+            let call = |next: bool| {
+                let (group, work) = (Arc::clone(&group), Arc::clone(&work));
+                thread::spawn(move || {
+                    let request = group.request("key");
+                    let request = if next { request.next_flight() } else { request };
+                    request.call(|| Ok(work.run())).unwrap()
+                })
+            };
+            let (queued, plain) = (call(true), call(false));
+            let _ = first.complete(Ok(1));
+            let mine = group.request("key").next_flight().call(|| Ok(work.run()));
+            assert!(mine.unwrap() > 1 && queued.join().unwrap() > 1, "G7");
+            assert!(plain.join().unwrap() >= 1);
+            assert_quiet(&group);
+            match work.0.load(Ordering::Relaxed) {
+                2 => reached.mark("two runs"),
+                3 => reached.mark("three runs"),
+                4 => {}
+                other => panic!("{other} runs"),
+            }
+        });
 }
 
 /// A caller arrives when the flight in front has been unlinked, leads the queued one, and ends it
@@ -191,30 +179,26 @@ fn the_turn_is_set_after_the_flight_has_landed() {
 /// it leads, and the key is never stuck.
 #[test]
 fn the_last_in_the_queue_times_out() {
-    Model {
-        preemptions: None,
-        must_reach: &["timed out", "led"],
-        executions: &[23, 30, 38],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || {
-                let request = group.request("key").next_flight().timeout(SOON);
-                request.call_ex(|| {
-                    // There is no other limit in this model.
-                    let late = (0..64).any(|n| Deadline::During(n).has_passed());
-                    assert!(!late, "G8: a turn to lead does not beat a deadline");
-                    Ok(2)
-                })
-            }
+    Model { preemptions: None, must_reach: &["timed out", "led"], executions: &[23, 30, 38] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = first_leader(&group);
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || {
+                    let request = group.request("key").next_flight().timeout(SOON);
+                    request.call_ex(|| {
+                        // There is no other limit in this model.
+                        let late = (0..64).any(|n| Deadline::During(n).has_passed());
+                        assert!(!late, "G8: a turn to lead does not beat a deadline");
+                        Ok(2)
+                    })
+                }
+            });
+            let _ = first.complete(Ok(1));
+            mark_hasty(&other.join().unwrap(), reached);
+            assert_quiet(&group);
         });
-        let _ = first.complete(Ok(1));
-        mark_hasty(&other.join().unwrap(), reached);
-        assert_quiet(&group);
-    });
 }
 
 /// The same while a third caller arrives.
@@ -290,100 +274,89 @@ fn one_of_two_in_the_queue_times_out() {
 /// `join` blocks while it is queued. It is refused there, and not later, if its deadline passes.
 #[test]
 fn a_queued_join_times_out() {
-    Model {
-        preemptions: None,
-        must_reach: &["led", "timed out"],
-        executions: &[23, 30],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || match group.request("key").next_flight().timeout(SOON).join() {
-                Joined::Leader(leader) => leader.complete(Ok(2)),
-                Joined::Follower(follower) => {
-                    assert!(follower.is_done(), "a refusal is an outcome");
-                    follower.wait()
+    Model { preemptions: None, must_reach: &["led", "timed out"], executions: &[23, 30] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let first = first_leader(&group);
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || match group.request("key").next_flight().timeout(SOON).join() {
+                    Joined::Leader(leader) => leader.complete(Ok(2)),
+                    Joined::Follower(follower) => {
+                        assert!(follower.is_done(), "a refusal is an outcome");
+                        follower.wait()
+                    }
                 }
-            }
-        });
-        let _ = first.complete(Ok(1));
-        mark_hasty(&other.join().unwrap(), reached);
-        assert_quiet(&group);
-    });
+            });
+            let _ = first.complete(Ok(1));
+            mark_hasty(&other.join().unwrap(), reached);
+            assert_quiet(&group);
+        },
+    );
 }
 
 /// A flight is forgotten with a queue behind it: the queued flight begins, and the two ends do not
 /// disturb each other.
 #[test]
 fn a_queue_outlives_a_forgotten_flight() {
-    Model {
-        preemptions: None,
-        must_reach: &["came later", "queued"],
-        executions: &[28, 46, 71],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || {
-                let outcome = group.request("key").next_flight().call_ex(|| Ok(2));
-                assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(2)));
-            }
+    Model { preemptions: None, must_reach: &["came later", "queued"], executions: &[28, 46, 71] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = first_leader(&group);
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || {
+                    let outcome = group.request("key").next_flight().call_ex(|| Ok(2));
+                    assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(2)));
+                }
+            });
+            let queued = group.in_flight()[0].queued;
+            assert!(group.forget("key"));
+            // Not before the other has its result: it must not wait for the first.
+            other.join().unwrap();
+            let _ = first.complete(Ok(1));
+            reached.mark(match queued {
+                0 => "came later",
+                _ => "queued",
+            });
+            assert_quiet(&group);
         });
-        let queued = group.in_flight()[0].queued;
-        assert!(group.forget("key"));
-        // Not before the other has its result: it must not wait for the first.
-        other.join().unwrap();
-        let _ = first.complete(Ok(1));
-        reached.mark(match queued {
-            0 => "came later",
-            _ => "queued",
-        });
-        assert_quiet(&group);
-    });
 }
 
 /// A caller that arrives gives the flight in front up and leads the one that others are queued for.
 /// They wake, and follow it.
 #[test]
 fn a_queued_caller_wakes_when_another_begins() {
-    Model {
-        preemptions: None,
-        must_reach: &["woke", "came later"],
-        executions: &[147, 230, 334],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || match group.request("key").next_flight().join() {
-                Joined::Follower(follower) => Some(follower),
-                Joined::Leader(leader) => {
-                    let _ = leader.complete(Ok(3));
-                    None
+    Model { preemptions: None, must_reach: &["woke", "came later"], executions: &[147, 230, 334] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = first_leader(&group);
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || match group.request("key").next_flight().join() {
+                    Joined::Follower(follower) => Some(follower),
+                    Joined::Leader(leader) => {
+                        let _ = leader.complete(Ok(3));
+                        None
+                    }
                 }
+            });
+            let Joined::Leader(second) = group.request("key").max_age(Duration::ZERO).join() else {
+                panic!("nobody follows at an age of 0")
+            };
+            if second.followers() == 1 {
+                let follower = other.join().unwrap().expect("the second is there");
+                assert_eq!(second.complete(Ok(2)).result, Ok(2));
+                assert_eq!(follower.wait().result, Ok(2));
+                reached.mark("woke");
+            } else {
+                let _ = second.complete(Ok(2));
+                other.join().unwrap();
+                reached.mark("came later");
             }
+            let _ = first.complete(Ok(1));
+            assert_quiet(&group);
         });
-        let Joined::Leader(second) = group.request("key").max_age(Duration::ZERO).join() else {
-            panic!("nobody follows at an age of 0")
-        };
-        if second.followers() == 1 {
-            let follower = other.join().unwrap().expect("the second is there");
-            assert_eq!(second.complete(Ok(2)).result, Ok(2));
-            assert_eq!(follower.wait().result, Ok(2));
-            reached.mark("woke");
-        } else {
-            let _ = second.complete(Ok(2));
-            other.join().unwrap();
-            reached.mark("came later");
-        }
-        let _ = first.complete(Ok(1));
-        assert_quiet(&group);
-    });
 }
 
 /// Two queue behind a flight that hangs, with a limit to its age: one gives it up and leads, and the
@@ -402,11 +375,7 @@ fn a_queue_behind_a_flight_that_hangs() {
             let group = Arc::clone(&group);
             move || {
                 let request = group.request("key").next_flight();
-                let request = if limited {
-                    request.max_age(SOON)
-                } else {
-                    request
-                };
+                let request = if limited { request.max_age(SOON) } else { request };
                 request.call_ex(|| Ok(value))
             }
         };

@@ -15,43 +15,39 @@ use crate::{FlightGroup, Joined};
 /// functions run at once, which they would if a leader took its successor's entry away.
 #[test]
 fn a_later_call_gets_a_later_run() {
-    Model {
-        preemptions: None,
-        must_reach: &["led", "followed"],
-        executions: &[855, 1_835, 3_550],
-    }
-    .explore(|reached| {
-        let group = Arc::new(FlightGroup::<usize, ()>::new());
-        let runs = Arc::new(AtomicUsize::new(0));
-        let running = Arc::new(AtomicBool::new(false));
-        let newest_returned = Arc::new(AtomicUsize::new(0));
-        let call = {
-            let reached = reached.clone();
-            move || {
-                let before = newest_returned.load(Ordering::SeqCst);
-                let outcome = group.call_ex("key", || {
-                    assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
-                    let run = runs.load(Ordering::Relaxed) + 1;
-                    runs.store(run, Ordering::Relaxed);
-                    running.store(false, Ordering::Relaxed);
-                    Ok(run)
-                });
-                reached.mark(if outcome.fresh() { "led" } else { "followed" });
-                let run = outcome.result.unwrap();
-                assert!(run > before, "G2: a run that had been returned already");
-                newest_returned.fetch_max(run, Ordering::SeqCst);
-            }
-        };
-        let other = thread::spawn({
-            let call = call.clone();
-            move || {
-                call();
-                call();
-            }
+    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[855, 1_835, 3_550] }
+        .explore(|reached| {
+            let group = Arc::new(FlightGroup::<usize, ()>::new());
+            let runs = Arc::new(AtomicUsize::new(0));
+            let running = Arc::new(AtomicBool::new(false));
+            let newest_returned = Arc::new(AtomicUsize::new(0));
+            let call = {
+                let reached = reached.clone();
+                move || {
+                    let before = newest_returned.load(Ordering::SeqCst);
+                    let outcome = group.call_ex("key", || {
+                        assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
+                        let run = runs.load(Ordering::Relaxed) + 1;
+                        runs.store(run, Ordering::Relaxed);
+                        running.store(false, Ordering::Relaxed);
+                        Ok(run)
+                    });
+                    reached.mark(if outcome.fresh() { "led" } else { "followed" });
+                    let run = outcome.result.unwrap();
+                    assert!(run > before, "G2: a run that had been returned already");
+                    newest_returned.fetch_max(run, Ordering::SeqCst);
+                }
+            };
+            let other = thread::spawn({
+                let call = call.clone();
+                move || {
+                    call();
+                    call();
+                }
+            });
+            call();
+            other.join().unwrap();
         });
-        call();
-        other.join().unwrap();
-    });
 }
 
 /// G6: a flight that was given up ends while its successor is in the map. It takes itself off the
@@ -123,38 +119,34 @@ impl Hasher for Zero {
 /// key of its own, and then both call the first.
 #[test]
 fn keys_with_the_same_hash_are_kept_apart() {
-    Model {
-        preemptions: None,
-        must_reach: &["led", "followed"],
-        executions: &[108, 228, 438],
-    }
-    .explore(|reached| {
-        let hasher = BuildHasherDefault::<Zero>::default();
-        let group = Arc::new(FlightGroup::<u32, (), u32, _>::with_hasher(hasher));
-        let running = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
-        let call = {
-            let group = Arc::clone(&group);
-            move |key: u32| {
-                let running = &running[key as usize];
-                let outcome = group.call_ex(&key, || {
-                    assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
-                    running.store(false, Ordering::Relaxed);
-                    Ok(key)
-                });
-                assert_eq!(outcome.result, Ok(key), "another key's outcome");
-                outcome.role
-            }
-        };
-        let other = thread::spawn({
-            let call = call.clone();
-            move || {
-                assert_eq!(call(1), crate::Role::Led);
-                call(0)
-            }
+    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[108, 228, 438] }
+        .explore(|reached| {
+            let hasher = BuildHasherDefault::<Zero>::default();
+            let group = Arc::new(FlightGroup::<u32, (), u32, _>::with_hasher(hasher));
+            let running = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+            let call = {
+                let group = Arc::clone(&group);
+                move |key: u32| {
+                    let running = &running[key as usize];
+                    let outcome = group.call_ex(&key, || {
+                        assert!(!running.swap(true, Ordering::Relaxed), "G1: one at a time");
+                        running.store(false, Ordering::Relaxed);
+                        Ok(key)
+                    });
+                    assert_eq!(outcome.result, Ok(key), "another key's outcome");
+                    outcome.role
+                }
+            };
+            let other = thread::spawn({
+                let call = call.clone();
+                move || {
+                    assert_eq!(call(1), crate::Role::Led);
+                    call(0)
+                }
+            });
+            call(0);
+            let led = other.join().unwrap() == crate::Role::Led;
+            reached.mark(if led { "led" } else { "followed" });
+            assert_eq!(group.stats().in_flight, 0, "G11");
         });
-        call(0);
-        let led = other.join().unwrap() == crate::Role::Led;
-        reached.mark(if led { "led" } else { "followed" });
-        assert_eq!(group.stats().in_flight, 0, "G11");
-    });
 }

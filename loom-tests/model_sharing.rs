@@ -82,10 +82,7 @@ fn callers_of_one_key(callers: usize, led: bool, reached: &Reached) {
         _ => "some shared",
     });
     let stats = group.stats();
-    assert_eq!(
-        (stats.led, stats.followed),
-        (runs as u64, (callers - runs) as u64)
-    );
+    assert_eq!((stats.led, stats.followed), (runs as u64, (callers - runs) as u64));
     assert_eq!(stats.in_flight, 0, "G11");
 }
 
@@ -114,33 +111,30 @@ fn the_first_follower_comes_as_the_leader_ends() {
 /// Two callers find a flight that has no latch yet: one makes it, and both wait on that one.
 #[test]
 fn two_first_followers_share_a_latch() {
-    Model {
-        preemptions: None,
-        must_reach: &["shared"],
-        executions: &[355, 605, 950],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let Joined::Leader(leader) = group.join("key") else {
-            unreachable!("nobody else is here yet")
-        };
-        let join = |group: &Group| match group.join("key") {
-            Joined::Follower(follower) => follower,
-            Joined::Leader(_) => panic!("G1: two leaders"),
-        };
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || join(&group)
-        });
-        let follower = join(&group);
-        let other = other.join().unwrap();
-        let waiter = thread::spawn(move || other.wait());
-        assert_eq!(leader.complete(Ok(1)).followers, 2);
-        for outcome in [follower.wait(), waiter.join().unwrap()] {
-            assert_eq!((outcome.result, outcome.followers), (Ok(1), 2));
-        }
-        reached.mark("shared");
-    });
+    Model { preemptions: None, must_reach: &["shared"], executions: &[355, 605, 950] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let Joined::Leader(leader) = group.join("key") else {
+                unreachable!("nobody else is here yet")
+            };
+            let join = |group: &Group| match group.join("key") {
+                Joined::Follower(follower) => follower,
+                Joined::Leader(_) => panic!("G1: two leaders"),
+            };
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || join(&group)
+            });
+            let follower = join(&group);
+            let other = other.join().unwrap();
+            let waiter = thread::spawn(move || other.wait());
+            assert_eq!(leader.complete(Ok(1)).followers, 2);
+            for outcome in [follower.wait(), waiter.join().unwrap()] {
+                assert_eq!((outcome.result, outcome.followers), (Ok(1), 2));
+            }
+            reached.mark("shared");
+        },
+    );
 }
 
 #[test]

@@ -34,9 +34,7 @@ fn first_leader(group: &Group) -> Leader<'_, usize, &'static str> {
 }
 
 fn panic_in(leader: Leader<'_, usize, &'static str>) {
-    let unwound = catch_unwind(AssertUnwindSafe(|| {
-        leader.run(|| resume_unwind(Box::new("boom")))
-    }));
+    let unwound = catch_unwind(AssertUnwindSafe(|| leader.run(|| resume_unwind(Box::new("boom")))));
     assert!(unwound.is_err(), "the leader unwinds");
 }
 
@@ -157,29 +155,25 @@ fn a_follower_takes_over_after_some_errors() {
 /// Nobody is willing: the follower gets the panic.
 #[test]
 fn an_unwilling_follower_does_not_take_over() {
-    Model {
-        preemptions: None,
-        must_reach: &["gave up", "missed it"],
-        executions: &[18, 38, 73],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || group.call("key", || Ok(2))
-        });
-        panic_in(first);
-        match other.join().unwrap() {
-            Ok(value) => {
-                assert_eq!(value, 2);
-                reached.mark("missed it");
+    Model { preemptions: None, must_reach: &["gave up", "missed it"], executions: &[18, 38, 73] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = first_leader(&group);
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || group.call("key", || Ok(2))
+            });
+            panic_in(first);
+            match other.join().unwrap() {
+                Ok(value) => {
+                    assert_eq!(value, 2);
+                    reached.mark("missed it");
+                }
+                Err(CallError::Panicked(_)) => reached.mark("gave up"),
+                Err(other) => panic!("{other:?}"),
             }
-            Err(CallError::Panicked(_)) => reached.mark("gave up"),
-            Err(other) => panic!("{other:?}"),
-        }
-        assert_over(&group, 2);
-    });
+            assert_over(&group, 2);
+        });
 }
 
 /// The panic and the deadline come at the same time: the function does not run after the deadline.
@@ -225,36 +219,32 @@ fn nobody_takes_over_after_its_deadline() {
 /// queue again.
 #[test]
 fn one_that_queued_takes_over() {
-    Model {
-        preemptions: None,
-        must_reach: &["came later", "took over"],
-        executions: &[2_871],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let first = first_leader(&group);
-        let other = thread::spawn({
-            let group = Arc::clone(&group);
-            move || {
-                let request = group.request("key").next_flight().takeover(1);
-                request.call_ex(|| Ok(3))
-            }
+    Model { preemptions: None, must_reach: &["came later", "took over"], executions: &[2_871] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let first = first_leader(&group);
+            let other = thread::spawn({
+                let group = Arc::clone(&group);
+                move || {
+                    let request = group.request("key").next_flight().takeover(1);
+                    request.call_ex(|| Ok(3))
+                }
+            });
+            // Gives the first up and leads what the other is queued for.
+            let request = group.request("key").max_age(Duration::ZERO);
+            let Joined::Leader(second) = request.join() else {
+                panic!("nobody follows at an age of 0")
+            };
+            let queued = second.followers();
+            drop(second);
+            // The first hangs: nobody waits for it.
+            let outcome = other.join().unwrap();
+            assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(3)));
+            reached.mark(match queued {
+                0 => "came later",
+                _ => "took over",
+            });
+            let _ = first.complete(Ok(1));
+            assert_over(&group, 3);
         });
-        // Gives the first up and leads what the other is queued for.
-        let request = group.request("key").max_age(Duration::ZERO);
-        let Joined::Leader(second) = request.join() else {
-            panic!("nobody follows at an age of 0")
-        };
-        let queued = second.followers();
-        drop(second);
-        // The first hangs: nobody waits for it.
-        let outcome = other.join().unwrap();
-        assert_eq!((outcome.role, outcome.result), (Role::Led, Ok(3)));
-        reached.mark(match queued {
-            0 => "came later",
-            _ => "took over",
-        });
-        let _ = first.complete(Ok(1));
-        assert_over(&group, 3);
-    });
 }

@@ -50,37 +50,23 @@ fn a_job_ends(
     assert!(is_it(&outcome.result), "{:?}", outcome.result);
     assert_eq!(outcome.role, Role::Led, "G3");
     worker.join().unwrap();
-    assert_eq!(
-        outcome.followers,
-        caller.join().unwrap(),
-        "the ticket is no follower"
-    );
+    assert_eq!(outcome.followers, caller.join().unwrap(), "the ticket is no follower");
     assert_eq!(group.stats().in_flight, 0, "G4");
 }
 
 #[test]
 fn a_job_lands() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[42_894],
-    }
-    .explore(|reached| a_job_ends(reached, || Ok(1), Job::run, |r| matches!(r, Ok(1))));
+    Model { preemptions: None, must_reach: &["followed it", "missed it"], executions: &[42_894] }
+        .explore(|reached| a_job_ends(reached, || Ok(1), Job::run, |r| matches!(r, Ok(1))));
 }
 
 #[test]
 fn a_job_panics() {
-    Model {
-        preemptions: None,
-        must_reach: &["followed it", "missed it"],
-        executions: &[42_894],
-    }
-    .explore(|reached| {
-        let boom = || resume_unwind(Box::new("boom"));
-        a_job_ends(reached, boom, Job::run, |r| {
-            matches!(r, Err(CallError::Panicked(_)))
+    Model { preemptions: None, must_reach: &["followed it", "missed it"], executions: &[42_894] }
+        .explore(|reached| {
+            let boom = || resume_unwind(Box::new("boom"));
+            a_job_ends(reached, boom, Job::run, |r| matches!(r, Err(CallError::Panicked(_))));
         });
-    });
 }
 
 #[test]
@@ -91,12 +77,7 @@ fn a_job_is_dropped() {
         executions: &[42_894, 192_353],
     }
     .explore(|reached| {
-        a_job_ends(
-            reached,
-            || Ok(1),
-            drop,
-            |r| matches!(r, Err(CallError::Abandoned)),
-        );
+        a_job_ends(reached, || Ok(1), drop, |r| matches!(r, Err(CallError::Abandoned)));
     });
 }
 
@@ -177,25 +158,21 @@ fn two_tickets() {
 /// A ticket that has waited in vain has the outcome once it is there, and so has one that only asks.
 #[test]
 fn a_ticket_that_has_waited_in_vain_waits_again() {
-    Model {
-        preemptions: None,
-        must_reach: &["at once", "later"],
-        executions: &[50, 105, 196],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let (job, ticket) = start(&group, || Ok(1));
-        let worker = thread::spawn(move || job.run());
-        match ticket.wait_timeout(Duration::from_secs(1)) {
-            Some(outcome) => {
-                assert_eq!(outcome.result, Ok(1));
-                reached.mark("at once");
+    Model { preemptions: None, must_reach: &["at once", "later"], executions: &[50, 105, 196] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let (job, ticket) = start(&group, || Ok(1));
+            let worker = thread::spawn(move || job.run());
+            match ticket.wait_timeout(Duration::from_secs(1)) {
+                Some(outcome) => {
+                    assert_eq!(outcome.result, Ok(1));
+                    reached.mark("at once");
+                }
+                None => reached.mark("later"),
             }
-            None => reached.mark("later"),
-        }
-        worker.join().unwrap();
-        assert!(ticket.is_done());
-        let outcome = ticket.try_wait().expect("the outcome stays");
-        assert_eq!((outcome.result, outcome.role), (Ok(1), Role::Led));
-    });
+            worker.join().unwrap();
+            assert!(ticket.is_done());
+            let outcome = ticket.try_wait().expect("the outcome stays");
+            assert_eq!((outcome.result, outcome.role), (Ok(1), Role::Led));
+        });
 }

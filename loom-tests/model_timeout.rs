@@ -60,10 +60,7 @@ fn a_follower_times_out() {
         assert!((1..=2).contains(&outcome.followers));
         let patient = patient.wait();
         assert_eq!(patient.result, Ok(1), "G8: disturbed by the other");
-        assert_eq!(
-            patient.followers, outcome.followers,
-            "G3: all learn how many"
-        );
+        assert_eq!(patient.followers, outcome.followers, "G3: all learn how many");
         hasty.join().unwrap();
         assert_eq!(group.stats().in_flight, 0, "G11");
     });
@@ -135,48 +132,37 @@ fn one_that_has_timed_out_is_gone() {
         let gone = group.request("key").timeout(SOON).call(|| Ok(9));
         assert_eq!(gone, Err(CallError::TimedOut));
         let again = group.join("key");
-        assert!(
-            matches!(again, Joined::Follower(_)),
-            "G8: a second execution"
-        );
+        assert!(matches!(again, Joined::Follower(_)), "G8: a second execution");
         drop(again);
         let followers = leader.complete(Ok(1)).followers;
         assert!(followers <= 1, "one that has left is counted");
         assert_eq!(other.join().unwrap(), followers);
-        reached.mark(if followers == 0 {
-            "nobody else"
-        } else {
-            "shared"
-        });
+        reached.mark(if followers == 0 { "nobody else" } else { "shared" });
     });
 }
 
 /// A follower that has waited in vain keeps its place, and waits again.
 #[test]
 fn one_that_has_waited_in_vain_waits_again() {
-    Model {
-        preemptions: None,
-        must_reach: &["at once", "later"],
-        executions: &[84, 120, 165],
-    }
-    .explore(|reached| {
-        let group = Arc::new(Group::new());
-        let Joined::Leader(leader) = group.join("key") else {
-            unreachable!("nobody else is here yet")
-        };
-        let Joined::Follower(follower) = group.join("key") else {
-            unreachable!("the leader is there")
-        };
-        let other = thread::spawn({
-            let reached = reached.clone();
-            move || {
-                let first = follower.wait_timeout(SOON);
-                reached.mark(if first.is_some() { "at once" } else { "later" });
-                let outcome = first.unwrap_or_else(|| follower.wait());
-                assert_eq!((outcome.result, outcome.followers), (Ok(1), 1));
-            }
+    Model { preemptions: None, must_reach: &["at once", "later"], executions: &[84, 120, 165] }
+        .explore(|reached| {
+            let group = Arc::new(Group::new());
+            let Joined::Leader(leader) = group.join("key") else {
+                unreachable!("nobody else is here yet")
+            };
+            let Joined::Follower(follower) = group.join("key") else {
+                unreachable!("the leader is there")
+            };
+            let other = thread::spawn({
+                let reached = reached.clone();
+                move || {
+                    let first = follower.wait_timeout(SOON);
+                    reached.mark(if first.is_some() { "at once" } else { "later" });
+                    let outcome = first.unwrap_or_else(|| follower.wait());
+                    assert_eq!((outcome.result, outcome.followers), (Ok(1), 1));
+                }
+            });
+            assert_eq!(leader.complete(Ok(1)).followers, 1, "it has kept its place");
+            other.join().unwrap();
         });
-        assert_eq!(leader.complete(Ok(1)).followers, 1, "it has kept its place");
-        other.join().unwrap();
-    });
 }

@@ -86,10 +86,7 @@ fn run_models(
 ) -> io::Result<usize> {
     eprintln!("building the models …");
     let models = workshop.build("shipped", sources, Build::Fast)?;
-    println!(
-        "{:<60}{:>26}{:>9}{:>7}",
-        "model", "executions", "seconds", "bound"
-    );
+    println!("{:<60}{:>26}{:>9}{:>7}", "model", "executions", "seconds", "bound");
     let names = models.names()?;
     let mut failed = 0;
     in_parallel(
@@ -308,8 +305,7 @@ fn library(messages: &str, name: &str) -> Option<PathBuf> {
     let found = libraries.find(|path| {
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         let stem = stem.and_then(|stem| stem.strip_prefix("lib"));
-        stem.and_then(|stem| stem.rsplit_once('-'))
-            .is_some_and(|(stem, _)| stem == name)
+        stem.and_then(|stem| stem.rsplit_once('-')).is_some_and(|(stem, _)| stem == name)
     });
     found.map(Path::to_owned)
 }
@@ -372,18 +368,13 @@ impl Models {
         }
         let find = |what| stdout.lines().find_map(|line| line.split_once(what));
         let value = |what| find(what).map_or("", |(_, value)| value).to_owned();
-        Ok(Verdict::Passed {
-            executions: value("executions: "),
-            bound: value("bound: "),
-        })
+        Ok(Verdict::Passed { executions: value("executions: "), bound: value("bound: ") })
     }
 }
 
 /// The first panic's message, on one line. The line before it names the thread and the place.
 fn why(stderr: &str) -> String {
-    let mut lines = stderr
-        .lines()
-        .skip_while(|line| !line.contains("panicked at"));
+    let mut lines = stderr.lines().skip_while(|line| !line.contains("panicked at"));
     let message = lines.nth(1).unwrap_or("died without a message").trim();
     match message.strip_prefix("assertion `left == right` failed: ") {
         Some(assertion) => assertion.to_owned(),

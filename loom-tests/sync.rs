@@ -91,10 +91,7 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         LOCKED.set(LOCKED.get() + 1);
-        MutexGuard {
-            mutex: self,
-            inner: self.0.lock().expect("loom does not poison"),
-        }
+        MutexGuard { mutex: self, inner: self.0.lock().expect("loom does not poison") }
     }
 
     pub(crate) fn lock_spinning(&self) -> MutexGuard<'_, T> {
@@ -133,10 +130,7 @@ pub(crate) struct Condvar {
 
 impl Condvar {
     pub(crate) fn new() -> Self {
-        Self {
-            inner: loom::sync::Condvar::new(),
-            spurious: StdAtomicUsize::new(BUDGET.get()),
-        }
+        Self { inner: loom::sync::Condvar::new(), spurious: StdAtomicUsize::new(BUDGET.get()) }
     }
 
     pub(crate) fn wait<'a, T>(
@@ -157,10 +151,7 @@ impl Condvar {
             INSTANTS.set((made, passed | 1 << number));
             return mutex.lock();
         }
-        MutexGuard {
-            mutex,
-            inner: self.inner.wait(guard.inner).expect("loom does not poison"),
-        }
+        MutexGuard { mutex, inner: self.inner.wait(guard.inner).expect("loom does not poison") }
     }
 
     pub(crate) fn notify_all(&self) {

@@ -54,9 +54,7 @@ fn call_once<V, E, K: ?Sized>(
     f: impl FnOnce() -> Result<V, E>,
 ) -> Outcome<V, E> {
     let mut f = Some(f);
-    calls.call_dyn(key, &mut || {
-        (f.take().expect("call_dyn runs f at most once"))()
-    })
+    calls.call_dyn(key, &mut || (f.take().expect("call_dyn runs f at most once"))())
 }
 
 /// [`call`](Self::call) and [`call_ex`](Self::call_ex) for generic code over [`SharedCalls`].
@@ -119,10 +117,7 @@ macro_rules! on_trait_objects {
         }
     )*};
 }
-on_trait_objects!(
-    dyn SharedCalls<V, E, K> + '_,
-    dyn SharedCalls<V, E, K> + Send + Sync + '_
-);
+on_trait_objects!(dyn SharedCalls<V, E, K> + '_, dyn SharedCalls<V, E, K> + Send + Sync + '_);
 
 /// Shares nothing: every call runs its own function.
 ///

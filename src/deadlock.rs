@@ -58,10 +58,7 @@ struct Wait {
 
 impl Graph {
     const fn new() -> Self {
-        Self {
-            waits: BTreeMap::new(),
-            running: BTreeMap::new(),
-        }
+        Self { waits: BTreeMap::new(), running: BTreeMap::new() }
     }
 
     /// The flight as the thread that runs its function knows it, if a thread is known to.
@@ -123,12 +120,7 @@ impl Waiting {
             own.give_back();
             return Err(deadlock(&cycle));
         }
-        let wait = Wait {
-            awaited,
-            queued,
-            limited,
-            own,
-        };
+        let wait = Wait { awaited, queued, limited, own };
         graph.waits.insert(me, wait);
         Ok(Some(Self { me }))
     }
@@ -144,12 +136,7 @@ impl Drop for Waiting {
 }
 
 fn deadlock(cycle: &[u64]) -> Deadlock {
-    Deadlock::new(
-        cycle
-            .iter()
-            .filter_map(|n| threads::by_number(*n))
-            .collect(),
-    )
+    Deadlock::new(cycle.iter().filter_map(|n| threads::by_number(*n)).collect())
 }
 
 /// Refuses a wait for this flight if the calling thread runs its function.

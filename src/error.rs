@@ -243,15 +243,13 @@ impl<E> Clone for StdError<E> {
 
 impl<E: AsRef<dyn Error + Send + Sync>> fmt::Debug for StdError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .fmt_with(f, |error, f| fmt::Debug::fmt(error.as_ref(), f))
+        self.0.fmt_with(f, |error, f| fmt::Debug::fmt(error.as_ref(), f))
     }
 }
 
 impl<E: AsRef<dyn Error + Send + Sync>> fmt::Display for StdError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .fmt_with(f, |error, f| fmt::Display::fmt(error.as_ref(), f))
+        self.0.fmt_with(f, |error, f| fmt::Display::fmt(error.as_ref(), f))
     }
 }
 
@@ -329,9 +327,7 @@ impl Panicked {
     /// ```
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: Some(message.into().into()),
-        }
+        Self { message: Some(message.into().into()) }
     }
 
     /// From the payload that [`catch_unwind`](std::panic::catch_unwind) gives.
@@ -348,9 +344,7 @@ impl Panicked {
             .downcast_ref::<&'static str>()
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self {
-            message: text.map(Arc::from),
-        }
+        Self { message: text.map(Arc::from) }
     }
 
     /// The panic's message, if its payload was text (as that of `panic!` is).
@@ -400,9 +394,7 @@ impl Deadlock {
     /// Each of them waits for the next one, the last for the first; the first is the caller that
     /// was refused.
     pub(crate) fn new(threads: Vec<Thread>) -> Self {
-        Self {
-            threads: threads.into(),
-        }
+        Self { threads: threads.into() }
     }
 
     /// The threads of the cycle. The first is the caller that was refused. Each waits for a call that

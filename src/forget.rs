@@ -70,9 +70,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     where
         Q: Lookup<K> + ?Sized,
     {
-        self.forget_if(key, |latch| {
-            latch.as_ref().map_or(0, |it| it.followers()) == 0
-        })
+        self.forget_if(key, |latch| latch.as_ref().map_or(0, |it| it.followers()) == 0)
     }
 
     fn forget_if<Q: Lookup<K> + ?Sized>(

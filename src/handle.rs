@@ -7,9 +7,7 @@ use crate::{group::FlightGroup, sync::Arc};
 impl<V, E, K, S> Clone for FlightGroup<V, E, K, S> {
     /// Another handle to the same group.
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

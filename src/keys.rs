@@ -108,12 +108,7 @@ pub(crate) struct KeyMap<K, T> {
 
 impl<K, T> KeyMap<K, T> {
     pub(crate) fn new() -> Self {
-        Self {
-            by_hash: HashMap::default(),
-            collided: Vec::new(),
-            retired: Vec::new(),
-            peak: 0,
-        }
+        Self { by_hash: HashMap::default(), collided: Vec::new(), retired: Vec::new(), peak: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -278,10 +273,7 @@ mod tests {
         for key in 0..4 {
             insert(&mut map, 7, key);
         }
-        assert_eq!(
-            map.find_or_insert(7, &2, || panic!("it is there")),
-            Some(&mut 20)
-        );
+        assert_eq!(map.find_or_insert(7, &2, || panic!("it is there")), Some(&mut 20));
         assert!(map.find(8, |named, _| *named == 2).is_none());
         assert!(map.find(7, |_, value| *value == 99).is_none());
         for key in [0, 3, 1, 2] {

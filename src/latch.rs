@@ -61,16 +61,8 @@ pub(crate) enum Awaited<V, E> {
 impl<V, E> Latch<V, E> {
     /// `ticket` if the flight was started, and has a ticket that waits for it.
     pub(crate) fn new(ticket: bool) -> Arc<Self> {
-        let state = State {
-            phase: Phase::Pending,
-            followers: 0,
-            ticket,
-            since: Time::now(),
-        };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+        let state = State { phase: Phase::Pending, followers: 0, ticket, since: Time::now() };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Takes a place, unless so many are taken already. To be called under the map's lock.

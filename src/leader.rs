@@ -138,11 +138,7 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
     /// Gives the lead to a holder with a group handle of its own.
     pub(crate) fn into_lead(mut self) -> Lead {
         self.lead.ended = true;
-        Lead {
-            events: self.lead.events.take(),
-            ended: false,
-            ..self.lead
-        }
+        Lead { events: self.lead.events.take(), ended: false, ..self.lead }
     }
 }
 
@@ -164,8 +160,6 @@ impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
 
 impl<V, E, K, S> fmt::Debug for Leader<'_, V, E, K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leader")
-            .field("followers", &self.followers())
-            .finish_non_exhaustive()
+        f.debug_struct("Leader").field("followers", &self.followers()).finish_non_exhaustive()
     }
 }

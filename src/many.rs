@@ -105,12 +105,11 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut position = |key: &'k Q| {
             let same_hash = by_hash.entry(self.shared.hasher.hash_one(key)).or_default();
             let mut same = same_hash.iter().copied();
-            same.find(|i| key.is(&distinct[*i].to_key()))
-                .unwrap_or_else(|| {
-                    same_hash.push(distinct.len());
-                    distinct.push(key);
-                    distinct.len() - 1
-                })
+            same.find(|i| key.is(&distinct[*i].to_key())).unwrap_or_else(|| {
+                same_hash.push(distinct.len());
+                distinct.push(key);
+                distinct.len() - 1
+            })
         };
         let positions = keys.iter().map(|key| position(key)).collect();
         (distinct, positions)
@@ -129,10 +128,7 @@ fn lead_all<V: Clone, E, K, S>(
         let loaded = f();
         if let Ok(values) = &loaded {
             let n = values.len();
-            assert!(
-                n == keys,
-                "the function of a batch of {keys} keys returned {n} values"
-            );
+            assert!(n == keys, "the function of a batch of {keys} keys returned {n} values");
         }
         loaded
     });
@@ -155,8 +151,5 @@ fn lead_all<V: Clone, E, K, S>(
         drop((garbage, events));
         resume_unwind(payload);
     }
-    ended
-        .into_iter()
-        .map(|ended| ended.into_outcome().result)
-        .collect()
+    ended.into_iter().map(|ended| ended.into_outcome().result).collect()
 }

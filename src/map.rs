@@ -122,11 +122,7 @@ impl<V, E> Entry<V, E> {
         if !latch.join(max_followers) {
             return Found::Refused(Refusal::Overloaded);
         }
-        Found::Waits {
-            latch: Arc::clone(latch),
-            held_by,
-            queued: options.next_flight,
-        }
+        Found::Waits { latch: Arc::clone(latch), held_by, queued: options.next_flight }
     }
 
     /// Whether others have waited for the flight for too long. With a limit of zero, nobody follows.
@@ -167,11 +163,7 @@ impl<V, E> Entry<V, E> {
 
 impl<V, E, K> Map<V, E, K> {
     pub(crate) fn new() -> Self {
-        Self {
-            flights: KeyMap::new(),
-            given_up: BTreeMap::new(),
-            ended: [0; 4],
-        }
+        Self { flights: KeyMap::new(), given_up: BTreeMap::new(), ended: [0; 4] }
     }
 
     /// How many flights there are, given-up ones and entries without a leader included.
@@ -194,11 +186,7 @@ impl<V, E, K> Map<V, E, K> {
         // No caller can join any more, so none that waits is missed.
         let latch = latch.filter(|latch| latch.is_awaited());
         let outgrown = self.flights.is_outgrown();
-        Unlinked {
-            latch,
-            queue,
-            outgrown,
-        }
+        Unlinked { latch, queue, outgrown }
     }
 
     /// The same for a flight that has a queue, or that was given up.

@@ -121,11 +121,7 @@ impl Landed {
     /// ```
     #[must_use]
     pub fn new(duration: Duration, followers: usize, ending: Ending) -> Self {
-        Self {
-            duration,
-            followers,
-            ending,
-        }
+        Self { duration, followers, ending }
     }
 }
 
@@ -174,10 +170,7 @@ impl<K> GroupObserver<K> {
     }
 
     pub(crate) fn with_key(&self, key: K) -> Box<Events> {
-        Box::new(Events {
-            tell: (self.with_key)(&self.observer, key),
-            began: Time::now(),
-        })
+        Box::new(Events { tell: (self.with_key)(&self.observer, key), began: Time::now() })
     }
 }
 

@@ -89,39 +89,24 @@ impl<V: Clone, E> Outcome<V, E> {
 impl<V, E> Outcome<V, E> {
     #[inline]
     pub(crate) fn led(result: Result<V, CallError<E>>, followers: usize) -> Self {
-        Self {
-            result,
-            role: Role::Led,
-            followers,
-        }
+        Self { result, role: Role::Led, followers }
     }
 
     /// For a call that nobody can share.
     pub(crate) fn alone(result: Result<V, E>) -> Self {
-        Self::led(
-            result.map_err(|error| CallError::Failed(Arc::new(error))),
-            0,
-        )
+        Self::led(result.map_err(|error| CallError::Failed(Arc::new(error))), 0)
     }
 
     /// For a caller that does not get a flight's outcome.
     pub(crate) fn refused(refusal: Refusal, role: Role) -> Self {
-        Self {
-            result: Err(refusal.into()),
-            role,
-            followers: 0,
-        }
+        Self { result: Err(refusal.into()), role, followers: 0 }
     }
 }
 
 // By hand, because a derive would ask for `E: Clone`.
 impl<V: Clone, E> Clone for Outcome<V, E> {
     fn clone(&self) -> Self {
-        Self {
-            result: self.result.clone(),
-            role: self.role,
-            followers: self.followers,
-        }
+        Self { result: self.result.clone(), role: self.role, followers: self.followers }
     }
 }
 

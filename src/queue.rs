@@ -38,11 +38,7 @@ impl<V, E, K> Map<V, E, K> {
         }
         let mut given_up = self.given_up.iter();
         let Some((flight, _)) = given_up.find(|(_, (_, it))| is(it, latch)) else {
-            return Some(Found::Waits {
-                latch: Arc::clone(latch),
-                held_by: None,
-                queued: false,
-            });
+            return Some(Found::Waits { latch: Arc::clone(latch), held_by: None, queued: false });
         };
         if latch.is_older_than(options.max_age) {
             latch.leave();
@@ -57,16 +53,12 @@ impl<V, E, K> Map<V, E, K> {
         if latch.leave() > 0 {
             return None;
         }
-        let entry = self
-            .flights
-            .find(hash, |_, entry| is(&entry.queue, latch))?;
+        let entry = self.flights.find(hash, |_, entry| is(&entry.queue, latch))?;
         entry.queue = None;
         self.remove_empty(hash)
     }
 }
 
 fn is<V, E>(latch: &OptionLatch<V, E>, other: &Arc<Latch<V, E>>) -> bool {
-    latch
-        .as_ref()
-        .is_some_and(|latch| Arc::ptr_eq(latch, other))
+    latch.as_ref().is_some_and(|latch| Arc::ptr_eq(latch, other))
 }

@@ -415,8 +415,6 @@ impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q
 
 impl<V, E, Q: ?Sized, K, S> fmt::Debug for Request<'_, '_, V, E, Q, K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
-            .field("options", &self.options())
-            .finish_non_exhaustive()
+        f.debug_struct("Request").field("options", &self.options()).finish_non_exhaustive()
     }
 }

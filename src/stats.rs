@@ -186,13 +186,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 });
             };
             for (key, entry) in map.flights.iter() {
-                show(
-                    key,
-                    entry.leader,
-                    &entry.latch,
-                    followers(&entry.queue),
-                    false,
-                );
+                show(key, entry.leader, &entry.latch, followers(&entry.queue), false);
             }
             for (flight, (key, latch)) in &map.given_up {
                 show(key, Some(*flight), latch, 0, true);

@@ -141,9 +141,7 @@ impl Time {
     }
 
     pub(crate) fn plus(self, duration: Duration) -> Deadline {
-        self.0
-            .checked_add(duration)
-            .map_or(Deadline::Never, Deadline::At)
+        self.0.checked_add(duration).map_or(Deadline::Never, Deadline::At)
     }
 
     pub(crate) fn age(self) -> Duration {

@@ -35,10 +35,7 @@ impl FlightId {
             me.drawn.set(serial);
             let number = NonZeroU64::new(me.number.get());
             let thread = number.unwrap_or_else(|| me.draw_number());
-            Self {
-                thread,
-                serial: serial | u64::from(transferable),
-            }
+            Self { thread, serial: serial | u64::from(transferable) }
         })
     }
 
@@ -48,10 +45,8 @@ impl FlightId {
 }
 
 /// The threads that have led a flight and are still there.
-static THREADS: Unmodelled<Threads> = Unmodelled::new(Threads {
-    drawn: 0,
-    by_number: BTreeMap::new(),
-});
+static THREADS: Unmodelled<Threads> =
+    Unmodelled::new(Threads { drawn: 0, by_number: BTreeMap::new() });
 
 struct Threads {
     drawn: u64,

@@ -72,10 +72,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             self.finish(lead, result, &mut None);
         }));
         // The function's panic is with the tickets and followers now.
-        [panic, ended.err()]
-            .into_iter()
-            .flatten()
-            .for_each(drop_payload);
+        [panic, ended.err()].into_iter().flatten().for_each(drop_payload);
     }
 }
 
@@ -137,9 +134,7 @@ where
             let own = Cell::new(Some(key.to_key()));
             move |group: &FlightGroup<V, E, K, S>, lead: &mut Lead| {
                 let key = || own.take().expect("a flight is given up once");
-                group.run_job(lead, |lead| {
-                    Flight::show(group, Some(lead), || false, key, f)
-                });
+                group.run_job(lead, |lead| Flight::show(group, Some(lead), || false, key, f));
             }
         })
     }
@@ -162,14 +157,8 @@ where
         ticket.role = Role::Led;
         ticket.deadline = deadline;
         ticket.latch = group.latch_of(&lead);
-        ticket.held_by = ticket
-            .latch
-            .as_ref()
-            .map(|latch| (lead.flight, latch.since()));
-        let mut owned = OwnedLead {
-            group: group.clone(),
-            lead,
-        };
+        ticket.held_by = ticket.latch.as_ref().map(|latch| (lead.flight, latch.since()));
+        let mut owned = OwnedLead { group: group.clone(), lead };
         spawn(Job(Box::new(move || {
             // Captured first, so dropped first if the job never runs: then the flight is abandoned
             // before the `Drop` of anything that the function has captured.
@@ -324,8 +313,6 @@ impl<V, E> Ticket<V, E> {
 
 impl<V, E> fmt::Debug for Ticket<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
-            .field("is_done", &self.is_done())
-            .finish_non_exhaustive()
+        f.debug_struct("Ticket").field("is_done", &self.is_done()).finish_non_exhaustive()
     }
 }

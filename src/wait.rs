@@ -38,11 +38,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 return Arrival::Leads(lead);
             }
             Found::Refused(refusal) => follower.refuse(refusal),
-            Found::Waits {
-                latch,
-                held_by,
-                queued,
-            } => {
+            Found::Waits { latch, held_by, queued } => {
                 follower.latch = Some(latch);
                 follower.held_by = held_by;
                 follower.queued = queued;
@@ -174,10 +170,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             Arrival::Follows(follows) => follows,
             leads => return leads,
         };
-        let mut options = Options {
-            max_age: None,
-            ..*options
-        };
+        let mut options = Options { max_age: None, ..*options };
         follower.deadline = options.deadline();
         while follower.queued {
             match self.wait_for(&mut follower, &lead, None) {
@@ -238,9 +231,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 self.leave_queue(follower, lead);
                 resume_unwind(payload)
             }
-            Ok(Some(Found::Waits {
-                held_by, queued, ..
-            })) => {
+            Ok(Some(Found::Waits { held_by, queued, .. })) => {
                 follower.held_by = held_by;
                 follower.queued = queued;
                 false

@@ -183,10 +183,7 @@ fn a_locked_group_can_be_formatted() {
             follow(&group, &Key)
         });
         gate.begun();
-        assert_eq!(
-            format!("{group:?}"),
-            "FlightGroup { in_flight: <locked>, .. }"
-        );
+        assert_eq!(format!("{group:?}"), "FlightGroup { in_flight: <locked>, .. }");
         gate.open();
         let follower = follower.join().unwrap();
         let _ = leader.complete(Ok(1));

@@ -207,10 +207,7 @@ fn a_lone_call_wakes_nobody() {
                 assert!(std::env::var_os("CI").is_none(), "CI has to install strace");
                 return println!("skipped: strace is missing, or not allowed to trace");
             };
-            assert!(
-                control >= 1_000,
-                "strace counts {control} of 1,000 futex calls"
-            );
+            assert!(control >= 1_000, "strace counts {control} of 1,000 futex calls");
             // Some belong to the harness, which starts a thread and waits for it.
             let calls = futex_calls(TEST, "lone calls").expect("it worked a moment ago");
             assert!(calls < 50, "{calls} futex calls in 100,000 lone calls");
@@ -231,9 +228,7 @@ fn futex_calls(test: &str, part: &str) -> Option<u64> {
     // A table: % time, seconds, usecs/call, calls, [errors,] syscall. No row where there is none.
     let table = String::from_utf8_lossy(&traced.stderr);
     let row = table.lines().find(|row| row.ends_with(" futex"));
-    Some(row.map_or(0, |row| {
-        row.split_whitespace().nth(3).unwrap().parse().unwrap()
-    }))
+    Some(row.map_or(0, |row| row.split_whitespace().nth(3).unwrap().parse().unwrap()))
 }
 
 // Keys.
@@ -369,9 +364,7 @@ fn assert_spike_leaves_nothing(end: impl FnOnce(Vec<Leader<'_, u64, u64>>)) {
     let group = FlightGroup::new();
     group.call("warm", || Ok(1)).unwrap();
     let before = bytes_held();
-    let leaders: Vec<_> = (0..100_000)
-        .map(|i| lead(&group, &*format!("key {i}")))
-        .collect();
+    let leaders: Vec<_> = (0..100_000).map(|i| lead(&group, &*format!("key {i}"))).collect();
     assert!(bytes_held() - before > 100 * NEAR, "the spike is one");
     end(leaders);
     let more = bytes_held() - before;
@@ -442,10 +435,7 @@ fn the_table_of_a_spike_is_freed_outside_the_lock() {
         drop(leader);
     }
     let shown = shown.take();
-    assert!(
-        shown.contains("in_flight: ") && !shown.contains("locked"),
-        "{shown}"
-    );
+    assert!(shown.contains("in_flight: ") && !shown.contains("locked"), "{shown}");
 }
 
 /// Ten keys of a mebibyte each, called one after another and then all at once.

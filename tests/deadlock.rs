@@ -160,10 +160,7 @@ fn ring(
 #[track_caller]
 fn the_refused(told: Vec<Result<(), Deadlock>>) -> Deadlock {
     let mut told = told.into_iter();
-    let first = told
-        .next()
-        .unwrap()
-        .expect_err("the last to ask is refused");
+    let first = told.next().unwrap().expect_err("the last to ask is refused");
     for other in told {
         other.expect("whoever waits already has the value");
     }
@@ -208,22 +205,10 @@ fn a_ring_may_go_through_several_groups() {
         let users = FlightGroup::<String, io::Error>::new();
         let sizes = FlightGroup::<u64, Infallible, (u8, String)>::new();
         let flags = FlightGroup::<(), Box<dyn Error + Send + Sync>, u64>::new();
-        let user = |key: &str| At {
-            group: &users,
-            key: key.to_owned(),
-            value: "value".to_owned(),
-        };
+        let user = |key: &str| At { group: &users, key: key.to_owned(), value: "value".to_owned() };
         let (first, last) = (user("a"), user("d"));
-        let size = At {
-            group: &sizes,
-            key: (1, "a".to_owned()),
-            value: 2,
-        };
-        let flag = At {
-            group: &flags,
-            key: 3,
-            value: (),
-        };
+        let size = At { group: &sizes, key: (1, "a".to_owned()), value: 2 };
+        let flag = At { group: &flags, key: 3, value: () };
         let spots: [&dyn Spot; 4] = [&first, &size, &flag, &last];
         let others = n as u64 - 1;
         let waiting =
@@ -371,12 +356,8 @@ const WAYS: [Way; 25] = [
     ("call", |g| g.call("k", no_second_run)),
     ("call_ex", |g| in_vain(g.call_ex("k", no_second_run))),
     ("join", |g| in_vain(follow(g, "k").wait())),
-    ("wait_timeout", |g| {
-        in_vain(follow(g, "k").wait_timeout(Duration::MAX).unwrap())
-    }),
-    ("start", |g| {
-        in_vain(g.start("k", |_| panic!("leads"), no_second_run).wait())
-    }),
+    ("wait_timeout", |g| in_vain(follow(g, "k").wait_timeout(Duration::MAX).unwrap())),
+    ("start", |g| in_vain(g.start("k", |_| panic!("leads"), no_second_run).wait())),
     ("ticket, wait_timeout", |g| {
         let ticket = g.start("k", |_| panic!("leads"), no_second_run);
         in_vain(ticket.wait_timeout(Duration::MAX).unwrap())
@@ -387,43 +368,20 @@ const WAYS: [Way; 25] = [
     }),
     ("request", |g| g.request("k").call(no_second_run)),
     ("request, join", |g| follow_by(g.request("k").join())),
-    ("next_flight", |g| {
-        in_vain(g.request("k").next_flight().call_ex(no_second_run))
-    }),
-    ("next_flight, join", |g| {
-        follow_by(g.request("k").next_flight().join())
-    }),
-    ("timeout without end", |g| {
-        g.request("k").timeout(Duration::MAX).call(no_second_run)
-    }),
-    ("timeout", |g| {
-        g.request("k").timeout(SHORT).call(no_second_run)
-    }),
-    ("timeout of zero", |g| {
-        g.request("k").timeout(Duration::ZERO).call(no_second_run)
-    }),
-    ("timeout, join", |g| {
-        follow_by(g.request("k").timeout(SHORT).join())
-    }),
-    ("timeout, next_flight", |g| {
-        g.request("k")
-            .timeout(SHORT)
-            .next_flight()
-            .call(no_second_run)
-    }),
+    ("next_flight", |g| in_vain(g.request("k").next_flight().call_ex(no_second_run))),
+    ("next_flight, join", |g| follow_by(g.request("k").next_flight().join())),
+    ("timeout without end", |g| g.request("k").timeout(Duration::MAX).call(no_second_run)),
+    ("timeout", |g| g.request("k").timeout(SHORT).call(no_second_run)),
+    ("timeout of zero", |g| g.request("k").timeout(Duration::ZERO).call(no_second_run)),
+    ("timeout, join", |g| follow_by(g.request("k").timeout(SHORT).join())),
+    ("timeout, next_flight", |g| g.request("k").timeout(SHORT).next_flight().call(no_second_run)),
     ("timeout, start", |g| {
         let request = g.request("k").timeout(SHORT);
         in_vain(request.start(|_| panic!("leads"), no_second_run).wait())
     }),
-    ("wait_timeout that would pass", |g| {
-        in_vain(follow(g, "k").wait_timeout(SHORT).unwrap())
-    }),
-    ("max_age", |g| {
-        g.request("k").max_age(Duration::MAX).call(no_second_run)
-    }),
-    ("max_age of zero", |g| {
-        g.request("k").max_age(Duration::ZERO).call(no_second_run)
-    }),
+    ("wait_timeout that would pass", |g| in_vain(follow(g, "k").wait_timeout(SHORT).unwrap())),
+    ("max_age", |g| g.request("k").max_age(Duration::MAX).call(no_second_run)),
+    ("max_age of zero", |g| g.request("k").max_age(Duration::ZERO).call(no_second_run)),
     ("max_followers of zero", |g| {
         // Its own key comes first.
         g.request("k").max_followers(0).call(no_second_run)
@@ -433,19 +391,14 @@ const WAYS: [Way; 25] = [
         results.remove(0)
     }),
     // There is nothing to take over: nobody panicked.
-    ("takeover", |g| {
-        in_vain(g.request("k").takeover(9).call_ex(no_second_run))
-    }),
+    ("takeover", |g| in_vain(g.request("k").takeover(9).call_ex(no_second_run))),
     ("alone_on_deadlock, join", |g| {
         // There is no function to run.
         follow_by(g.request("k").alone_on_deadlock().join())
     }),
     ("all options", |g| {
         let request = g.request("k").next_flight().max_age(Duration::MAX);
-        request
-            .takeover(9)
-            .timeout(Duration::MAX)
-            .call(no_second_run)
+        request.takeover(9).timeout(Duration::MAX).call(no_second_run)
     }),
 ];
 
@@ -474,9 +427,7 @@ const LEADS: [Lead; 6] = [
         let request = g.request("k").next_flight().alone_on_deadlock();
         request.timeout(SHORT).takeover(1).call(f)
     }),
-    ("start, run here", |g, f| {
-        g.start("k", |job| job.run(), f).wait().result
-    }),
+    ("start, run here", |g, f| g.start("k", |job| job.run(), f).wait().result),
     ("start, run later", |g, f| {
         let mut kept = None;
         let ticket = g.start("k", |job| kept = Some(job), f);
@@ -556,9 +507,7 @@ fn a_function_that_waits_for_its_own_ticket_is_refused() {
 fn a_leader_that_runs_its_function_is_known_to_lead() {
     let _watchdog = watchdog();
     let group = Group::new();
-    let Joined::Leader(leader) = group.join("k") else {
-        unreachable!("nobody is there")
-    };
+    let Joined::Leader(leader) = group.join("k") else { unreachable!("nobody is there") };
     let outcome = leader.run(|| {
         let refused = refusal(group.call("k", no_second_run));
         assert_eq!(refused.threads().len(), 1);
@@ -811,9 +760,7 @@ fn a_landed_flight_blocks_nobody() {
         if depth == 0 {
             return f();
         }
-        group.call(&depth.to_string(), || {
-            nested(group, depth - 1, f).map_err(|_| "refused")
-        })
+        group.call(&depth.to_string(), || nested(group, depth - 1, f).map_err(|_| "refused"))
     }
 
     let _watchdog = watchdog();
@@ -971,9 +918,7 @@ fn limited_ring(
             all_lead.wait();
             if i == last {
                 // Or the one with a limit waited, and has left.
-                until("the others wait", || {
-                    group.stats().waiting == 2 || group.stats().led > 0
-                });
+                until("the others wait", || group.stats().waiting == 2 || group.stats().led > 0);
             }
             ask(i, group, keys[(i + 1) % 3])
         });
@@ -1339,9 +1284,7 @@ fn a_refusal_that_the_function_returns_is_its_error() {
             })
         });
         let follower = s.spawn(move || {
-            until("somebody leads", || {
-                group.in_flight().iter().any(|flight| flight.key == "a")
-            });
+            until("somebody leads", || group.in_flight().iter().any(|flight| flight.key == "a"));
             group.call("a", no_second_run)
         });
         for told in [refused.join(), follower.join()] {
@@ -1374,12 +1317,8 @@ fn a_refused_caller_may_panic() {
             };
             assert_eq!(panic_text(|| drop(call())), "refused");
             // It leads nothing any more, and this is not refused.
-            until("somebody leads", || {
-                group.in_flight().iter().any(|flight| flight.key == "c")
-            });
-            let own = group.call("a", || {
-                group.call("c", no_second_run).map_err(|_| "refused")
-            });
+            until("somebody leads", || group.in_flight().iter().any(|flight| flight.key == "c"));
+            let own = group.call("a", || group.call("c", no_second_run).map_err(|_| "refused"));
             assert_eq!(own.unwrap(), 1);
         });
         s.spawn(move || {

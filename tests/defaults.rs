@@ -56,11 +56,7 @@ fn timeout() {
 
     // Another option of the request's does not touch it.
     let leader = lead(&group, "k");
-    let request = group
-        .request("k")
-        .max_age(HOUR)
-        .max_followers(9)
-        .takeover(1);
+    let request = group.request("k").max_age(HOUR).max_followers(9).takeover(1);
     assert_eq!(request.call(|| Ok(2)), Err(CallError::TimedOut));
     drop(leader);
 
@@ -100,10 +96,7 @@ fn max_age() {
     assert_eq!(group.call_many(&["k"], |_| Ok(vec![4])), [Ok(4)]);
     hung.push(lead(&group, "k"));
     let ticket = group.start("k", |job| job.run(), || Ok(5));
-    assert_eq!(
-        (ticket.try_wait().unwrap().role, ticket.wait().result),
-        (Role::Led, Ok(5))
-    );
+    assert_eq!((ticket.try_wait().unwrap().role, ticket.wait().result), (Role::Led, Ok(5)));
     hung.push(lead(&group, "k"));
     // It leads, because of the default.
     hung.push(lead(&group, "k"));
@@ -149,19 +142,10 @@ fn takeover() {
         })
     };
     assert_eq!(abandoned(&|| calls.call("k", || Ok(2))), Ok(2));
-    assert_eq!(
-        abandoned(&|| group.request("k").timeout(HOUR).call(|| Ok(2))),
-        Ok(2)
-    );
+    assert_eq!(abandoned(&|| group.request("k").timeout(HOUR).call(|| Ok(2))), Ok(2));
     let error = Err(CallError::Abandoned);
-    assert_eq!(
-        abandoned(&|| group.request("k").takeover(0).call(|| Ok(2))),
-        error
-    );
-    assert_eq!(
-        abandoned(&|| group.request("k").without_defaults().call(|| Ok(2))),
-        error
-    );
+    assert_eq!(abandoned(&|| group.request("k").takeover(0).call(|| Ok(2))), error);
+    assert_eq!(abandoned(&|| group.request("k").without_defaults().call(|| Ok(2))), error);
     let never = || group.request("k").takeover_if(0, |_| true).call(|| Ok(2));
     assert_eq!(abandoned(&never), error);
 
@@ -213,18 +197,9 @@ fn without_defaults_keeps_the_requests_own_options() {
     let calls = [
         request().without_defaults().timeout(Duration::ZERO),
         request().timeout(Duration::ZERO).without_defaults(),
-        request()
-            .max_followers(1)
-            .without_defaults()
-            .timeout(Duration::ZERO),
-        request()
-            .timeout(Duration::ZERO)
-            .without_defaults()
-            .max_followers(1),
-        request()
-            .without_defaults()
-            .timeout(Duration::ZERO)
-            .without_defaults(),
+        request().max_followers(1).without_defaults().timeout(Duration::ZERO),
+        request().timeout(Duration::ZERO).without_defaults().max_followers(1),
+        request().without_defaults().timeout(Duration::ZERO).without_defaults(),
     ];
     for call in calls {
         assert_eq!(call.call(|| Ok(1)), timed_out);
@@ -354,10 +329,7 @@ fn the_last_value_of_an_option_counts() {
 #[test]
 fn a_program_behind_the_trait_is_not_held_up() {
     let _watchdog = watchdog();
-    let group: Group = FlightGroup::builder()
-        .timeout(Duration::from_millis(5))
-        .shards(4)
-        .build();
+    let group: Group = FlightGroup::builder().timeout(Duration::from_millis(5)).shards(4).build();
     let calls = shared(&group);
     let (held, gate) = gate();
     thread::scope(|s| {

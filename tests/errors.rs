@@ -134,15 +134,9 @@ fn every_other_error_says_what_happened() {
     let panicked = CallError::Panicked(Panicked::new("disk on fire"));
     for (error, text) in [
         (abandoned, "the shared call was abandoned by its leader"),
-        (
-            panicked,
-            "the leader of the shared call panicked: disk on fire",
-        ),
+        (panicked, "the leader of the shared call panicked: disk on fire"),
         (CallError::TimedOut, "timed out waiting for the shared call"),
-        (
-            CallError::Overloaded,
-            "too many callers are waiting for the shared call",
-        ),
+        (CallError::Overloaded, "too many callers are waiting for the shared call"),
     ] {
         assert_eq!(chain(&error), [text]);
         // An error that is none of the function's own needs no type of that.
@@ -241,8 +235,5 @@ fn all_followers_of_a_boxed_error_get_it_as_an_error() {
 fn an_error_of_the_call_is_itself_behind_into_std() {
     let error = abandoned::<Boxed>().into_std();
     assert!(matches!(error.call_error(), CallError::Abandoned));
-    assert_eq!(
-        chain(&error),
-        ["the shared call was abandoned by its leader"]
-    );
+    assert_eq!(chain(&error), ["the shared call was abandoned by its leader"]);
 }

@@ -104,14 +104,7 @@ fn forget_is_false_when_no_function_runs() {
 /// removes another's entry (G6).
 #[test]
 fn forgotten_flights_end_in_any_order() {
-    let orders = [
-        [0, 1, 2],
-        [0, 2, 1],
-        [1, 0, 2],
-        [1, 2, 0],
-        [2, 0, 1],
-        [2, 1, 0],
-    ];
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     for order in orders {
         let group = Group::new();
         let mut flights = [0, 1, 2].map(|value| {

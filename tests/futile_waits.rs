@@ -72,9 +72,7 @@ fn the_callers_own_key_is_refused_whatever_the_limit() {
         let request = || group.request("k");
         assert!(is_deadlock(&call(request())));
         assert!(is_deadlock(&call(request().timeout(HOUR))));
-        assert!(is_deadlock(&call(
-            request().deadline(Instant::now() + HOUR)
-        )));
+        assert!(is_deadlock(&call(request().deadline(Instant::now() + HOUR))));
         // No time at all is no reason for another error.
         assert!(is_deadlock(&call(request().timeout(Duration::ZERO))));
         assert!(is_deadlock(&call(request().deadline(Instant::now()))));
@@ -83,12 +81,8 @@ fn the_callers_own_key_is_refused_whatever_the_limit() {
         assert!(is_deadlock(&call(request().max_age(Duration::ZERO))));
         assert!(is_deadlock(&call(request().timeout(HOUR).max_age(HOUR))));
         assert!(is_deadlock(&call(request().timeout(HOUR).next_flight())));
-        assert!(is_deadlock(&call(
-            request().timeout(Duration::ZERO).next_flight()
-        )));
-        let outcome = request()
-            .timeout(HOUR)
-            .call_with(|_| panic!("it does not run"));
+        assert!(is_deadlock(&call(request().timeout(Duration::ZERO).next_flight())));
+        let outcome = request().timeout(HOUR).call_with(|_| panic!("it does not run"));
         assert!(is_deadlock(&outcome));
         Ok(1)
     });
@@ -128,15 +122,10 @@ fn a_leader_that_runs_and_a_job_are_known_too() {
         }
     };
     assert_eq!(lead(&group, "k").run(asks.clone()).result, Ok(1));
-    assert_eq!(
-        group.start("k", Job::run, asks.clone()).wait().result,
-        Ok(1)
-    );
+    assert_eq!(group.start("k", Job::run, asks.clone()).wait().result, Ok(1));
     let (jobs, worker) = mpsc::channel();
     let ticket = group.start("k", |job| jobs.send(job).unwrap(), asks);
-    thread::spawn(move || worker.recv().unwrap().run())
-        .join()
-        .unwrap();
+    thread::spawn(move || worker.recv().unwrap().run()).join().unwrap();
     assert_eq!(ticket.wait().result, Ok(1));
 }
 
@@ -177,11 +166,7 @@ fn the_refusal_names_the_threads_of_the_cycle() {
             panic!("it is refused");
         };
         assert!(deadlock.to_string().contains("deadlock"));
-        names.1 = deadlock
-            .threads()
-            .iter()
-            .map(|thread| thread.id())
-            .collect();
+        names.1 = deadlock.threads().iter().map(|thread| thread.id()).collect();
     });
     assert_eq!(names.1, [names.0, other]);
 }
@@ -191,11 +176,8 @@ fn the_refusal_names_the_threads_of_the_cycle() {
 fn a_cycle_in_which_another_caller_has_a_limit_is_not_refused() {
     let _watchdog = watchdog();
     let group = Group::new();
-    let limits: [fn(Asked<'_>) -> Asked<'_>; 3] = [
-        |b| b.timeout(HOUR),
-        |b| b.deadline(Instant::now() + HOUR),
-        |b| b.max_age(HOUR),
-    ];
+    let limits: [fn(Asked<'_>) -> Asked<'_>; 3] =
+        [|b| b.timeout(HOUR), |b| b.deadline(Instant::now() + HOUR), |b| b.max_age(HOUR)];
     for limit in limits {
         let waits = |request: Asked<'_>| call(limit(request));
         let (waited, closed) = cycle(&group, waits, || call(group.request("a").timeout(SHORT)));
@@ -260,23 +242,14 @@ fn the_deadline_of_a_follower_is_a_limit() {
         Joined::Follower(follower) => follower.wait().result,
         Joined::Leader(_) => panic!("the key is in flight"),
     };
-    assert_eq!(
-        cycle(&group, waits, closes),
-        (Ok(2), Err(CallError::TimedOut))
-    );
+    assert_eq!(cycle(&group, waits, closes), (Ok(2), Err(CallError::TimedOut)));
     let waits = |request: Asked<'_>| request.timeout(HOUR).start(no_job, || Ok(9)).wait().result;
-    assert_eq!(
-        cycle(&group, waits, closes),
-        (Ok(2), Err(CallError::TimedOut))
-    );
+    assert_eq!(cycle(&group, waits, closes), (Ok(2), Err(CallError::TimedOut)));
     let waits = |_: Asked<'_>| {
         let follower = follow(&group, "b");
         follower.wait_timeout(HOUR).expect("within an hour").result
     };
-    assert_eq!(
-        cycle(&group, waits, closes),
-        (Ok(2), Err(CallError::TimedOut))
-    );
+    assert_eq!(cycle(&group, waits, closes), (Ok(2), Err(CallError::TimedOut)));
 }
 
 /// With a default limit only own keys are refused, and cycles of waits that have none.
@@ -324,11 +297,7 @@ fn a_cycle_of_three_threads() {
                 all_lead.wait();
                 until_waiting(&group, 2);
                 let closed =
-                    call(
-                        group
-                            .request("a")
-                            .timeout(if limited.is_some() { SHORT } else { HOUR }),
-                    );
+                    call(group.request("a").timeout(if limited.is_some() { SHORT } else { HOUR }));
                 match limited {
                     None => {
                         let Err(CallError::Deadlock(deadlock)) = closed else {
@@ -375,9 +344,7 @@ fn looking_at_a_follower_looks_for_no_cycle() {
         // A refusal, once given, stays.
         assert!(follower.is_done());
         assert!(is_deadlock(&follower.try_wait().unwrap().result));
-        assert!(is_deadlock(
-            &follower.wait_timeout(Duration::ZERO).unwrap().result
-        ));
+        assert!(is_deadlock(&follower.wait_timeout(Duration::ZERO).unwrap().result));
     });
     // Also when the flight has landed since.
     assert!(is_deadlock(&late.result));
@@ -462,17 +429,12 @@ fn alone_on_deadlock_works_with_a_limit() {
             group.request("k").max_age(HOUR),
         ] {
             let outcome = alone(request);
-            assert_eq!(
-                (outcome.result, outcome.role, outcome.followers),
-                (Ok(5), Role::Led, 0)
-            );
+            assert_eq!((outcome.result, outcome.role, outcome.followers), (Ok(5), Role::Led, 0));
         }
         Ok(1)
     });
     assert_eq!(outer, Ok(1));
-    let (waited, closed) = cycle(&group, call, || {
-        alone(group.request("a").timeout(HOUR)).result
-    });
+    let (waited, closed) = cycle(&group, call, || alone(group.request("a").timeout(HOUR)).result);
     assert_eq!((waited, closed), (Ok(2), Ok(5)));
     let stats = group.stats();
     assert_eq!((stats.deadlocked, stats.led), (4, 3));
@@ -487,10 +449,7 @@ fn what_is_not_known_is_not_refused() {
     let late = call(group.request("held").timeout(SHORT));
     assert_eq!(late, Err(CallError::TimedOut));
     let outer = group.call("k", || {
-        assert_eq!(
-            call(group.request("held").timeout(SHORT)),
-            Err(CallError::TimedOut)
-        );
+        assert_eq!(call(group.request("held").timeout(SHORT)), Err(CallError::TimedOut));
         Ok(1)
     });
     assert_eq!(outer, Ok(1));
@@ -535,11 +494,9 @@ fn a_queued_caller_is_checked_again_at_its_turn() {
     thread::scope(|s| {
         // It leads "b" next, or follows there: both queue.
         let other = s.spawn(|| {
-            group.call("a", || {
-                match group.request("b").next_flight().call(|| Ok(4)) {
-                    Err(CallError::Deadlock(_)) => Ok(0),
-                    result => result.map_err(|_| "another error"),
-                }
+            group.call("a", || match group.request("b").next_flight().call(|| Ok(4)) {
+                Err(CallError::Deadlock(_)) => Ok(0),
+                result => result.map_err(|_| "another error"),
             })
         });
         let queued = |n| group.in_flight().iter().any(|flight| flight.queued == n);
@@ -625,9 +582,7 @@ fn a_queued_caller_whose_turn_has_come_is_in_no_cycle() {
     let (queued, has_queued) = mpsc::channel();
     let (goes, go) = mpsc::channel();
     let go = Mutex::new(go);
-    let group: Group = FlightGroup::builder()
-        .observer(HoldsUp { queued, go })
-        .build();
+    let group: Group = FlightGroup::builder().observer(HoldsUp { queued, go }).build();
     let both_lead = Barrier::new(2);
     thread::scope(|s| {
         let other = s.spawn(|| {

@@ -60,12 +60,7 @@ fn one_without_followers_is_shown_too() {
 #[test]
 fn it_is_gone_however_it_ends() {
     let group = Group::new();
-    let seen = |group: &Group| {
-        look(group)
-            .iter()
-            .map(|flight| flight.given_up)
-            .collect::<Vec<_>>()
-    };
+    let seen = |group: &Group| look(group).iter().map(|flight| flight.given_up).collect::<Vec<_>>();
     assert_eq!(
         group.call("k", || {
             assert!(group.forget("k"));
@@ -110,10 +105,7 @@ fn its_end_leaves_its_successors_alone() {
     let on_second = follow(&group, "k");
     let third = give_up(&group, "k");
     let on_third = [follow(&group, "k"), follow(&group, "k")];
-    let seen: Vec<_> = look(&group)
-        .iter()
-        .map(|f| (f.given_up, f.followers))
-        .collect();
+    let seen: Vec<_> = look(&group).iter().map(|f| (f.given_up, f.followers)).collect();
     assert_eq!(seen[0], (false, 2));
     assert_eq!(seen[1..], [(true, 1), (true, 1)]);
     // In any order.
@@ -161,16 +153,13 @@ fn what_was_given_up_cannot_be_forgotten_again() {
 #[test]
 fn a_flight_that_is_not_wanted_is_shown_until_its_function_returns() {
     let group = Group::new();
-    let outcome = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .call_with(|flight| {
-            assert!(!flight.is_wanted());
-            let given_up = the_flight(&group);
-            assert!(given_up.given_up);
-            assert_eq!(given_up.leader.unwrap().id(), thread::current().id());
-            Ok(1)
-        });
+    let outcome = group.request("k").timeout(Duration::ZERO).call_with(|flight| {
+        assert!(!flight.is_wanted());
+        let given_up = the_flight(&group);
+        assert!(given_up.given_up);
+        assert_eq!(given_up.leader.unwrap().id(), thread::current().id());
+        Ok(1)
+    });
     assert_eq!(outcome, Ok(1));
     assert!(look(&group).is_empty());
 }
@@ -184,9 +173,7 @@ fn its_leader_and_its_wait_are_shown() {
     thread::scope(|s| {
         let caller = thread::Builder::new().name("the caller".to_owned());
         let caller = caller
-            .spawn_scoped(s, || {
-                group.call("k", || Ok(group.call("other", || Ok(9)).unwrap() + 1))
-            })
+            .spawn_scoped(s, || group.call("k", || Ok(group.call("other", || Ok(9)).unwrap() + 1)))
             .unwrap();
         until_waiting(&group, 1);
         assert!(group.forget("k"));
@@ -218,10 +205,7 @@ fn a_cycle_through_a_given_up_flight_is_refused() {
             both_lead.wait();
             until_waiting(&group, 1);
             assert!(group.forget("b"));
-            assert!(matches!(
-                group.call("a", || Ok(9)),
-                Err(CallError::Deadlock(_))
-            ));
+            assert!(matches!(group.call("a", || Ok(9)), Err(CallError::Deadlock(_))));
             // Its own key is free for it now.
             assert_eq!(group.call("b", || Ok(5)), Ok(5));
             Ok(1)

@@ -43,9 +43,7 @@ fn ten_callers(group: &Group, do_ex: &DoEx<'_>) -> (Vec<Outcome<String, io::Erro
     };
     let leader = lead(group, "key");
     let outcomes = thread::scope(|s| {
-        let followers: Vec<_> = (0..9)
-            .map(|_| s.spawn(|| do_ex("key", &function)))
-            .collect();
+        let followers: Vec<_> = (0..9).map(|_| s.spawn(|| do_ex("key", &function))).collect();
         until("nine followers", || leader.followers() == 9);
         let led = leader.complete(Ok("bar".to_owned()));
         let followed = followers.into_iter().map(|f| f.join().unwrap());
@@ -67,14 +65,9 @@ fn the_value_passes_through() {
 #[test]
 fn the_error_passes_through() {
     both_ways(|_, do_ex| {
-        let error = do_ex("key", &|| {
-            Err(io::Error::new(io::ErrorKind::Other, "some error"))
-        })
-        .result;
-        assert_eq!(
-            error.unwrap_err().failed().unwrap().to_string(),
-            "some error"
-        );
+        let error =
+            do_ex("key", &|| Err(io::Error::new(io::ErrorKind::Other, "some error"))).result;
+        assert_eq!(error.unwrap_err().failed().unwrap().to_string(), "some error");
     });
 }
 
@@ -94,9 +87,7 @@ fn ten_callers_of_one_key_run_one_function() {
 /// `TestExclusiveCallDoDiffDupSuppress`
 #[test]
 fn thirteen_calls_over_five_keys_run_five_functions() {
-    const KEYS: [&str; 13] = [
-        "e", "a", "e", "a", "b", "c", "b", "a", "c", "d", "b", "c", "d",
-    ];
+    const KEYS: [&str; 13] = ["e", "a", "e", "a", "b", "c", "b", "a", "c", "d", "b", "c", "d"];
     both_ways(|group, do_ex| {
         let runs = AtomicUsize::new(0);
         let function = || {

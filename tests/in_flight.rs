@@ -210,11 +210,7 @@ fn a_leader_that_is_held_is_no_known_thread() {
         let held = lead(&group, "k");
         assert!(only(&group).leader.is_none());
         drop(held);
-        thread::scope(|s| {
-            s.spawn(|| group.call("k", || Ok(1)).unwrap())
-                .join()
-                .unwrap()
-        });
+        thread::scope(|s| s.spawn(|| group.call("k", || Ok(1)).unwrap()).join().unwrap());
         group.call("k", || Ok(1)).unwrap();
         for key in ["k", "another"] {
             let held = lead(&group, key);
@@ -309,9 +305,7 @@ fn a_thread_that_ends_may_lead() {
     struct AtEnd(&'static Group);
     impl Drop for AtEnd {
         fn drop(&mut self) {
-            self.0
-                .call("k", || Ok(only(self.0).followers as u32))
-                .unwrap();
+            self.0.call("k", || Ok(only(self.0).followers as u32)).unwrap();
         }
     }
     thread_local! {
@@ -422,12 +416,7 @@ fn the_age_of_a_next_flight_counts_from_its_turn() {
                 drop(first);
             }
             let _next = queued.map(|caller| caller.join().unwrap());
-            let next = || {
-                group
-                    .in_flight()
-                    .into_iter()
-                    .find(|flight| !flight.given_up)
-            };
+            let next = || group.in_flight().into_iter().find(|flight| !flight.given_up);
             assert_counts_from(turn, next().unwrap().age);
             until("the next is old", || next().unwrap().age.unwrap() > SHORT);
             let impatient = group.request("k").max_age(SHORT);
@@ -700,10 +689,7 @@ fn display_shows_the_age_and_that_a_flight_was_given_up() {
     let _leader = lead(&group, "k");
     let _follower = follow(&group, "k");
     let found = only(&group);
-    let expected = format!(
-        "\"k\" led by no known thread for {:?}, 1 follower",
-        found.age.unwrap()
-    );
+    let expected = format!("\"k\" led by no known thread for {:?}, 1 follower", found.age.unwrap());
     assert_eq!(found.to_string(), expected);
     group.forget("k");
     let expected = r#""k" led by no known thread, 1 follower, given up"#;
@@ -877,10 +863,9 @@ fn only_the_leader_that_waits_is_shown_to_wait() {
         let right = (0..200_000).all(|_| {
             looks += 1;
             group.in_flight().iter().all(|flight| match flight.key {
-                1 => matches!(
-                    flight.waits_for,
-                    None | Some(WaitsFor::Key(2) | WaitsFor::Elsewhere)
-                ),
+                1 => {
+                    matches!(flight.waits_for, None | Some(WaitsFor::Key(2) | WaitsFor::Elsewhere))
+                }
                 _ => flight.waits_for.is_none(),
             })
         });

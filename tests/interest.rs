@@ -60,10 +60,9 @@ fn followers_are_counted() {
 #[test]
 fn a_call_whose_time_is_up_is_wanted_by_its_followers() {
     let group = Group::new();
-    for request in [
-        group.request("k").timeout(Duration::ZERO),
-        group.request("k").deadline(Instant::now()),
-    ] {
+    for request in
+        [group.request("k").timeout(Duration::ZERO), group.request("k").deadline(Instant::now())]
+    {
         let outcome = request.call_with(|flight| {
             let (first, second) = (follow(&group, "k"), follow(&group, "k"));
             assert!(flight.is_wanted());
@@ -87,9 +86,7 @@ fn a_call_whose_time_is_up_is_wanted_by_its_followers() {
 #[test]
 fn a_call_is_wanted_until_its_limit() {
     let _watchdog = watchdog();
-    let group: Group = FlightGroup::builder()
-        .timeout(Duration::from_millis(5))
-        .build();
+    let group: Group = FlightGroup::builder().timeout(Duration::from_millis(5)).build();
     let begun = Instant::now();
     let outcome = group.request("k").call_with(|flight| {
         until("its time is up", || !flight.is_wanted());
@@ -103,25 +100,22 @@ fn a_call_is_wanted_until_its_limit() {
 #[test]
 fn not_wanted_is_final() {
     let group = Group::new();
-    let outcome = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .call_with(|flight| {
-            assert!(!flight.is_wanted());
-            let given_up = the_flight(&group);
-            assert!(given_up.given_up);
-            assert_eq!((given_up.key.as_str(), given_up.followers), ("k", 0));
-            assert!(!group.forget("k"), "it is given up already");
-            // A caller that comes now begins a flight of its own, which is none of this one's.
-            let successor = lead(&group, "k");
-            let follower = follow(&group, "k");
-            assert_eq!(group.in_flight().len(), 2);
-            assert!(!flight.is_wanted());
-            assert_eq!((flight.followers(), successor.followers()), (0, 1));
-            drop((successor, follower));
-            assert!(!flight.is_wanted());
-            Ok(1)
-        });
+    let outcome = group.request("k").timeout(Duration::ZERO).call_with(|flight| {
+        assert!(!flight.is_wanted());
+        let given_up = the_flight(&group);
+        assert!(given_up.given_up);
+        assert_eq!((given_up.key.as_str(), given_up.followers), ("k", 0));
+        assert!(!group.forget("k"), "it is given up already");
+        // A caller that comes now begins a flight of its own, which is none of this one's.
+        let successor = lead(&group, "k");
+        let follower = follow(&group, "k");
+        assert_eq!(group.in_flight().len(), 2);
+        assert!(!flight.is_wanted());
+        assert_eq!((flight.followers(), successor.followers()), (0, 1));
+        drop((successor, follower));
+        assert!(!flight.is_wanted());
+        Ok(1)
+    });
     assert_eq!(outcome, Ok(1));
     assert_quiet(&group);
     assert!(group.in_flight().is_empty());
@@ -132,14 +126,11 @@ fn not_wanted_is_final() {
 fn an_unwanted_flight_that_ends_leaves_its_successor_alone() {
     let group = Group::new();
     let mut successor = None;
-    let outcome = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .call_with(|flight| {
-            assert!(!flight.is_wanted());
-            successor = Some((lead(&group, "k"), follow(&group, "k")));
-            Err("cancelled")
-        });
+    let outcome = group.request("k").timeout(Duration::ZERO).call_with(|flight| {
+        assert!(!flight.is_wanted());
+        successor = Some((lead(&group, "k"), follow(&group, "k")));
+        Err("cancelled")
+    });
     assert!(outcome.is_err());
     let (leader, follower) = successor.unwrap();
     assert_eq!(the_flight(&group).followers, 1);
@@ -164,9 +155,7 @@ fn a_job_is_wanted_while_its_ticket_is_there() {
     let job = job(|spawn| {
         let start = group.request("k").start_with(spawn, move |flight| {
             while asked.recv().is_ok() {
-                answer
-                    .send((flight.is_wanted(), flight.followers()))
-                    .unwrap();
+                answer.send((flight.is_wanted(), flight.followers())).unwrap();
             }
             Ok(1)
         });
@@ -202,11 +191,8 @@ fn a_following_ticket_wants_the_result() {
     let group = Group::new();
     let mut first = None;
     let job = job(|spawn| {
-        first = Some(
-            group
-                .request("k")
-                .start_with(spawn, |flight| Ok(u32::from(flight.is_wanted()))),
-        );
+        first =
+            Some(group.request("k").start_with(spawn, |flight| Ok(u32::from(flight.is_wanted()))));
     });
     let second = group.start("k", |_| panic!("it follows"), || Ok(9));
     drop(first);
@@ -307,18 +293,15 @@ fn the_queue_goes_on_as_soon_as_the_flight_is_not_wanted() {
     let _watchdog = watchdog();
     let group = Group::new();
     thread::scope(|s| {
-        let outcome = group
-            .request("k")
-            .timeout(Duration::ZERO)
-            .call_with(|flight| {
-                let queued = s.spawn(|| group.request("k").next_flight().call(|| Ok(2)));
-                until_queued(&group, 1);
-                until_waiting(&group, 1);
-                assert!(!flight.is_wanted());
-                assert_eq!(queued.join().unwrap(), Ok(2));
-                assert!(!flight.is_wanted());
-                Ok(1)
-            });
+        let outcome = group.request("k").timeout(Duration::ZERO).call_with(|flight| {
+            let queued = s.spawn(|| group.request("k").next_flight().call(|| Ok(2)));
+            until_queued(&group, 1);
+            until_waiting(&group, 1);
+            assert!(!flight.is_wanted());
+            assert_eq!(queued.join().unwrap(), Ok(2));
+            assert!(!flight.is_wanted());
+            Ok(1)
+        });
         assert_eq!(outcome, Ok(1));
     });
     assert_quiet(&group);
@@ -327,25 +310,22 @@ fn the_queue_goes_on_as_soon_as_the_flight_is_not_wanted() {
 #[test]
 fn a_flight_that_was_given_up_counts_its_own_followers() {
     let group = Group::new();
-    let outcome = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .call_with(|flight| {
-            let own = [follow(&group, "k"), follow(&group, "k")];
-            assert!(group.forget("k"));
-            assert_eq!(flight.followers(), 2);
-            assert!(flight.is_wanted());
-            let successor = lead(&group, "k");
-            let others = [(); 3].map(|()| follow(&group, "k"));
-            assert_eq!(flight.followers(), 2);
-            drop(own);
-            assert_eq!(flight.followers(), 0);
-            assert!(!flight.is_wanted(), "the others wait for the successor");
-            assert_eq!(successor.followers(), 3);
-            assert!(!the_flight_in_the_map(&group).given_up);
-            drop((successor, others));
-            Ok(1)
-        });
+    let outcome = group.request("k").timeout(Duration::ZERO).call_with(|flight| {
+        let own = [follow(&group, "k"), follow(&group, "k")];
+        assert!(group.forget("k"));
+        assert_eq!(flight.followers(), 2);
+        assert!(flight.is_wanted());
+        let successor = lead(&group, "k");
+        let others = [(); 3].map(|()| follow(&group, "k"));
+        assert_eq!(flight.followers(), 2);
+        drop(own);
+        assert_eq!(flight.followers(), 0);
+        assert!(!flight.is_wanted(), "the others wait for the successor");
+        assert_eq!(successor.followers(), 3);
+        assert!(!the_flight_in_the_map(&group).given_up);
+        drop((successor, others));
+        Ok(1)
+    });
     assert_eq!(outcome, Ok(1));
 }
 
@@ -384,20 +364,14 @@ fn a_call_that_runs_alone() {
             Ok(1)
         });
         assert_eq!(alone, Ok(1));
-        let request = group
-            .request("k")
-            .alone_on_deadlock()
-            .timeout(Duration::ZERO);
+        let request = group.request("k").alone_on_deadlock().timeout(Duration::ZERO);
         let alone = request.call_with(|flight| {
             assert!(!flight.is_wanted());
             Ok(2)
         });
         assert_eq!(alone, Ok(2));
         let request = group.request("k").alone_on_deadlock().timeout(HOUR);
-        assert_eq!(
-            request.call_with(|flight| Ok(u32::from(flight.is_wanted()))),
-            Ok(1)
-        );
+        assert_eq!(request.call_with(|flight| Ok(u32::from(flight.is_wanted()))), Ok(1));
         // The flight around it goes on.
         assert!(!the_flight(&group).given_up);
         assert_eq!(the_flight(&group).followers, 1);
@@ -432,22 +406,15 @@ fn call_with_follows_times_out_and_takes_over_like_call() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
-    let late = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .call_with(|_| panic!("it does not run"));
+    let late = group.request("k").timeout(Duration::ZERO).call_with(|_| panic!("it does not run"));
     assert_eq!(late, Err(CallError::TimedOut));
     thread::scope(|s| {
         let follower = s.spawn(|| group.request("k").call_with(|_| panic!("it does not run")));
         let next = s.spawn(|| {
-            group
-                .request("k")
-                .next_flight()
-                .timeout(HOUR)
-                .call_with(|flight| {
-                    assert!(flight.is_wanted());
-                    Ok(2)
-                })
+            group.request("k").next_flight().timeout(HOUR).call_with(|flight| {
+                assert!(flight.is_wanted());
+                Ok(2)
+            })
         });
         until_waiting(&group, 2);
         let _ = leader.complete(Ok(1));
@@ -488,9 +455,7 @@ fn a_panic_reaches_followers_and_tickets() {
         panic!("it has panicked");
     };
     assert_eq!(panicked.message(), Some("disk on fire"));
-    let ticket = group
-        .request("k")
-        .start_with(|job| job.run(), |_| panic!("and another"));
+    let ticket = group.request("k").start_with(|job| job.run(), |_| panic!("and another"));
     assert!(matches!(ticket.wait().result, Err(CallError::Panicked(_))));
     assert_quiet(&group);
 }

@@ -145,10 +145,7 @@ fn a_capture_whose_drop_panics() {
             Ok(1)
         },
     );
-    assert_eq!(
-        panicked(ticket.wait().result).message(),
-        Some("the drop panics")
-    );
+    assert_eq!(panicked(ticket.wait().result).message(), Some("the drop panics"));
     let (bomb, more_drops) = Bomb::new();
     let ticket = group.request("k").start_with(
         |job| jobs.send(job).unwrap(),
@@ -212,10 +209,7 @@ fn a_ticket_that_is_dropped_late_drops_the_value() {
 fn a_job_that_runs_at_once_does_not_unwind_out_of_start() {
     let group = FlightGroup::<u32, ()>::new();
     let ticket = group.start("k", Job::run, || panic!("disk on fire"));
-    assert_eq!(
-        panicked(ticket.wait().result).message(),
-        Some("disk on fire")
-    );
+    assert_eq!(panicked(ticket.wait().result).message(), Some("disk on fire"));
     let (bomb, drops) = Bomb::new();
     let ticket = group.start("k", Job::run, || panic_any(bomb));
     assert_eq!(panicked(ticket.wait().result).message(), None);
@@ -245,9 +239,7 @@ impl Observer for PanickingObserver {
 #[test]
 fn an_observer_that_panics() {
     let _watchdog = watchdog();
-    let group = FlightGroup::<u32, ()>::builder()
-        .observer(PanickingObserver)
-        .build();
+    let group = FlightGroup::<u32, ()>::builder().observer(PanickingObserver).build();
     let (jobs, worker) = worker();
     let ticket = group.start("k", |job| jobs.send(job).unwrap(), || Ok(1));
     assert_eq!(ticket.wait().result, Ok(1));
@@ -319,9 +311,7 @@ fn a_key_of_start_with_whose_drop_panics() {
         let f = move |flight: &Flight<'_>| Ok(u32::from(asks && flight.is_wanted()));
         let ticket = request.start_with(|job| jobs.send(job).unwrap(), f);
         assert_eq!(ticket.wait().result, Ok(u32::from(asks)));
-        let ticket = group
-            .request(&key)
-            .start_with(|job| jobs.send(job).unwrap(), f);
+        let ticket = group.request(&key).start_with(|job| jobs.send(job).unwrap(), f);
         drop(ticket);
         // Or the next one would follow it.
         common::until("the job has run", || group.stats().in_flight == 0);
@@ -385,9 +375,7 @@ fn a_dropped_job_whose_capture_panics_abandons_its_flight() {
     assert!(dropped.is_err());
     assert_eq!(drops.load(SeqCst), 1);
     // Nobody is left waiting (G4).
-    let second = ticket
-        .wait_timeout(Duration::from_secs(60))
-        .expect("it is abandoned");
+    let second = ticket.wait_timeout(Duration::from_secs(60)).expect("it is abandoned");
     assert_eq!(second.result, Err(CallError::Abandoned));
     assert_eq!(follower.wait().result, Err(CallError::Abandoned));
     assert_quiet(&group);

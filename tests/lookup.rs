@@ -31,10 +31,7 @@ impl Lookup<Page> for PageRef<'_> {
     }
 
     fn to_key(&self) -> Page {
-        Page {
-            tenant: self.tenant,
-            path: self.path.to_owned(),
-        }
+        Page { tenant: self.tenant, path: self.path.to_owned() }
     }
 }
 
@@ -68,9 +65,7 @@ fn every_method_takes_a_lookup() {
     assert_eq!(group.call(&key, || Ok(1)), Ok(1));
     assert_eq!(group.call_ex(&key, || Ok(1)).role, Role::Led);
     let twice = [&page(1, "/"), &page(2, "/"), &page(1, "/")];
-    let results = group.call_many(&twice, |keys| {
-        Ok(keys.iter().map(|key| key.tenant).collect())
-    });
+    let results = group.call_many(&twice, |keys| Ok(keys.iter().map(|key| key.tenant).collect()));
     assert_eq!(results, [Ok(1), Ok(2), Ok(1)]);
     assert_eq!(group.stats().led, 4);
     let leader = lead(&group, &key);
@@ -78,16 +73,10 @@ fn every_method_takes_a_lookup() {
     assert!(group.forget_unshared(&page(1, "/")));
     assert!(!group.forget(&key));
     drop(leader);
-    assert_eq!(
-        group.start(&key, |job| job.run(), || Ok(1)).wait().result,
-        Ok(1)
-    );
+    assert_eq!(group.start(&key, |job| job.run(), || Ok(1)).wait().result, Ok(1));
     let request = || group.request(&key).timeout(Duration::from_secs(3600));
     assert_eq!(request().call(|| Ok(1)), Ok(1));
-    assert_eq!(
-        request().call_with(|flight| Ok(flight.followers() as u32)),
-        Ok(0)
-    );
+    assert_eq!(request().call_with(|flight| Ok(flight.followers() as u32)), Ok(0));
     let ticket = request().start_with(|job| job.run(), |flight| Ok(u32::from(flight.is_wanted())));
     assert_eq!(ticket.wait().result, Ok(1));
     let Joined::Leader(leader) = request().join() else {
@@ -213,11 +202,7 @@ impl Lookup<String> for Counting<'_> {
 fn retired_keys_are_written_over() {
     let group = FlightGroup::<u32, &str>::new();
     let calls = Calls::default();
-    let key = |name| Counting {
-        name,
-        calls: &calls,
-        bad: Bad::Nothing,
-    };
+    let key = |name| Counting { name, calls: &calls, bad: Bad::Nothing };
     assert_eq!(group.call(&key("a"), || Ok(1)), Ok(1));
     assert_eq!(calls.take(), (0, 1, 0));
     for name in ["a", "b", "a much longer name than before", ""] {
@@ -246,11 +231,7 @@ type Group = FlightGroup<u32, &'static str>;
 fn with_panics_in(bad: Bad, in_flight: bool, ask: impl Fn(&Group, &Counting<'_>)) {
     let _watchdog = watchdog();
     let calls = Calls::default();
-    let key = |bad| Counting {
-        name: "k",
-        calls: &calls,
-        bad,
-    };
+    let key = |bad| Counting { name: "k", calls: &calls, bad };
     let group = Group::new();
     assert_eq!(group.call("retired", || Ok(1)), Ok(1));
     let _uses_it_up = (bad != Bad::Overwrite).then(|| lead(&group, "another"));
@@ -266,10 +247,7 @@ fn with_panics_in(bad: Bad, in_flight: bool, ask: impl Fn(&Group, &Counting<'_>)
         assert_eq!(leader.followers(), 1);
         let second = follow(&group, &key(Bad::Nothing));
         assert_eq!(leader.complete(Ok(1)).followers, 2);
-        assert_eq!(
-            (follower.wait().result, second.wait().result),
-            (Ok(1), Ok(1))
-        );
+        assert_eq!((follower.wait().result, second.wait().result), (Ok(1), Ok(1)));
     }
     assert_eq!(group.call_ex(&key(Bad::Nothing), || Ok(2)).role, Role::Led);
     assert_eq!(group.call("a third", || Ok(3)), Ok(3));
@@ -277,13 +255,9 @@ fn with_panics_in(bad: Bad, in_flight: bool, ask: impl Fn(&Group, &Counting<'_>)
 
 fn ask_all(bad: Bad, in_flight: bool) {
     with_panics_in(bad, in_flight, |group, key| drop(group.call(key, || Ok(9))));
-    with_panics_in(bad, in_flight, |group, key| {
-        drop(group.call_ex(key, || Ok(9)))
-    });
+    with_panics_in(bad, in_flight, |group, key| drop(group.call_ex(key, || Ok(9))));
     with_panics_in(bad, in_flight, |group, key| drop(group.join(key)));
-    with_panics_in(bad, in_flight, |group, key| {
-        drop(group.start(key, drop, || Ok(9)))
-    });
+    with_panics_in(bad, in_flight, |group, key| drop(group.start(key, drop, || Ok(9))));
     with_panics_in(bad, in_flight, |group, key| {
         drop(group.request(key).next_flight().call(|| Ok(9)));
     });
@@ -347,11 +321,7 @@ fn a_panic_in_to_key_at_the_age_limit_leaves_the_group_as_it_was() {
     for next_flight in [false, true] {
         let group = Group::new();
         let leader = lead(&group, "k");
-        let key = Counting {
-            name: "k",
-            calls: &calls,
-            bad: Bad::ToKey,
-        };
+        let key = Counting { name: "k", calls: &calls, bad: Bad::ToKey };
         let text = panic_text(|| {
             let request = group.request(&key).max_age(Duration::from_millis(5));
             let request = match next_flight {
@@ -362,10 +332,7 @@ fn a_panic_in_to_key_at_the_age_limit_leaves_the_group_as_it_was() {
         });
         assert_eq!(text, "bad ToKey");
         let flight = the_flight(&group);
-        assert_eq!(
-            (flight.given_up, flight.followers, flight.queued),
-            (false, 0, 0)
-        );
+        assert_eq!((flight.given_up, flight.followers, flight.queued), (false, 0, 0));
         assert_eq!(leader.complete(Ok(1)).followers, 0);
         assert_quiet(&group);
     }
@@ -378,27 +345,20 @@ fn a_panic_in_to_key_inside_is_wanted_leaves_the_group_as_it_was() {
     let calls = Calls::default();
     let retired = lead(&group, "retired");
     drop(retired);
-    let key = Counting {
-        name: "k",
-        calls: &calls,
-        bad: Bad::ToKey,
-    };
+    let key = Counting { name: "k", calls: &calls, bad: Bad::ToKey };
     // The retired key is written over, so that this one leads.
-    let outcome = group
-        .request(&key)
-        .timeout(Duration::ZERO)
-        .call_with(|flight| {
-            let text = panic_text(|| {
-                let _ = flight.is_wanted();
-            });
-            assert_eq!(text, "bad ToKey");
-            assert!(!the_flight(&group).given_up);
-            let follower = follow(&group, "k");
-            assert!(flight.is_wanted());
-            assert_eq!(flight.followers(), 1);
-            drop(follower);
-            Ok(1)
+    let outcome = group.request(&key).timeout(Duration::ZERO).call_with(|flight| {
+        let text = panic_text(|| {
+            let _ = flight.is_wanted();
         });
+        assert_eq!(text, "bad ToKey");
+        assert!(!the_flight(&group).given_up);
+        let follower = follow(&group, "k");
+        assert!(flight.is_wanted());
+        assert_eq!(flight.followers(), 1);
+        drop(follower);
+        Ok(1)
+    });
     assert_eq!(outcome, Ok(1));
     assert_quiet(&group);
 }
@@ -408,11 +368,7 @@ fn a_panic_in_to_key_inside_is_wanted_leaves_the_group_as_it_was() {
 fn a_panic_in_the_middle_of_a_batch_frees_its_keys() {
     let group = Group::new();
     let calls = Calls::default();
-    let key = |name, bad| Counting {
-        name,
-        calls: &calls,
-        bad,
-    };
+    let key = |name, bad| Counting { name, calls: &calls, bad };
     let other = lead(&group, "c");
     let (a, bad) = (key("a", Bad::Nothing), key("c", Bad::Is));
     let text = panic_text(|| drop(group.call_many(&[&a, &bad], |_| Ok(vec![9, 9]))));
@@ -464,10 +420,7 @@ fn keys_that_collide_stay_apart() {
         assert_eq!(late.join().unwrap(), Ok(4));
     });
     assert_quiet(&group);
-    assert_eq!(
-        group.call(&page(1, "/"), || Err("no")),
-        Err(CallError::Failed(Arc::new("no")))
-    );
+    assert_eq!(group.call(&page(1, "/"), || Err("no")), Err(CallError::Failed(Arc::new("no"))));
 }
 
 /// Equality is that of the lookup: case does not matter here.
@@ -491,9 +444,7 @@ fn a_lookup_may_be_laxer_than_the_key() {
     let leader = lead(&group, &NoCase("Key"));
     drop(follow(&group, &NoCase("kEY")));
     assert_eq!(the_flight(&group).key, "Key");
-    let results = group.call_many(&[&NoCase("b"), &NoCase("B")], |keys| {
-        Ok(vec![1; keys.len()])
-    });
+    let results = group.call_many(&[&NoCase("b"), &NoCase("B")], |keys| Ok(vec![1; keys.len()]));
     assert_eq!(results, [Ok(1), Ok(1)]);
     drop(leader);
     assert_eq!(group.stats().led, 2);

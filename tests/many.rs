@@ -75,16 +75,10 @@ fn the_flights_of_others_are_joined() {
         // The first to be waited for lands last.
         let _ = d.complete(Err("no"));
         assert_eq!(b.complete(Ok(2)).followers, 1);
-        assert_eq!(
-            batch.join().unwrap(),
-            [Ok(1), Ok(2), Ok(3), failed("no"), Ok(2)]
-        );
+        assert_eq!(batch.join().unwrap(), [Ok(1), Ok(2), Ok(3), failed("no"), Ok(2)]);
     });
     let stats = group.stats();
-    assert_eq!(
-        (stats.led, stats.followed, stats.failed, stats.calls()),
-        (4, 2, 1, 6)
-    );
+    assert_eq!((stats.led, stats.followed, stats.failed, stats.calls()), (4, 2, 1, 6));
     assert_quiet(&group);
 }
 
@@ -114,19 +108,14 @@ fn others_follow_the_flights_of_a_batch() {
         let in_flight = group.in_flight();
         assert_eq!(in_flight.len(), 2);
         let me = thread::current().id();
-        assert!(in_flight
-            .iter()
-            .all(|f| f.leader.as_ref().unwrap().id() == me));
+        assert!(in_flight.iter().all(|f| f.leader.as_ref().unwrap().id() == me));
         assert_eq!(keys, ["a", "b"]);
         Ok(vec![1, 2])
     });
     assert_eq!(results, [Ok(1), Ok(2)]);
     let outcomes: Vec<_> = followers.into_iter().map(Follower::wait).collect();
     assert!(outcomes.iter().all(|o| o.role == Role::Followed));
-    let seen: Vec<_> = outcomes
-        .into_iter()
-        .map(|o| (o.result.unwrap(), o.followers))
-        .collect();
+    let seen: Vec<_> = outcomes.into_iter().map(|o| (o.result.unwrap(), o.followers)).collect();
     assert_eq!(seen, [(1, 1), (2, 2), (2, 2)]);
 }
 
@@ -191,10 +180,7 @@ fn a_wrong_number_of_values_is_a_panic_that_names_both() {
             });
             drop(results);
         });
-        assert!(
-            text.contains('3') && text.contains(&n.to_string()),
-            "{text}"
-        );
+        assert!(text.contains('3') && text.contains(&n.to_string()), "{text}");
         let Err(CallError::Panicked(panicked)) = follower.unwrap().wait().result else {
             panic!("it has panicked");
         };
@@ -211,11 +197,7 @@ fn a_key_that_this_thread_leads_is_a_deadlock() {
     let refused = |results: &[Result<u32, CallError<&'static str>>]| {
         assert!(matches!(
             results,
-            [
-                Err(CallError::Deadlock(_)),
-                Ok(1),
-                Err(CallError::Deadlock(_))
-            ]
+            [Err(CallError::Deadlock(_)), Ok(1), Err(CallError::Deadlock(_))]
         ));
     };
     let outer = group.call("own", || {
@@ -235,14 +217,8 @@ fn a_key_that_this_thread_leads_is_a_deadlock() {
             Ok(vec![1])
         });
         refused(&results);
-        assert!(matches!(
-            group.call("own", || Ok(1)),
-            Err(CallError::Deadlock(_))
-        ));
-        assert!(matches!(
-            follow(&group, "too").wait().result,
-            Err(CallError::Deadlock(_))
-        ));
+        assert!(matches!(group.call("own", || Ok(1)), Err(CallError::Deadlock(_))));
+        assert!(matches!(follow(&group, "too").wait().result, Err(CallError::Deadlock(_))));
         Ok(vec![5, 6])
     });
     assert_eq!(outer, [Ok(5), Ok(6)]);
@@ -297,10 +273,7 @@ fn batches_that_overlap_in_any_order_all_end() {
                         value(keys)
                     });
                     let wanted: Vec<u32> = value(keys).unwrap_or_else(|e: &str| panic!("{e}"));
-                    assert_eq!(
-                        results.into_iter().collect::<Result<Vec<_>, _>>(),
-                        Ok(wanted)
-                    );
+                    assert_eq!(results.into_iter().collect::<Result<Vec<_>, _>>(), Ok(wanted));
                 }
             });
         }
@@ -366,16 +339,12 @@ fn a_batch_lands_its_own_before_it_waits() {
 #[test]
 fn the_time_limit_is_one_for_the_whole_batch() {
     let _watchdog = watchdog();
-    let group: Group = FlightGroup::builder()
-        .timeout(Duration::from_millis(10))
-        .build();
+    let group: Group = FlightGroup::builder().timeout(Duration::from_millis(10)).build();
     let hung = [lead(&group, "a"), lead(&group, "b"), lead(&group, "c")];
     let begun = std::time::Instant::now();
     let results = group.call_many(&["a", "x", "b", "c"], |keys| {
         // It is not interrupted, and by its end the others' time is up.
-        until("time passes", || {
-            begun.elapsed() > Duration::from_millis(10)
-        });
+        until("time passes", || begun.elapsed() > Duration::from_millis(10));
         lengths(keys)
     });
     let late = || Err(CallError::TimedOut);
@@ -417,10 +386,7 @@ fn a_flight_that_is_too_old_on_arrival_is_given_up() {
 #[test]
 fn takeover_and_alone_on_deadlock_do_not_apply() {
     let _watchdog = watchdog();
-    let group: Group = FlightGroup::builder()
-        .takeover(9)
-        .alone_on_deadlock()
-        .build();
+    let group: Group = FlightGroup::builder().takeover(9).alone_on_deadlock().build();
     let leader = lead(&group, "a");
     thread::scope(|s| {
         let batch = s.spawn(|| group.call_many(&["a"], |_| panic!("it does not run")));
@@ -453,10 +419,7 @@ fn each_key_has_an_error_of_its_own() {
                     Ok(vec![3])
                 });
                 let [full, free, own, new, gone] = results.try_into().unwrap();
-                assert_eq!(
-                    [full, free, new],
-                    [Err(CallError::Overloaded), Ok(2), Ok(3)]
-                );
+                assert_eq!([full, free, new], [Err(CallError::Overloaded), Ok(2), Ok(3)]);
                 assert!(matches!(own, Err(CallError::Deadlock(_))));
                 assert_eq!(gone, Err(CallError::Abandoned));
                 Ok(9)
@@ -471,10 +434,7 @@ fn each_key_has_an_error_of_its_own() {
     assert_eq!(first.wait().result, Ok(1));
     let stats = group.stats();
     assert_eq!((stats.led, stats.followed), (5, 3));
-    assert_eq!(
-        (stats.overloaded, stats.deadlocked, stats.abandoned),
-        (1, 1, 1)
-    );
+    assert_eq!((stats.overloaded, stats.deadlocked, stats.abandoned), (1, 1, 1));
     assert_quiet(&group);
 }
 
@@ -485,10 +445,8 @@ fn a_thousand_keys_of_which_half_are_in_flight() {
         let group: ById = FlightGroup::builder().shards(shards).timeout(HOUR).build();
         let keys: Vec<u64> = (0..1_000).collect();
         let by_ref: Vec<&u64> = keys.iter().collect();
-        let odd: Vec<(u64, Leader<'_, _, _, _, _>)> = (0..500)
-            .map(|i| 2 * i + 1)
-            .map(|key| (key, lead(&group, &key)))
-            .collect();
+        let odd: Vec<(u64, Leader<'_, _, _, _, _>)> =
+            (0..500).map(|i| 2 * i + 1).map(|key| (key, lead(&group, &key))).collect();
         thread::scope(|s| {
             let batch = s.spawn(|| {
                 group.call_many(&by_ref, |keys| {
@@ -502,16 +460,10 @@ fn a_thousand_keys_of_which_half_are_in_flight() {
                 assert_eq!(leader.complete(Ok(key * 10)).followers, 1);
             }
             let results = batch.join().unwrap();
-            assert!(results
-                .into_iter()
-                .zip(&keys)
-                .all(|(result, key)| result == Ok(key * 10)));
+            assert!(results.into_iter().zip(&keys).all(|(result, key)| result == Ok(key * 10)));
         });
         let stats = group.stats();
-        assert_eq!(
-            (stats.led, stats.followed, stats.calls()),
-            (1_000, 500, 1_500)
-        );
+        assert_eq!((stats.led, stats.followed, stats.calls()), (1_000, 500, 1_500));
         assert_eq!((stats.in_flight, stats.waiting), (0, 0));
     }
 }
@@ -535,16 +487,11 @@ fn keys_with_the_same_hash_are_told_apart() {
         }
     }
     let _watchdog = watchdog();
-    let group = FlightGroup::<u64, &str, u64>::builder()
-        .hasher(Same)
-        .shards(3)
-        .build();
+    let group = FlightGroup::<u64, &str, u64>::builder().hasher(Same).shards(3).build();
     let three = lead(&group, &3);
     thread::scope(|s| {
         let batch = s.spawn(|| {
-            group.call_many(&[&1, &3, &2, &1], |keys| {
-                Ok(keys.iter().map(|key| **key).collect())
-            })
+            group.call_many(&[&1, &3, &2, &1], |keys| Ok(keys.iter().map(|key| **key).collect()))
         });
         until_waiting(&group, 1);
         let _ = three.complete(Ok(3));
@@ -563,11 +510,7 @@ fn batches_and_calls_share_each_other() {
     let busy: Vec<AtomicUsize> = (0..KEYS).map(|_| AtomicUsize::new(0)).collect();
     let loads = |keys: &[&u64]| {
         for key in keys {
-            assert_eq!(
-                busy[**key as usize].fetch_add(1, SeqCst),
-                0,
-                "two at a time"
-            );
+            assert_eq!(busy[**key as usize].fetch_add(1, SeqCst), 0, "two at a time");
         }
         thread::yield_now();
         for key in keys {
@@ -649,10 +592,7 @@ fn a_clone_that_panics_leaves_no_key_behind() {
     struct Bad(&'static Mutex<bool>);
     impl Clone for Bad {
         fn clone(&self) -> Self {
-            assert!(
-                !*self.0.lock().unwrap_or_else(|e| e.into_inner()),
-                "bad clone"
-            );
+            assert!(!*self.0.lock().unwrap_or_else(|e| e.into_inner()), "bad clone");
             Self(self.0)
         }
     }
@@ -688,10 +628,7 @@ fn batches_nest() {
         assert_eq!(group.in_flight().len(), 2);
         // Both keys of the outer batch are still this thread's own.
         for key in outer {
-            assert!(matches!(
-                group.call(*key, || Ok(1)),
-                Err(CallError::Deadlock(_))
-            ));
+            assert!(matches!(group.call(*key, || Ok(1)), Err(CallError::Deadlock(_))));
         }
         lengths(outer)
     });

@@ -134,10 +134,7 @@ fn a_caller_that_was_refused_or_has_left_was_held_up() {
         let old = lead(&group, "k");
         held_up(&group);
         grow_old();
-        assert!(matches!(
-            group.request("k").max_age(AGE).join(),
-            Joined::Leader(_)
-        ));
+        assert!(matches!(group.request("k").max_age(AGE).join(), Joined::Leader(_)));
         drop(old);
         assert_quiet(&group);
     }
@@ -256,10 +253,7 @@ fn the_age_counts_on_arrival_only_for_join_and_start() {
     grow_old();
     assert!(joined.try_wait().is_none() && started.try_wait().is_none());
     assert_eq!(leader.complete(Ok(1)).followers, 2);
-    assert_eq!(
-        (joined.wait().result, started.wait().result),
-        (Ok(1), Ok(1))
-    );
+    assert_eq!((joined.wait().result, started.wait().result), (Ok(1), Ok(1)));
 
     // On arrival it counts for them, too.
     let old = lead(&group, "k");
@@ -294,9 +288,8 @@ fn waiting_in_the_queue_does_not_count() {
     let age = Duration::from_millis(50);
     let running = lead(&group, &key);
     thread::scope(|s| {
-        let queued = all_arrived(&group, &key, 1, || {
-            s.spawn(|| group.request(&key).next_flight().join())
-        });
+        let queued =
+            all_arrived(&group, &key, 1, || s.spawn(|| group.request(&key).next_flight().join()));
         let since = Instant::now();
         until("it has waited", || since.elapsed() > age);
         let begins = Instant::now();

@@ -76,19 +76,13 @@ struct Sum {
 
 #[test]
 fn random_nesting_never_hangs_and_refuses_only_those_in_a_ring() {
-    let sum = play(|seed| Rules {
-        in_order: false,
-        gives_up: seed % 4 == 0,
-    });
+    let sum = play(|seed| Rules { in_order: false, gives_up: seed % 4 == 0 });
     assert!(sum.followed > 0 && sum.deadlocked > 0);
 }
 
 #[test]
 fn nesting_in_a_fixed_order_of_keys_is_never_refused() {
-    let sum = play(|seed| Rules {
-        in_order: true,
-        gives_up: seed % 4 == 0,
-    });
+    let sum = play(|seed| Rules { in_order: true, gives_up: seed % 4 == 0 });
     assert!(sum.followed > 0);
     assert_eq!(sum.deadlocked, 0);
 }
@@ -191,14 +185,9 @@ struct Seen {
 
 impl Seen {
     fn assert_counted(&self, stats: &Stats) {
-        let [led, led_or_alone, followed, timed_out, refused] = [
-            &self.led,
-            &self.led_or_alone,
-            &self.followed,
-            &self.timed_out,
-            &self.refused,
-        ]
-        .map(|seen| seen.load(SeqCst));
+        let [led, led_or_alone, followed, timed_out, refused] =
+            [&self.led, &self.led_or_alone, &self.followed, &self.timed_out, &self.refused]
+                .map(|seen| seen.load(SeqCst));
         let calls = led + led_or_alone + followed + timed_out + refused;
         assert_eq!(stats.calls(), calls, "{stats:?}");
         assert_eq!((stats.followed, stats.timed_out), (followed, timed_out));
@@ -254,11 +243,7 @@ impl Player {
         let state = Arc::default();
         let mut states = round.states.lock().unwrap();
         states.insert(thread::current().id(), Arc::clone(&state));
-        Self {
-            round: Arc::clone(round),
-            state,
-            random: RefCell::new(Random::new(seed)),
-        }
+        Self { round: Arc::clone(round), state, random: RefCell::new(Random::new(seed)) }
     }
 
     fn below(&self, n: usize) -> usize {
@@ -288,13 +273,7 @@ impl Player {
         let Round { words, numbers, .. } = &*self.round;
         let spot = (group, key);
         match group {
-            0 => self.ask(
-                words,
-                &format!("key {key}"),
-                format!("value {key}"),
-                spot,
-                depth,
-            ),
+            0 => self.ask(words, &format!("key {key}"), format!("value {key}"), spot, depth),
             _ => self.ask(numbers, &(7, key), key, spot, depth),
         }
     }
@@ -307,10 +286,7 @@ impl Player {
         value: V,
         depth: usize,
     ) -> Result<V, E> {
-        let lead = Lead {
-            spot,
-            perhaps_alone,
-        };
+        let lead = Lead { spot, perhaps_alone };
         self.change(|state| {
             state.asks = None;
             state.leads.push(lead);
@@ -388,12 +364,7 @@ impl Player {
             }
             _ => group.call_ex(key, f),
         };
-        let asked = Asked {
-            spot,
-            own,
-            hurried,
-            alone,
-        };
+        let asked = Asked { spot, own, hurried, alone };
         self.count(asked, &value, &outcome);
         self.change(|state| state.asks = None);
     }
@@ -438,12 +409,7 @@ impl Player {
 
     /// Counts how a call has ended, and fails if it was not to end like this.
     fn count<V: Debug + PartialEq, E: Debug>(&self, asked: Asked, value: &V, got: &Outcome<V, E>) {
-        let Asked {
-            spot,
-            own,
-            hurried,
-            alone,
-        } = asked;
+        let Asked { spot, own, hurried, alone } = asked;
         let seen = &self.round.seen[spot.0];
         let seen = match (&got.result, got.role) {
             (Ok(got), role) => {

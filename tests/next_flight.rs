@@ -67,10 +67,7 @@ fn on_an_idle_key_the_caller_leads_at_once() {
         assert_eq!((outcome.role, outcome.followers), (Role::Led, 0));
         assert_eq!(outcome.result.unwrap(), round);
     }
-    assert!(matches!(
-        group.request(&key).next_flight().join(),
-        Joined::Leader(_)
-    ));
+    assert!(matches!(group.request(&key).next_flight().join(), Joined::Leader(_)));
     assert_quiet(&group);
 }
 
@@ -156,14 +153,7 @@ fn a_queued_caller_that_times_out_leaves_the_others_their_flight() {
 fn when_all_queued_callers_have_timed_out_nothing_is_queued() {
     let _watchdog = watchdog();
     // Milliseconds, in all orders of arrival.
-    let orders = [
-        [1, 2, 9],
-        [1, 9, 2],
-        [2, 1, 9],
-        [2, 9, 1],
-        [9, 1, 2],
-        [9, 2, 1],
-    ];
+    let orders = [[1, 2, 9], [1, 9, 2], [2, 1, 9], [2, 9, 1], [9, 1, 2], [9, 2, 1]];
     for order in orders {
         let (group, key) = group();
         let running = lead(&group, &key);

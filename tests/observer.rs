@@ -45,9 +45,7 @@ impl Observer for Book {
     }
 
     fn flight_landed(&self, key: &String, landed: &Landed) {
-        let Landed {
-            followers, ending, ..
-        } = landed;
+        let Landed { followers, ending, .. } = landed;
         self.write(format!("{key} landed: {ending:?}, {followers}"));
     }
 
@@ -147,11 +145,7 @@ fn a_caller_whose_time_is_up_is_told_of() {
     let (group, book) = new();
     let leader = lead(&group, "k");
     book.read();
-    group
-        .request("k")
-        .timeout(SHORT)
-        .call(|| Ok(2))
-        .unwrap_err();
+    group.request("k").timeout(SHORT).call(|| Ok(2)).unwrap_err();
     assert_eq!(book.read(), ["k joined", "k timed out"]);
     let queued = || group.request("k").next_flight().timeout(SHORT);
     queued().call(|| Ok(2)).unwrap_err();
@@ -256,12 +250,7 @@ fn the_calls_of_a_batch_are_told() {
     assert_eq!(results, [Ok(1), Ok(1), Ok(1)]);
     let mut told = book.read();
     told.sort();
-    let all = [
-        "a began",
-        "a landed: Succeeded, 0",
-        "b began",
-        "b landed: Succeeded, 0",
-    ];
+    let all = ["a began", "a landed: Succeeded, 0", "b began", "b landed: Succeeded, 0"];
     assert_eq!(told, all);
 }
 
@@ -282,14 +271,7 @@ fn takeovers_are_told_as_they_happen() {
     assert_eq!(told[..2], ["k began", "k joined"]);
     // The leader that went away and the one that comes are two threads.
     told[2..].sort();
-    assert_eq!(
-        told[2..],
-        [
-            "k began",
-            "k landed: Abandoned, 1",
-            "k landed: Succeeded, 0"
-        ]
-    );
+    assert_eq!(told[2..], ["k began", "k landed: Abandoned, 1", "k landed: Succeeded, 0"]);
 }
 
 #[test]
@@ -432,9 +414,7 @@ fn the_duration_of_a_next_flight_counts_from_its_turn() {
     thread::scope(|s| {
         let queued = s.spawn(|| group.request("k").next_flight().call(|| Ok(2)));
         until("one is queued", || group.in_flight()[0].queued == 1);
-        until("the first is old", || {
-            group.in_flight()[0].age.unwrap() >= SHORT
-        });
+        until("the first is old", || group.in_flight()[0].age.unwrap() >= SHORT);
         let turn = Instant::now();
         let given_up = group.forget("k");
         queued.join().unwrap().unwrap();
@@ -603,12 +583,7 @@ fn an_observer_that_asks_for_the_key_that_begins_is_refused() {
         }
     }
     let asks: [Ask; 5] = [
-        |group| {
-            assert!(matches!(
-                group.call("k", || Ok(2)),
-                Err(CallError::Deadlock(_))
-            ))
-        },
+        |group| assert!(matches!(group.call("k", || Ok(2)), Err(CallError::Deadlock(_)))),
         |group| {
             let next = group.request("k").next_flight().call(|| Ok(2));
             assert!(matches!(next, Err(CallError::Deadlock(_))));
@@ -625,11 +600,7 @@ fn an_observer_that_asks_for_the_key_that_begins_is_refused() {
     ];
     let _watchdog = watchdog();
     for ask in asks {
-        let asks = Arc::new(Asks {
-            group: Arc::default(),
-            ask,
-            asked: AtomicUsize::new(0),
-        });
+        let asks = Arc::new(Asks { group: Arc::default(), ask, asked: AtomicUsize::new(0) });
         let group = Group::builder().observer(Arc::clone(&asks)).build();
         let group: &Group = Box::leak(Box::new(group));
         asks.group.set(group).unwrap();
@@ -667,10 +638,7 @@ fn an_observer_may_lead_the_key_that_has_landed() {
         }
     }
     let _watchdog = watchdog();
-    let again = Arc::new(Again {
-        group: Arc::default(),
-        left: AtomicUsize::new(3),
-    });
+    let again = Arc::new(Again { group: Arc::default(), left: AtomicUsize::new(3) });
     let group = Group::builder().observer(Arc::clone(&again)).build();
     let group: &Group = Box::leak(Box::new(group));
     again.group.set(group).unwrap();
@@ -802,10 +770,7 @@ fn an_observer_that_panics_disturbs_no_flight() {
         assert_eq!(events(), 4);
 
         let outer = group.call("k", || {
-            assert!(matches!(
-                group.call("k", || Ok(2)),
-                Err(CallError::Deadlock(_))
-            ));
+            assert!(matches!(group.call("k", || Ok(2)), Err(CallError::Deadlock(_))));
             let alone = group.request("k").alone_on_deadlock();
             Ok(alone.call(|| Ok(3)).unwrap())
         });
@@ -899,9 +864,7 @@ fn an_observer_need_not_listen() {
     let hasty = group.request("k").timeout(Duration::ZERO);
     hasty.call(|| Ok(2)).unwrap_err();
     let _ = leader.complete(Ok(1));
-    group
-        .call("k", || Ok(group.call("k", || Ok(1)).is_err() as u32))
-        .unwrap();
+    group.call("k", || Ok(group.call("k", || Ok(1)).is_err() as u32)).unwrap();
     assert_eq!(group.stats().deadlocked, 1);
 }
 
@@ -994,26 +957,10 @@ fn the_parts_of_a_group_may_be_given_in_any_order() {
     let (h, o) = (|| hashes.clone(), || Arc::clone(&book));
     let b = Group::builder;
     let groups = [
-        b().hasher(h())
-            .observer(o())
-            .shards(2)
-            .max_followers(0)
-            .build(),
-        b().shards(2)
-            .hasher(h())
-            .max_followers(0)
-            .observer(o())
-            .build(),
-        b().observer(o())
-            .max_followers(0)
-            .hasher(h())
-            .shards(2)
-            .build(),
-        b().max_followers(0)
-            .observer(o())
-            .shards(2)
-            .hasher(h())
-            .build(),
+        b().hasher(h()).observer(o()).shards(2).max_followers(0).build(),
+        b().shards(2).hasher(h()).max_followers(0).observer(o()).build(),
+        b().observer(o()).max_followers(0).hasher(h()).shards(2).build(),
+        b().max_followers(0).observer(o()).shards(2).hasher(h()).build(),
     ];
     for group in groups {
         group.call("k", || Ok(1)).unwrap();

@@ -41,10 +41,7 @@ fn the_call_after_the_last_place_is_refused_at_once() {
     let group = Group::new();
     let leader = lead(&group, "k");
     let (first, second) = (join(&group, 2), join(&group, 2));
-    let refused = group
-        .request("k")
-        .max_followers(2)
-        .call_ex(|| panic!("it does not run"));
+    let refused = group.request("k").max_followers(2).call_ex(|| panic!("it does not run"));
     assert!(is_overloaded(&refused));
     assert_eq!(leader.followers(), 2);
 
@@ -234,10 +231,7 @@ fn with_a_cap_of_zero_a_call_only_leads() {
     assert_eq!(request().call(|| Ok(1)), Err(CallError::Overloaded));
     let queued = request().next_flight().call(|| Ok(1));
     assert_eq!(queued, Err(CallError::Overloaded));
-    assert_eq!(
-        (the_flight(&group).followers, the_flight(&group).queued),
-        (0, 0)
-    );
+    assert_eq!((the_flight(&group).followers, the_flight(&group).queued), (0, 0));
     // Nothing of the queue is left behind.
     drop(leader);
     assert_quiet(&group);
@@ -264,9 +258,7 @@ fn the_queue_has_the_same_cap() {
         });
         until_queued(&group, 2);
         until_waiting(&group, 2);
-        assert!(is_overloaded(
-            &request().call_ex(|| panic!("it does not run"))
-        ));
+        assert!(is_overloaded(&request().call_ex(|| panic!("it does not run"))));
         let Joined::Follower(refused) = request().join() else {
             panic!("the key is in flight");
         };
@@ -280,9 +272,7 @@ fn the_queue_has_the_same_cap() {
         let _ = front.complete(Ok(1));
         assert_eq!(follower.wait().result, Ok(1));
         let outcomes = queued.map(|caller| caller.join().unwrap());
-        assert!(outcomes
-            .iter()
-            .all(|o| o.result == Ok(2) && o.followers == 1));
+        assert!(outcomes.iter().all(|o| o.result == Ok(2) && o.followers == 1));
     });
     assert_eq!(runs.into_inner(), 1);
     assert_eq!(group.stats().overloaded, 2);
@@ -311,9 +301,7 @@ fn the_cap_of_the_queue_is_exact_when_all_arrive_at_once() {
                     }
                 });
             }
-            until("the others are refused", || {
-                refused.load(SeqCst) == THREADS - CAP
-            });
+            until("the others are refused", || refused.load(SeqCst) == THREADS - CAP);
             assert_eq!(the_flight(&group).queued, CAP);
             let _ = front.complete(Ok(1));
         });
@@ -345,10 +333,7 @@ fn the_order_of_checks() {
     // A full flight, though the caller has no time.
     let full = lead(&group, "k");
     let request = || group.request("k").max_followers(0);
-    assert_eq!(
-        request().timeout(Duration::ZERO).call(|| Ok(1)),
-        Err(CallError::Overloaded)
-    );
+    assert_eq!(request().timeout(Duration::ZERO).call(|| Ok(1)), Err(CallError::Overloaded));
     drop(full);
 
     // A full flight, though the wait would close a cycle.
@@ -386,20 +371,14 @@ fn following_tickets_count_and_the_leading_one_does_not() {
     let leading = start(0);
     let following = start(1);
     let refused = start(1);
-    assert_eq!(
-        [&leading, &following, &refused].map(|t| t.is_done()),
-        [false, false, true]
-    );
+    assert_eq!([&leading, &following, &refused].map(|t| t.is_done()), [false, false, true]);
     assert!(is_overloaded(&refused.wait()));
     drop(following);
     let following = start(1);
     assert!(!following.is_done());
     worker.recv().unwrap().run();
     assert!(worker.try_recv().is_err(), "one job");
-    assert_eq!(
-        (leading.wait().result, following.wait().result),
-        (Ok(1), Ok(1))
-    );
+    assert_eq!((leading.wait().result, following.wait().result), (Ok(1), Ok(1)));
     let stats = group.stats();
     assert_eq!((stats.led, stats.followed, stats.overloaded), (1, 1, 1));
 }
@@ -415,10 +394,7 @@ fn the_cap_of_the_group_holds_for_every_call() {
     assert_eq!(group.call("k", || Ok(1)), Err(CallError::Overloaded));
     assert!(follow(&group, "k").is_done());
     assert!(group.start("k", drop, || Ok(1)).is_done());
-    assert_eq!(
-        group.call_many(&["k"], |_| Ok(vec![])),
-        [Err(CallError::Overloaded)]
-    );
+    assert_eq!(group.call_many(&["k"], |_| Ok(vec![])), [Err(CallError::Overloaded)]);
     let outcome = group.request("k").call_with(|_| Ok(1));
     assert_eq!(outcome, Err(CallError::Overloaded));
     // A request may say otherwise.
@@ -451,10 +427,7 @@ fn one_slow_key_does_not_take_all_threads_of_a_pool() {
         let third = s.spawn(|| [group.call("slow", slow), group.call("quick", || Ok(2))]);
         assert_eq!(third.join().unwrap(), [Err(CallError::Overloaded), Ok(2)]);
         gate.open();
-        assert_eq!(
-            (leader.join().unwrap(), follower.join().unwrap()),
-            (Ok(1), Ok(1))
-        );
+        assert_eq!((leader.join().unwrap(), follower.join().unwrap()), (Ok(1), Ok(1)));
     });
 }
 
@@ -469,10 +442,7 @@ fn a_batch_that_names_a_key_twice_takes_one_place() {
         assert_eq!(leader.followers(), 1);
         // And one that is refused is refused once.
         let refused = group.call_many(&["k", "k"], |_| Ok(vec![]));
-        assert_eq!(
-            refused,
-            [Err(CallError::Overloaded), Err(CallError::Overloaded)]
-        );
+        assert_eq!(refused, [Err(CallError::Overloaded), Err(CallError::Overloaded)]);
         assert_eq!(group.stats().overloaded, 1);
         let _ = leader.complete(Ok(1));
         assert_eq!(batch.join().unwrap(), [Ok(1), Ok(1)]);
@@ -509,11 +479,7 @@ fn a_caller_that_asks_again_can_be_refused() {
 fn an_overloaded_call_runs_alone_for_no_deadlock_and_takes_nothing_over() {
     let group = Group::new();
     let _leader = lead(&group, "k");
-    let request = group
-        .request("k")
-        .max_followers(0)
-        .takeover(9)
-        .alone_on_deadlock();
+    let request = group.request("k").max_followers(0).takeover(9).alone_on_deadlock();
     assert_eq!(request.call(|| Ok(1)), Err(CallError::Overloaded));
 }
 
@@ -555,10 +521,7 @@ impl Observer for Told {
 #[test]
 fn the_observer_is_told_of_overload() {
     let told = Told::default();
-    let group: Group = FlightGroup::builder()
-        .observer(told.clone())
-        .max_followers(0)
-        .build();
+    let group: Group = FlightGroup::builder().observer(told.clone()).max_followers(0).build();
     let leader = lead(&group, "k");
     assert_eq!(told.take(), ["began k"]);
     assert_eq!(group.call("k", || Ok(1)), Err(CallError::Overloaded));
@@ -569,18 +532,10 @@ fn the_observer_is_told_of_overload() {
     let refused = follow(&group, "k");
     let ticket = group.start("k", drop, || Ok(1));
     assert_eq!(told.take(), [""; 0]);
-    let _ = (
-        refused.try_wait(),
-        refused.wait(),
-        ticket.try_wait(),
-        ticket.wait(),
-    );
+    let _ = (refused.try_wait(), refused.wait(), ticket.try_wait(), ticket.wait());
     assert_eq!(told.take(), ["overload k", "overload k"]);
     let batch = group.call_many(&["k", "k"], |_| Ok(vec![]));
-    assert_eq!(
-        batch,
-        [Err(CallError::Overloaded), Err(CallError::Overloaded)]
-    );
+    assert_eq!(batch, [Err(CallError::Overloaded), Err(CallError::Overloaded)]);
     assert_eq!(told.take(), ["overload k"]);
     let _ = leader.complete(Ok(1));
     assert_eq!(told.take(), ["landed k"]);

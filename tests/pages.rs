@@ -119,11 +119,7 @@ fn no_line_of_code_on_a_page_is_longer_than_88_columns() {
     for (path, page) in pages() {
         let docs = path.parent().is_some_and(|dir| dir.ends_with("docs"));
         for (_, line) in code(&page) {
-            assert!(
-                !docs || line.chars().count() <= 88,
-                "{}: {line}",
-                path.display()
-            );
+            assert!(!docs || line.chars().count() <= 88, "{}: {line}", path.display());
         }
     }
 }
@@ -155,12 +151,9 @@ fn anchor(heading: &str) -> String {
 fn every_heading_that_a_page_links_to_exists() {
     for (path, page) in pages() {
         let code: Vec<_> = code(&page).into_iter().map(|(_, line)| line).collect();
-        let headings = page
-            .lines()
-            .filter(|line| line.starts_with('#') && !code.contains(line));
-        let anchors: Vec<_> = headings
-            .map(|line| anchor(line.trim_start_matches('#').trim()))
-            .collect();
+        let headings = page.lines().filter(|line| line.starts_with('#') && !code.contains(line));
+        let anchors: Vec<_> =
+            headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect();
         for target in page.split("](#").skip(1) {
             let (target, _) = target.split_once(')').expect("the link's end");
             let found = anchors.iter().any(|anchor| anchor == target);

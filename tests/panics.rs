@@ -65,12 +65,8 @@ fn panicked(outcome: Outcome<u32, ()>) -> Panicked {
 fn a_joined_leader_that_runs_its_function_panics_like_a_call() {
     let _watchdog = watchdog();
     let group = Group::new();
-    let Joined::Leader(leader) = group.join("k") else {
-        unreachable!("nobody is there")
-    };
-    let Joined::Follower(follower) = group.join("k") else {
-        unreachable!("it is led, above")
-    };
+    let Joined::Leader(leader) = group.join("k") else { unreachable!("nobody is there") };
+    let Joined::Follower(follower) = group.join("k") else { unreachable!("it is led, above") };
     let unwound = panic_text(|| drop(leader.run(|| panic!("disk on fire"))));
     assert_eq!(unwound, "disk on fire");
     match follower.wait().result {
@@ -87,10 +83,7 @@ fn a_panic_with_a_static_text_reaches_all_callers() {
     for outcome in followers {
         let panicked = panicked(outcome);
         assert_eq!(panicked.message(), Some("disk on fire"));
-        assert_eq!(
-            panicked.to_string(),
-            "the leader of the shared call panicked: disk on fire"
-        );
+        assert_eq!(panicked.to_string(), "the leader of the shared call panicked: disk on fire");
     }
 }
 
@@ -113,10 +106,7 @@ fn any_other_payload_reaches_only_the_leader() {
     for outcome in followers {
         let panicked = panicked(outcome);
         assert_eq!(panicked.message(), None);
-        assert_eq!(
-            panicked.to_string(),
-            "the leader of the shared call panicked"
-        );
+        assert_eq!(panicked.to_string(), "the leader of the shared call panicked");
     }
 }
 
@@ -148,10 +138,7 @@ fn other_keys_do_not_notice() {
     let group = Group::new();
     let other = lead(&group, "other");
     let follower = follow(&group, "other");
-    assert_eq!(
-        panic_text(|| drop(group.call("k", || panic!("k fell")))),
-        "k fell"
-    );
+    assert_eq!(panic_text(|| drop(group.call("k", || panic!("k fell")))), "k fell");
     assert_eq!(other.followers(), 1);
     assert_eq!(other.complete(Ok(1)).result.unwrap(), 1);
     assert_eq!(follower.wait().result.unwrap(), 1);
@@ -178,10 +165,7 @@ fn a_dropped_leader_abandons_its_five_followers() {
             } else {
                 drop(leader);
             }
-            assert!(
-                group.call_ex("k", || Ok(2)).fresh(),
-                "the key is free at once"
-            );
+            assert!(group.call_ex("k", || Ok(2)).fresh(), "the key is free at once");
             for follower in followers {
                 let outcome = follower.join().unwrap();
                 assert!(matches!(outcome.result, Err(CallError::Abandoned)));

@@ -18,13 +18,8 @@ fn read(path: impl AsRef<Path>) -> String {
 fn names(page: &str) -> Vec<(&str, &str)> {
     let code = page.split('`').skip(1).step_by(2);
     let paths = code.filter_map(|code| code.rsplit_once("::"));
-    let lower = |name: &str| {
-        name.chars()
-            .all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '/'))
-    };
-    paths
-        .filter(|(file, test)| lower(file) && lower(test))
-        .collect()
+    let lower = |name: &str| name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '/'));
+    paths.filter(|(file, test)| lower(file) && lower(test)).collect()
 }
 
 /// Where the page's `file` is.
@@ -189,10 +184,7 @@ fn every_row_names_a_test() {
             let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
             let last = cells.last().expect("a row has cells").trim();
             let heading = ["Fails if it is false", "Tests"].contains(&last);
-            assert!(
-                heading || last == "the same" || !names(last).is_empty(),
-                "{path}: {row}"
-            );
+            assert!(heading || last == "the same" || !names(last).is_empty(), "{path}: {row}");
         }
     }
 }

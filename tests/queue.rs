@@ -41,9 +41,7 @@ fn all_that_queue_share_one_flight() {
                 s.spawn(|| {
                     group.request("k").next_flight().call_ex(|| {
                         runs.fetch_add(1, SeqCst);
-                        until("the others follow", || {
-                            the_flight(&group).followers == CALLERS - 1
-                        });
+                        until("the others follow", || the_flight(&group).followers == CALLERS - 1);
                         Ok(2)
                     })
                 })
@@ -51,20 +49,12 @@ fn all_that_queue_share_one_flight() {
             .collect();
         until_queued(&group, CALLERS);
         let flight = the_flight(&group);
-        assert_eq!(
-            (flight.followers, flight.queued, front.followers()),
-            (0, CALLERS, 0)
-        );
+        assert_eq!((flight.followers, flight.queued, front.followers()), (0, CALLERS, 0));
         assert_eq!(group.stats().in_flight, 1);
         assert_eq!(front.complete(Ok(1)).followers, 0);
-        callers
-            .into_iter()
-            .map(|caller| caller.join().unwrap())
-            .collect()
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
-    assert!(outcomes
-        .iter()
-        .all(|o| o.result == Ok(2) && o.followers == CALLERS - 1));
+    assert!(outcomes.iter().all(|o| o.result == Ok(2) && o.followers == CALLERS - 1));
     assert_eq!(outcomes.iter().filter(|o| o.role == Role::Led).count(), 1);
     assert_eq!(runs.into_inner(), 1);
     assert_quiet(&group);
@@ -143,10 +133,7 @@ fn a_queued_caller_that_times_out_leaves() {
         let stays = s.spawn(|| group.request("k").next_flight().call_ex(|| Ok(2)));
         until_queued(&group, 1);
         for limit in [0, 3] {
-            let request = group
-                .request("k")
-                .next_flight()
-                .timeout(Duration::from_millis(limit));
+            let request = group.request("k").next_flight().timeout(Duration::from_millis(limit));
             assert_eq!(request.call(|| Ok(9)), Err(CallError::TimedOut));
             assert_eq!(the_flight(&group).queued, 1);
         }
@@ -165,10 +152,7 @@ fn the_last_to_leave_removes_the_queue() {
     let group = Group::new();
     let front = lead(&group, "k");
     for _ in 0..3 {
-        let request = group
-            .request("k")
-            .next_flight()
-            .timeout(Duration::from_millis(1));
+        let request = group.request("k").next_flight().timeout(Duration::from_millis(1));
         assert_eq!(request.call(|| Ok(9)), Err(CallError::TimedOut));
     }
     let flight = the_flight(&group);
@@ -178,10 +162,7 @@ fn the_last_to_leave_removes_the_queue() {
     assert_eq!(group.call_ex("k", || Ok(2)).role, Role::Led);
     // And of a flight that was given up nothing stays in the map.
     let front = lead(&group, "k");
-    let request = group
-        .request("k")
-        .next_flight()
-        .timeout(Duration::from_millis(1));
+    let request = group.request("k").next_flight().timeout(Duration::from_millis(1));
     assert_eq!(request.call(|| Ok(9)), Err(CallError::TimedOut));
     assert!(group.forget("k"));
     assert_eq!(group.in_flight().len(), 1);
@@ -289,12 +270,7 @@ fn forget_with_a_queue_begins_the_next_flight() {
         assert!(!group.forget_unshared("k"));
         assert!(group.forget("k"));
         gate.begun();
-        let in_map = || {
-            group
-                .in_flight()
-                .into_iter()
-                .find(|flight| !flight.given_up)
-        };
+        let in_map = || group.in_flight().into_iter().find(|flight| !flight.given_up);
         until("the other follows", || in_map().unwrap().followers == 1);
         assert_eq!(first.followers(), 1);
         // A new queue begins behind the new flight.
@@ -368,15 +344,13 @@ fn queued_joins() {
     let front = lead(&group, "k");
     thread::scope(|s| {
         let joins = [(); 3].map(|()| {
-            s.spawn(
-                || match group.request("k").next_flight().timeout(HOUR).join() {
-                    Joined::Leader(leader) => {
-                        until("the others follow", || leader.followers() == 2);
-                        leader.complete(Ok(2))
-                    }
-                    Joined::Follower(follower) => follower.wait(),
-                },
-            )
+            s.spawn(|| match group.request("k").next_flight().timeout(HOUR).join() {
+                Joined::Leader(leader) => {
+                    until("the others follow", || leader.followers() == 2);
+                    leader.complete(Ok(2))
+                }
+                Joined::Follower(follower) => follower.wait(),
+            })
         });
         until_queued(&group, 3);
         until_waiting(&group, 3);
@@ -396,19 +370,13 @@ fn a_queued_join_that_times_out_is_refused() {
     let group = Group::new();
     let front = lead(&group, "k");
     for limit in [0, 3] {
-        let request = group
-            .request("k")
-            .next_flight()
-            .timeout(Duration::from_millis(limit));
+        let request = group.request("k").next_flight().timeout(Duration::from_millis(limit));
         let Joined::Follower(follower) = request.join() else {
             panic!("the key is in flight");
         };
         assert!(follower.is_done());
         assert_eq!(the_flight(&group).queued, 0);
-        assert_eq!(
-            follower.wait_timeout(HOUR).unwrap().result,
-            Err(CallError::TimedOut)
-        );
+        assert_eq!(follower.wait_timeout(HOUR).unwrap().result, Err(CallError::TimedOut));
         assert_eq!(follower.wait().result, Err(CallError::TimedOut));
     }
     assert_eq!(group.stats().timed_out, 2);
@@ -446,13 +414,7 @@ fn a_queued_caller_that_is_refused_leaves() {
         let outer = group.call("b", || {
             both_lead.wait();
             until_waiting(&group, 1);
-            let a = || {
-                group
-                    .in_flight()
-                    .into_iter()
-                    .find(|flight| flight.key == "a")
-                    .unwrap()
-            };
+            let a = || group.in_flight().into_iter().find(|flight| flight.key == "a").unwrap();
             let queued = s.spawn(|| group.request("a").next_flight().call_ex(|| Ok(5)));
             until("it queues", || a().queued == 1);
             let refused = group.request("a").next_flight().call(|| Ok(9));
@@ -488,12 +450,12 @@ fn a_queue_in_motion_loses_nobody() {
                         0 => request,
                         1 | 2 => request.next_flight(),
                         3 => request.next_flight().max_followers(1),
-                        4 => request
-                            .next_flight()
-                            .max_age(Duration::from_micros(random >> 16 & 255)),
-                        _ => request
-                            .next_flight()
-                            .timeout(Duration::from_micros(random >> 16 & 255)),
+                        4 => {
+                            request.next_flight().max_age(Duration::from_micros(random >> 16 & 255))
+                        }
+                        _ => {
+                            request.next_flight().timeout(Duration::from_micros(random >> 16 & 255))
+                        }
                     };
                     let result = request.call(|| {
                         thread::yield_now();
@@ -514,9 +476,6 @@ fn a_queue_in_motion_loses_nobody() {
     });
     assert_eq!(outcomes.into_inner(), 2_400);
     let stats = group.stats();
-    assert_eq!(
-        (stats.calls(), stats.in_flight, stats.waiting),
-        (2_400, 0, 0)
-    );
+    assert_eq!((stats.calls(), stats.in_flight, stats.waiting), (2_400, 0, 0));
     assert!(group.in_flight().is_empty());
 }

@@ -123,11 +123,7 @@ impl Random {
         let kind = match self.below(10) {
             0 | 1 if !rules.gives_up => Kind::NextFlight,
             0 if rules.gives_up => Kind::Forget,
-            2 | 3 => Kind::Batch(
-                (0..1 + self.below(3))
-                    .map(|_| self.below(rules.keys))
-                    .collect(),
-            ),
+            2 | 3 => Kind::Batch((0..1 + self.below(3)).map(|_| self.below(rules.keys)).collect()),
             4 => Kind::Join,
             5 => Kind::Start,
             _ => Kind::Call,
@@ -193,10 +189,7 @@ impl Drop for Entered<'_> {
 impl World {
     fn enter(&self, frame: Frame) -> Entered<'_> {
         let mut frames = self.frames.lock().unwrap();
-        frames
-            .entry(thread::current().id())
-            .or_default()
-            .push(frame);
+        frames.entry(thread::current().id()).or_default().push(frame);
         Entered(self)
     }
 
@@ -328,11 +321,7 @@ impl World {
     /// no other wait of the cycle has a limit.
     fn verify(&self, asked: Name, deadlock: &Deadlock) {
         let frames = self.frames.lock().unwrap();
-        let threads: Vec<_> = deadlock
-            .threads()
-            .iter()
-            .map(|thread| thread.id())
-            .collect();
+        let threads: Vec<_> = deadlock.threads().iter().map(|thread| thread.id()).collect();
         let me = thread::current().id();
         let context = || format!("{me:?} asked for {asked:?}: {deadlock}\n{:#?}", *frames);
         assert_eq!(threads.first(), Some(&me), "{}", context());
@@ -341,11 +330,7 @@ impl World {
         let mut awaited = vec![asked];
         for thread in threads[1..].iter().chain([&me]) {
             let frames = &frames[thread];
-            assert!(
-                runs(frames, &awaited),
-                "{thread:?} does not lead: {}",
-                context()
-            );
+            assert!(runs(frames, &awaited), "{thread:?} does not lead: {}", context());
             if thread == &me {
                 break;
             }
@@ -354,12 +339,7 @@ impl World {
             };
             awaited.clone_from(names);
         }
-        *self
-            .refusals
-            .lock()
-            .unwrap()
-            .entry(threads.len())
-            .or_default() += 1;
+        *self.refusals.lock().unwrap().entry(threads.len()).or_default() += 1;
     }
 }
 
@@ -391,9 +371,7 @@ fn run_program(seed: u64) -> HashMap<usize, u64> {
         frames: Mutex::default(),
         refusals: Mutex::default(),
     });
-    let threads: Vec<_> = (0..2 + random.below(3))
-        .map(|_| random.ops(rules, 0))
-        .collect();
+    let threads: Vec<_> = (0..2 + random.below(3)).map(|_| random.ops(rules, 0)).collect();
     let barrier = Barrier::new(threads.len());
     thread::scope(|s| {
         for ops in &threads {
@@ -448,10 +426,7 @@ fn random_programs_end_and_every_refusal_in_them_is_right() {
             std::process::abort();
         }
     });
-    if let Some(seed) = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
         running.set(seed);
         for _ in 0..1_000 {
             run_program(seed);
@@ -466,8 +441,6 @@ fn random_programs_end_and_every_refusal_in_them_is_right() {
         }
     }
     // The programs are of the kind that has deadlocks, of one thread and of several.
-    let several: u64 = (refusals.iter().filter(|(threads, _)| **threads > 1))
-        .map(|(_, n)| n)
-        .sum();
+    let several: u64 = (refusals.iter().filter(|(threads, _)| **threads > 1)).map(|(_, n)| n).sum();
     assert!(refusals[&1] > 100 && several > 20, "{refusals:?}");
 }

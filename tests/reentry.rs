@@ -54,12 +54,7 @@ impl Clone for IsCopy {
 impl Key {
     /// One that visits nobody.
     fn plain(name: &'static str) -> Self {
-        Self {
-            name,
-            visits: None,
-            is_copy: IsCopy(false),
-            _padding: [0; 33],
-        }
+        Self { name, visits: None, is_copy: IsCopy(false), _padding: [0; 33] }
     }
 
     fn new(name: &'static str, group: &'static Group) -> Self {
@@ -290,10 +285,7 @@ const HANGS: i32 = 42;
 /// Runs this test again in a child process, and expects it to hang there.
 fn assert_hangs_in_child(test: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let mut child = run_again(&mut command, test, "hang")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = run_again(&mut command, test, "hang").stdout(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + TOO_LONG;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {

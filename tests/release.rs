@@ -82,10 +82,7 @@ fn others_return(group: &Group) {
         let idle = follow(group, "k");
         let (reached, held_up) = mpsc::channel();
         let (go_on, wait_to_go_on) = mpsc::channel();
-        let mut hold = Some(Hold {
-            reached,
-            go_on: wait_to_go_on,
-        });
+        let mut hold = Some(Hold { reached, go_on: wait_to_go_on });
         let (returned, returns) = mpsc::channel();
         thread::scope(|scope| {
             for i in 0..FOLLOWERS {
@@ -179,10 +176,7 @@ mod linux {
         /// `--idle`: it gets a processor only if nobody else wants one. `--other`: as usual.
         fn schedule(&self, class: &str) {
             let id = self.0.file_name().expect("ends in its number");
-            let chrt = Command::new("chrt")
-                .args([class, "--pid", "0"])
-                .arg(id)
-                .output();
+            let chrt = Command::new("chrt").args([class, "--pid", "0"]).arg(id).output();
             // It fails if the thread has ended.
             chrt.expect("util-linux is installed");
         }
@@ -221,9 +215,7 @@ mod linux {
                     returned.send(()).unwrap();
                 });
                 let other = Thread::at(&places);
-                until("it waits", || {
-                    leader.followers() == 1 + others && other.sleeps()
-                });
+                until("it waits", || leader.followers() == 1 + others && other.sleeps());
             }
             assert!(the_first.runs().is_some(), "Linux counts this");
             for _ in 0..processors() {

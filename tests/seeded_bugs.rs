@@ -115,10 +115,7 @@ fn a_hunk_that_does_not_fit_exactly_once_is_refused() {
 
     let a = "fn one() {\n\n    1\n";
     let twice = apply(a, "use one;\n}\n}\n");
-    assert!(
-        twice.contains("src/b.rs has these lines 2 times"),
-        "{twice}"
-    );
+    assert!(twice.contains("src/b.rs has these lines 2 times"), "{twice}");
 
     // Whole lines only.
     let part = apply(a, "pub use one;\n}\n");

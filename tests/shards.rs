@@ -198,11 +198,7 @@ fn a_batch_spans_all_shards() {
     let _watchdog = watchdog();
     let group = FlightGroup::<u64, (), u64>::builder().shards(8).build();
     let keys: Vec<u64> = (0..1_000).collect();
-    let leaders: Vec<_> = keys
-        .iter()
-        .step_by(2)
-        .map(|key| lead(&group, key))
-        .collect();
+    let leaders: Vec<_> = keys.iter().step_by(2).map(|key| lead(&group, key)).collect();
     thread::scope(|s| {
         let batch = s.spawn(|| {
             let keys: Vec<&u64> = keys.iter().collect();

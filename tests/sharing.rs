@@ -281,10 +281,7 @@ fn generic_code_and_borrowed_trait_objects_can_call() {
     let borrows = Borrows(&group);
     let calls: &dyn SharedCalls<u32, ()> = &borrows;
     assert_eq!(calls.call("k", || Ok(1)), Ok(1));
-    assert_eq!(
-        [generic(&group), generic(calls), generic(&Unshared)],
-        [Some(1); 3]
-    );
+    assert_eq!([generic(&group), generic(calls), generic(&Unshared)], [Some(1); 3]);
     assert_eq!(group.stats().led, 3);
 }
 
@@ -292,11 +289,8 @@ fn generic_code_and_borrowed_trait_objects_can_call() {
 #[test]
 fn one_program_runs_with_sharing_and_without() {
     for sharing in [true, false] {
-        let calls: Arc<dyn SharedCalls<String, io::Error>> = if sharing {
-            Arc::new(Group::new())
-        } else {
-            Arc::new(Unshared)
-        };
+        let calls: Arc<dyn SharedCalls<String, io::Error>> =
+            if sharing { Arc::new(Group::new()) } else { Arc::new(Unshared) };
         assert_eq!(calls.call("k", || ok("value")).unwrap(), "value");
     }
 }

@@ -35,10 +35,7 @@ fn the_deadline_binds_the_caller_whose_job_leads() {
     let group = Group::new();
     let (spawn, worker) = pool();
     let begun = Instant::now();
-    let ticket = group
-        .request("k")
-        .timeout(Duration::from_millis(10))
-        .start(&spawn, || Ok(1));
+    let ticket = group.request("k").timeout(Duration::from_millis(10)).start(&spawn, || Ok(1));
     let outcome = ticket.wait();
     assert!(begun.elapsed() >= Duration::from_millis(10));
     assert_eq!(outcome.result, Err(CallError::TimedOut));
@@ -62,16 +59,10 @@ fn the_deadline_binds_the_caller_whose_job_leads() {
 fn the_deadline_binds_a_following_ticket() {
     let group = Group::new();
     let leader = lead(&group, "k");
-    let ticket = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .start(no_job, || Ok(2));
+    let ticket = group.request("k").timeout(Duration::ZERO).start(no_job, || Ok(2));
     assert_eq!(leader.followers(), 1);
     let outcome = ticket.wait();
-    assert_eq!(
-        (outcome.result, outcome.role),
-        (Err(CallError::TimedOut), Role::Followed)
-    );
+    assert_eq!((outcome.result, outcome.role), (Err(CallError::TimedOut), Role::Followed));
     assert_eq!(leader.complete(Ok(1)).followers, 0);
     let stats = group.stats();
     assert_eq!((stats.led, stats.followed, stats.timed_out), (1, 0, 1));
@@ -96,10 +87,7 @@ fn the_deadline_is_that_of_wait_only() {
     let _watchdog = watchdog();
     let group = Group::new();
     let (spawn, worker) = pool();
-    let ticket = group
-        .request("k")
-        .timeout(Duration::ZERO)
-        .start(&spawn, || Ok(1));
+    let ticket = group.request("k").timeout(Duration::ZERO).start(&spawn, || Ok(1));
     assert!(ticket.try_wait().is_none());
     assert!(ticket.wait_timeout(Duration::from_micros(1)).is_none());
     assert!(!ticket.is_done());
@@ -119,16 +107,10 @@ fn the_default_of_the_group_binds_a_ticket_and_a_request_replaces_it() {
     let _watchdog = watchdog();
     let group: Group = FlightGroup::builder().timeout(Duration::ZERO).build();
     let (spawn, worker) = pool();
-    assert_eq!(
-        group.start("k", &spawn, || Ok(1)).wait().result,
-        Err(CallError::TimedOut)
-    );
+    assert_eq!(group.start("k", &spawn, || Ok(1)).wait().result, Err(CallError::TimedOut));
     let tickets = [
         group.request("k").timeout(HOUR).start(no_job, || Ok(2)),
-        group
-            .request("k")
-            .without_defaults()
-            .start(no_job, || Ok(2)),
+        group.request("k").without_defaults().start(no_job, || Ok(2)),
     ];
     thread::scope(|s| {
         let waits = tickets.map(|ticket| s.spawn(|| ticket.wait().result));
@@ -159,22 +141,14 @@ fn next_flight_waits_for_its_turn() {
         drop(jobs);
         until_queued(&group, 2);
         until_waiting(&group, 2);
-        assert!(
-            worker.try_recv().is_err(),
-            "nothing is spawned before its turn"
-        );
+        assert!(worker.try_recv().is_err(), "nothing is spawned before its turn");
         let _ = front.complete(Ok(1));
-        let tickets: Vec<_> = starts
-            .into_iter()
-            .map(|start| start.join().unwrap())
-            .collect();
+        let tickets: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
         assert!(tickets.iter().all(|ticket| !ticket.is_done()));
         worker.recv().unwrap().run();
         assert!(worker.recv().is_err(), "one job for both");
         let outcomes = ends(tickets);
-        assert!(outcomes
-            .iter()
-            .all(|o| o.result == Ok(2) && o.followers == 1));
+        assert!(outcomes.iter().all(|o| o.result == Ok(2) && o.followers == 1));
         assert_eq!(outcomes.iter().filter(|o| o.role == Role::Led).count(), 1);
     });
     let stats = group.stats();
@@ -194,10 +168,7 @@ fn next_flight_blocks_no_longer_than_the_deadline() {
         assert!(ticket.is_done());
         assert_eq!(the_flight(&group).queued, 0);
         let outcome = ticket.wait();
-        assert_eq!(
-            (outcome.result, outcome.role),
-            (Err(CallError::TimedOut), Role::Followed)
-        );
+        assert_eq!((outcome.result, outcome.role), (Err(CallError::TimedOut), Role::Followed));
     }
     assert_eq!(group.stats().timed_out, 2);
     let _ = front.complete(Ok(1));
@@ -210,10 +181,7 @@ fn max_age_counts_on_arrival() {
     let old = lead(&group, "k");
     let request = group.request("k").max_age(Duration::ZERO);
     let ticket = request.start(|job| job.run(), || Ok(2));
-    assert_eq!(
-        (ticket.try_wait().unwrap().role, ticket.wait().result),
-        (Role::Led, Ok(2))
-    );
+    assert_eq!((ticket.try_wait().unwrap().role, ticket.wait().result), (Role::Led, Ok(2)));
     assert!(the_flight(&group).given_up);
     drop(old);
     assert_quiet(&group);
@@ -304,10 +272,7 @@ fn tickets_count_when_they_first_yield_an_outcome() {
     assert_eq!(group.stats().followed, 1);
     assert_eq!(looked_at.wait().result, Ok(1));
     assert_eq!(waited.wait().result, Ok(1));
-    assert_eq!(
-        refused.try_wait().unwrap().result,
-        Err(CallError::Overloaded)
-    );
+    assert_eq!(refused.try_wait().unwrap().result, Err(CallError::Overloaded));
     assert_eq!(refused.wait().result, Err(CallError::Overloaded));
     let stats = group.stats();
     assert_eq!((stats.led, stats.followed, stats.overloaded), (1, 2, 1));
@@ -405,9 +370,6 @@ fn the_limit_counts_from_start() {
         }
         // A busy machine, or a limit that has started again.
         limit *= 2;
-        assert!(
-            limit < Duration::from_secs(5),
-            "the limit counts from the wait"
-        );
+        assert!(limit < Duration::from_secs(5), "the limit counts from the wait");
     }
 }

@@ -351,10 +351,7 @@ fn a_call_that_finds_a_full_flight_counts_as_overloaded() {
     assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 1));
     request().next_flight().call(|| Ok(2)).unwrap_err();
     assert_eq!(group.stats(), stats!(in_flight: 1, overloaded: 2));
-    request()
-        .timeout(Duration::ZERO)
-        .call(|| Ok(2))
-        .unwrap_err();
+    request().timeout(Duration::ZERO).call(|| Ok(2)).unwrap_err();
     let ended = stats!(in_flight: 1, overloaded: 3);
     assert_eq!((group.stats(), ended.calls()), (ended, 3));
 
@@ -383,10 +380,7 @@ fn every_key_of_a_batch_counts_as_a_call() {
     let ended = stats!(led: 2, timed_out: 1, in_flight: 1);
     assert_eq!(group.stats(), ended);
     group.call_many(&["a", "b"], |_| Err("no"));
-    assert_eq!(
-        group.stats(),
-        stats!(led: 4, failed: 2, timed_out: 1, in_flight: 1)
-    );
+    assert_eq!(group.stats(), stats!(led: 4, failed: 2, timed_out: 1, in_flight: 1));
     drop(leader);
 }
 
@@ -454,10 +448,7 @@ fn a_call_that_asks_again_counts_once() {
             ([(); 2].map(|()| s.spawn(willing)), unwilling)
         });
         drop(first);
-        assert!(matches!(
-            unwilling.join().unwrap(),
-            Err(CallError::Abandoned)
-        ));
+        assert!(matches!(unwilling.join().unwrap(), Err(CallError::Abandoned)));
         for caller in willing {
             assert_eq!(caller.join().unwrap().unwrap(), 2);
         }
@@ -622,11 +613,7 @@ fn a_caller_that_stops_waiting_is_not_counted_as_waiting() {
     let follower = follow(&group, "k");
     for _ in 0..3 {
         assert!(follower.wait_timeout(SHORT).is_none());
-        group
-            .request("k")
-            .timeout(SHORT)
-            .call(|| Ok(2))
-            .unwrap_err();
+        group.request("k").timeout(SHORT).call(|| Ok(2)).unwrap_err();
         let queued = group.request("k").next_flight().timeout(SHORT);
         queued.call(|| Ok(2)).unwrap_err();
         assert_eq!(group.stats().waiting, 0);
@@ -663,8 +650,7 @@ fn a_call_is_counted_before_it_returns_and_not_before_it_ends() {
 #[test]
 fn each_group_counts_for_itself() {
     let (one, other) = (Group::new(), Group::new());
-    one.call("k", || other.call("k", || Err("no")).or(Ok(1)))
-        .unwrap();
+    one.call("k", || other.call("k", || Err("no")).or(Ok(1))).unwrap();
     assert_eq!(one.stats(), stats!(led: 1));
     assert_eq!(other.stats(), stats!(led: 1, failed: 1));
 }
@@ -819,10 +805,7 @@ fn under_load_every_call_is_counted_once() {
     assert_eq!(stats.panicked, now(&own.panicked));
     assert_eq!(stats.abandoned, now(&own.abandoned));
     assert_eq!(stats.timed_out, now(&own.timed_out));
-    assert_eq!(
-        (stats.deadlocked, stats.in_flight, stats.waiting),
-        (0, 0, 0)
-    );
+    assert_eq!((stats.deadlocked, stats.in_flight, stats.waiting), (0, 0, 0));
     // Or else this has shown little.
     assert!(stats.followed > 0, "{stats:?}");
     assert_quiet(&*group);

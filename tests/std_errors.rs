@@ -73,9 +73,7 @@ fn failed_is_transparent() {
 
     // An error without a source has none through a call either.
     let group = FlightGroup::<u32, io::Error>::new();
-    let error = group
-        .call("k", || Err(io::Error::other("no disk")))
-        .unwrap_err();
+    let error = group.call("k", || Err(io::Error::other("no disk"))).unwrap_err();
     assert_eq!(chain(&error), ["no disk"]);
     // `Display` needs no `Error`.
     assert_eq!(CallError::Failed(Arc::new("text")).to_string(), "text");
@@ -93,12 +91,7 @@ fn the_others_display_themselves_and_have_no_source() {
         Ok(1)
     });
     assert_eq!(outer.unwrap(), 1);
-    for error in [
-        panicked,
-        CallError::Abandoned,
-        CallError::TimedOut,
-        CallError::Overloaded,
-    ] {
+    for error in [panicked, CallError::Abandoned, CallError::TimedOut, CallError::Overloaded] {
         assert!(error.source().is_none());
         assert_eq!(chain(&error).len(), 1);
         assert!(!error.to_string().is_empty());
@@ -126,9 +119,7 @@ fn a_question_mark_works_where_the_error_is_a_box() {
     assert_eq!(chain(&*error), ["invalid digit found in string"]);
     // Through two groups, each with its own box: the texts are the same.
     let outer = FlightGroup::<u32, BoxError>::new();
-    let error = outer
-        .call("k", || load(&group, "bad"))
-        .map_err(CallError::into_std);
+    let error = outer.call("k", || load(&group, "bad")).map_err(CallError::into_std);
     assert_eq!(chain(&error.unwrap_err()), CHAIN);
 }
 
@@ -166,9 +157,7 @@ fn the_call_error_and_the_functions_error_are_found_by_downcasting() {
     let group = FlightGroup::<u32, BoxError>::new();
     let failed = group.call("k", || Err(Box::new(Refused(80))));
     let error: BoxError = failed.map_err(CallError::into_std).unwrap_err().into();
-    let std = error
-        .downcast_ref::<StdError<BoxError>>()
-        .expect("the public type");
+    let std = error.downcast_ref::<StdError<BoxError>>().expect("the public type");
     let inner = std.call_error().failed().expect("it has failed");
     assert_eq!(inner.downcast_ref::<Refused>(), Some(&Refused(80)));
 }
@@ -215,9 +204,7 @@ impl AsRef<dyn Error + Send + Sync> for Anyhow {
 #[test]
 fn a_question_mark_works_where_the_error_is_a_type_of_its_own() {
     fn load(group: &FlightGroup<u32, Anyhow>) -> Result<u32, Anyhow> {
-        Ok(group
-            .call("k", || Err(deep())?)
-            .map_err(CallError::into_std)?)
+        Ok(group.call("k", || Err(deep())?).map_err(CallError::into_std)?)
     }
     let group = FlightGroup::new();
     let Anyhow(error) = load(&group).unwrap_err();
@@ -238,26 +225,13 @@ fn results_compare() {
     let failed = |text: &str| Err(CallError::Failed(Arc::new(text.to_owned())));
     assert_eq!(group.call("k", || Err("no".to_owned())), failed("no"));
     assert_ne!(group.call("k", || Err("no".to_owned())), failed("yes"));
-    assert_ne!(
-        group.call("k", || Err("no".to_owned())),
-        Err(CallError::TimedOut)
-    );
-    let outcome = Outcome {
-        result: Ok(1),
-        role: Role::Led,
-        followers: 0,
-    };
+    assert_ne!(group.call("k", || Err("no".to_owned())), Err(CallError::TimedOut));
+    let outcome = Outcome { result: Ok(1), role: Role::Led, followers: 0 };
     assert_eq!(group.call_ex("k", || Ok(1)), outcome);
     assert_ne!(group.call_ex("k", || Ok(2)), outcome);
-    let shared = Outcome {
-        followers: 1,
-        ..outcome.clone()
-    };
+    let shared = Outcome { followers: 1, ..outcome.clone() };
     assert_ne!(outcome, shared);
-    let followed = Outcome {
-        role: Role::Followed,
-        ..outcome.clone()
-    };
+    let followed = Outcome { role: Role::Followed, ..outcome.clone() };
     assert_ne!(outcome, followed);
 }
 
@@ -315,10 +289,7 @@ fn flights_compare() {
 #[test]
 fn landed_and_stats_can_be_made() {
     let landed = Landed::new(Duration::from_millis(3), 2, shared_calls::Ending::Succeeded);
-    assert_eq!(
-        (landed.followers, landed.duration),
-        (2, Duration::from_millis(3))
-    );
+    assert_eq!((landed.followers, landed.duration), (2, Duration::from_millis(3)));
     let mut stats = Stats::default();
     stats.led = 2;
     stats.overloaded = 3;

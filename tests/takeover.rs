@@ -248,10 +248,7 @@ fn an_error_of_the_leader_alone_is_taken_over() {
                     })
                 })
             };
-            (
-                [(); 3].map(|()| call("cancelled")),
-                [(); 3].map(|()| call("another")),
-            )
+            ([(); 3].map(|()| call("cancelled")), [(); 3].map(|()| call("another")))
         });
         let _ = leader.complete(Err("cancelled"));
         for caller in unwilling {
@@ -309,10 +306,7 @@ fn of_takeover_and_takeover_if_the_last_call_wins() {
         let by_error = s.spawn(|| by_error.call(|| Ok(2)));
         until("both follow", || leader.followers() == 2);
         let _ = leader.complete(Err("cancelled"));
-        assert_eq!(
-            plain.join().unwrap().unwrap_err().failed(),
-            Some(&"cancelled")
-        );
+        assert_eq!(plain.join().unwrap().unwrap_err().failed(), Some(&"cancelled"));
         assert_eq!(by_error.join().unwrap(), Ok(2));
     });
     assert_quiet(&group);

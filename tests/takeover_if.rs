@@ -98,22 +98,12 @@ fn takeover_and_takeover_if_set_the_same_option() {
     let request = || group.request("k");
     let yes = |_: &&'static str| true;
     let call = |request: Request<'_, '_, _, _, str>| request.call(|| Ok(2));
+    assert_eq!(after(&group, MINE, || call(request().takeover(1).takeover_if(1, yes))), Ok(2));
     assert_eq!(
-        after(&group, MINE, || call(
-            request().takeover(1).takeover_if(1, yes)
-        )),
-        Ok(2)
-    );
-    assert_eq!(
-        after(&group, MINE, || call(
-            request().takeover_if(1, yes).takeover(1)
-        )),
+        after(&group, MINE, || call(request().takeover_if(1, yes).takeover(1))),
         failed(MINE)
     );
-    assert_eq!(
-        after(&group, MINE, || call(request().takeover_if(0, yes))),
-        failed(MINE)
-    );
+    assert_eq!(after(&group, MINE, || call(request().takeover_if(0, yes))), failed(MINE));
     let no_and_yes = || call(request().takeover_if(1, |_| false).takeover_if(1, yes));
     assert_eq!(after(&group, MINE, no_and_yes), Ok(2));
     let yes_and_no = || call(request().takeover_if(1, yes).takeover_if(1, |_| false));
@@ -179,9 +169,7 @@ fn one_of_fifty_leads_and_the_others_follow_it() {
         until_waiting(&group, CALLERS as u64);
         let _ = leader.complete(Err(MINE));
         let outcomes: Vec<_> = callers.into_iter().map(|c| c.join().unwrap()).collect();
-        assert!(outcomes
-            .iter()
-            .all(|o| o.result == Ok(2) && o.followers == CALLERS - 1));
+        assert!(outcomes.iter().all(|o| o.result == Ok(2) && o.followers == CALLERS - 1));
         assert_eq!(outcomes.iter().filter(|o| o.role == Role::Led).count(), 1);
     });
     assert_eq!(runs.into_inner(), 1);
@@ -248,9 +236,7 @@ fn a_predicate_that_panics_disturbs_nobody() {
     thread::scope(|s| {
         let bad = s.spawn(|| {
             panic_text(|| {
-                let request = group
-                    .request("k")
-                    .takeover_if(1, |_| panic!("bad predicate"));
+                let request = group.request("k").takeover_if(1, |_| panic!("bad predicate"));
                 drop(request.call(|| Ok(3)));
             })
         });
@@ -317,9 +303,7 @@ fn a_caller_of_the_next_flight_joins_any_flight_when_it_takes_over() {
         let _ = front.complete(Ok(1));
         until("it follows again", || {
             let third = third.lock().unwrap();
-            third
-                .as_ref()
-                .is_some_and(|leader: &Leader<'_, _, _>| leader.followers() == 1)
+            third.as_ref().is_some_and(|leader: &Leader<'_, _, _>| leader.followers() == 1)
         });
         assert_eq!(the_flight(&group).queued, 0);
         let _ = third.lock().unwrap().take().unwrap().complete(Ok(3));
@@ -374,10 +358,7 @@ fn the_error_of_a_batch_can_be_the_leaders_own() {
         let mut caller = None;
         let results = group.call_many(&["k", "other"], |_| {
             caller = Some(s.spawn(|| {
-                group
-                    .request("k")
-                    .takeover_if(1, |error| *error == MINE)
-                    .call(|| Ok(2))
+                group.request("k").takeover_if(1, |error| *error == MINE).call(|| Ok(2))
             }));
             until_waiting(&group, 1);
             Err(MINE)

@@ -380,10 +380,7 @@ fn the_deadline_of_a_request_ends_wait_only() {
     assert!(ticket.wait_timeout(Duration::from_millis(1)).is_none());
     worker.recv().unwrap().run();
     let outcome = ticket.wait();
-    assert_eq!(
-        (outcome.role, outcome.result.unwrap()),
-        (Role::Led, "bar".to_owned())
-    );
+    assert_eq!((outcome.role, outcome.result.unwrap()), (Role::Led, "bar".to_owned()));
 }
 
 /// The ticket of the call that leads takes no place.
@@ -433,8 +430,5 @@ fn start_works_by_every_handle() {
     let follows = clone.start("k", not_called, || value("other"));
     drop(clone);
     worker.recv().unwrap().run();
-    assert_eq!(
-        (leads.wait().role, follows.wait().role),
-        (Role::Led, Role::Followed)
-    );
+    assert_eq!((leads.wait().role, follows.wait().role), (Role::Led, Role::Followed));
 }

@@ -52,11 +52,7 @@ fn a_caller_whose_time_is_up_leaves_and_disturbs_no_other() {
         |r| r.timeout(SHORT).takeover(9).call_ex(no_second_run),
         |r| r.timeout(SHORT).max_age(TOO_LONG).call_ex(no_second_run),
         |r| join_as_follower(r.timeout(SHORT)).wait(),
-        |r| {
-            r.timeout(SHORT)
-                .start(|_| panic!("it leads"), no_second_run)
-                .wait()
-        },
+        |r| r.timeout(SHORT).start(|_| panic!("it leads"), no_second_run).wait(),
     ];
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -142,10 +138,7 @@ fn a_leader_is_not_interrupted_by_its_own_time_limit() {
     let deadline = Instant::now() + SHORT;
     let by_timeout = group.request("k").timeout(SHORT).call(|| slow(deadline));
     assert_eq!(by_timeout.unwrap(), 1);
-    let by_deadline = group
-        .request("k")
-        .deadline(deadline)
-        .call(|| slow(deadline));
+    let by_deadline = group.request("k").deadline(deadline).call(|| slow(deadline));
     assert_eq!(by_deadline.unwrap(), 1);
     let by_zero = group.request("k").timeout(Duration::ZERO).call(|| Ok(2));
     assert_eq!(by_zero.unwrap(), 2);
@@ -169,19 +162,14 @@ fn a_takeover_does_not_begin_the_time_anew() {
             outcome
         });
         while !back.load(SeqCst) {
-            until("it follows, or has left", || {
-                leader.followers() == 1 || back.load(SeqCst)
-            });
+            until("it follows, or has left", || leader.followers() == 1 || back.load(SeqCst));
             assert!(group.forget("k"));
             let next = lead(&group, "k");
             drop(std::mem::replace(&mut leader, next));
         }
         // Its time is up while it waits, or when it is woken: then it has the outcome that is there.
         let outcome = follower.join().unwrap();
-        assert!(matches!(
-            outcome.result,
-            Err(CallError::TimedOut | CallError::Abandoned)
-        ));
+        assert!(matches!(outcome.result, Err(CallError::TimedOut | CallError::Abandoned)));
     });
     drop(leader);
     assert_quiet(&group);
@@ -196,18 +184,8 @@ fn of_timeout_and_deadline_the_last_counts() {
     let late = Instant::now();
     let far = late + TOO_LONG;
     assert_timed_out(&ask().deadline(far).timeout(SHORT).call_ex(no_second_run));
-    assert_timed_out(
-        &ask()
-            .timeout(TOO_LONG)
-            .deadline(late)
-            .call_ex(no_second_run),
-    );
-    assert_timed_out(
-        &ask()
-            .timeout(TOO_LONG)
-            .timeout(SHORT)
-            .call_ex(no_second_run),
-    );
+    assert_timed_out(&ask().timeout(TOO_LONG).deadline(late).call_ex(no_second_run));
+    assert_timed_out(&ask().timeout(TOO_LONG).timeout(SHORT).call_ex(no_second_run));
     thread::scope(|s| {
         let patient = [
             ask().timeout(Duration::ZERO).deadline(far),
@@ -335,18 +313,8 @@ fn without_defaults_keeps_the_requests_own_time_limit() {
     let group = Group::builder().timeout(TOO_LONG).max_followers(0).build();
     let leader = lead(&group, "k");
     let ask = || group.request("k");
-    assert_timed_out(
-        &ask()
-            .without_defaults()
-            .timeout(SHORT)
-            .call_ex(no_second_run),
-    );
-    assert_timed_out(
-        &ask()
-            .timeout(SHORT)
-            .without_defaults()
-            .call_ex(no_second_run),
-    );
+    assert_timed_out(&ask().without_defaults().timeout(SHORT).call_ex(no_second_run));
+    assert_timed_out(&ask().timeout(SHORT).without_defaults().call_ex(no_second_run));
     let full = ask().timeout(SHORT).call(no_second_run);
     assert_eq!(full, Err(CallError::Overloaded));
     drop(leader);

@@ -31,10 +31,7 @@ fn a_trait_object_crosses_threads_and_shares() {
     let _ = leader.complete(Ok(1));
     for thread in threads {
         let outcome = thread.join().unwrap();
-        assert_eq!(
-            (outcome.result, outcome.role, outcome.followers),
-            (Ok(1), Role::Followed, 3)
-        );
+        assert_eq!((outcome.result, outcome.role, outcome.followers), (Ok(1), Role::Followed, 3));
     }
     // The group can be looked at behind the object as well.
     assert_eq!(group.stats().followed, 3);
@@ -52,10 +49,7 @@ fn every_kind_of_pointer_calls_without_an_import() {
     let threads: Arc<dyn SharedCalls<u32, &'static str> + Send + Sync> = Arc::new(group.clone());
     assert_eq!(threads.call("k", || Ok(3)), Ok(3));
     let rc: Rc<dyn SharedCalls<u32, &'static str>> = Rc::new(group.clone());
-    assert_eq!(
-        rc.call("k", || Err("no")),
-        Err(CallError::Failed(Arc::new("no")))
-    );
+    assert_eq!(rc.call("k", || Err("no")), Err(CallError::Failed(Arc::new("no"))));
     // One that borrows.
     let borrowed: Box<dyn SharedCalls<u32, &'static str> + '_> = Box::new(&group);
     assert_eq!(borrowed.call("k", || Ok(4)), Ok(4));
@@ -111,10 +105,7 @@ fn unshared_shares_nothing() {
             assert_eq!(calls.call("k", || Ok(3)), Ok(3));
             Ok(2)
         });
-        assert_eq!(
-            (second.result, second.role, second.followers),
-            (Ok(2), Role::Led, 0)
-        );
+        assert_eq!((second.result, second.role, second.followers), (Ok(2), Role::Led, 0));
         gate.open();
         assert_eq!(first.join().unwrap().result, Ok(1));
     });
@@ -139,11 +130,7 @@ impl SharedCalls<u32, &'static str> for Fake {
             Ok(0) => f().map_err(|error| CallError::Failed(Arc::new(error))),
             told => told.clone(),
         };
-        Outcome {
-            result,
-            role: Role::Followed,
-            followers: 7,
-        }
+        Outcome { result, role: Role::Followed, followers: 7 }
     }
 }
 
@@ -204,10 +191,7 @@ fn panics_and_deadlocks_behind_the_trait() {
     let group = Group::new();
     let calls: Dyn = Arc::new(group.clone());
     let outer = calls.call("k", || {
-        assert!(matches!(
-            calls.call("k", || Ok(1)),
-            Err(CallError::Deadlock(_))
-        ));
+        assert!(matches!(calls.call("k", || Ok(1)), Err(CallError::Deadlock(_))));
         Ok(1)
     });
     assert_eq!(outer, Ok(1));

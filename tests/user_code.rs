@@ -400,12 +400,7 @@ fn what_a_function_has_captured_is_dropped_with_it() {
 
     // A function that does not run is dropped when its call ends.
     let leader = lead(group, &KEY);
-    let late = || {
-        group
-            .request(&KEY)
-            .timeout(Duration::ZERO)
-            .call(capturing())
-    };
+    let late = || group.request(&KEY).timeout(Duration::ZERO).call(capturing());
     assert_eq!(finds(group, &KEY, At::CaptureDrop, late), Flight);
     let text = panic_text(|| {
         set_trap(At::CaptureDrop, || panic!("capture"));
@@ -696,9 +691,7 @@ fn the_keys_of_a_batch_are_dropped_after_all_its_flights() {
     let followers = RefCell::new(Vec::new());
     let text = panic_text(|| {
         let f = |keys: &[&Name]| {
-            followers
-                .borrow_mut()
-                .extend(keys.iter().map(|key| follow(group, *key)));
+            followers.borrow_mut().extend(keys.iter().map(|key| follow(group, *key)));
             set_trap(At::KeyDrop, || panic!("key"));
             values(keys)
         };

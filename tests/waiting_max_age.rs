@@ -51,10 +51,7 @@ fn a_waiting_caller_gives_up_a_flight_that_gets_too_old() {
         assert_eq!(flights.len(), 2);
         assert!(flights[1].given_up && flights[1].age.unwrap() >= SHORT);
         assert_eq!((flights[1].followers, hung.followers()), (0, 0));
-        assert_eq!(
-            flights[0].leader.as_ref().unwrap().id(),
-            thread::current().id()
-        );
+        assert_eq!(flights[0].leader.as_ref().unwrap().id(), thread::current().id());
         Ok(2)
     });
     assert!(begun.elapsed() >= SHORT);
@@ -189,15 +186,9 @@ fn those_who_queued_do_not_find_their_new_flight_old() {
         let _ = front.complete(Ok(1));
         gate.begun();
         let age = the_flight(&group).age.expect("the others wait");
-        assert!(
-            age <= turn.elapsed(),
-            "it is older than its leader: {age:?}"
-        );
+        assert!(age <= turn.elapsed(), "it is older than its leader: {age:?}");
         gate.open();
-        assert_eq!(
-            queued.map(|caller| caller.join().unwrap()),
-            [Ok(2), Ok(2), Ok(2)]
-        );
+        assert_eq!(queued.map(|caller| caller.join().unwrap()), [Ok(2), Ok(2), Ok(2)]);
     });
 }
 
@@ -232,21 +223,13 @@ fn a_follower_that_gives_up_leads_the_queue() {
     let group = Group::new();
     let hung = lead(&group, "k");
     thread::scope(|s| {
-        let queued = s.spawn(|| {
-            group
-                .request("k")
-                .next_flight()
-                .call_ex(|| panic!("it follows"))
-        });
+        let queued = s.spawn(|| group.request("k").next_flight().call_ex(|| panic!("it follows")));
         until_queued(&group, 1);
         let outcome = group.request("k").max_age(SHORT).call_ex(|| {
             until("the queue follows", || in_the_map(&group).followers == 1);
             Ok(2)
         });
-        assert_eq!(
-            (outcome.result, outcome.role, outcome.followers),
-            (Ok(2), Role::Led, 1)
-        );
+        assert_eq!((outcome.result, outcome.role, outcome.followers), (Ok(2), Role::Led, 1));
         let queued = queued.join().unwrap();
         assert_eq!((queued.result, queued.role), (Ok(2), Role::Followed));
     });
@@ -262,10 +245,7 @@ fn a_deadline_before_the_age_times_out() {
     for limit in [Duration::ZERO, SHORT] {
         let request = || group.request("k").timeout(limit).max_age(HOUR);
         assert_eq!(request().call(|| Ok(2)), Err(CallError::TimedOut));
-        assert_eq!(
-            request().next_flight().call(|| Ok(2)),
-            Err(CallError::TimedOut)
-        );
+        assert_eq!(request().next_flight().call(|| Ok(2)), Err(CallError::TimedOut));
     }
     assert!(!the_flight(&group).given_up);
     drop(leader);
@@ -296,11 +276,7 @@ fn an_age_before_the_deadline_leads() {
     let _watchdog = watchdog();
     let group = Group::new();
     let hung = lead(&group, "k");
-    let outcome = group
-        .request("k")
-        .timeout(HOUR)
-        .max_age(SHORT)
-        .call_ex(|| Ok(2));
+    let outcome = group.request("k").timeout(HOUR).max_age(SHORT).call_ex(|| Ok(2));
     assert_eq!((outcome.result, outcome.role), (Ok(2), Role::Led));
     drop(hung);
 }
@@ -375,10 +351,7 @@ fn patient_followers_stay_with_the_flight() {
         assert_eq!(hung.followers(), 2);
         assert!(patient.try_wait().is_none());
         assert_eq!(hung.complete(Ok(1)).followers, 2);
-        assert_eq!(
-            (waiting.join().unwrap(), patient.wait().result),
-            (Ok(1), Ok(1))
-        );
+        assert_eq!((waiting.join().unwrap(), patient.wait().result), (Ok(1), Ok(1)));
     });
 }
 
@@ -467,9 +440,7 @@ fn join_start_and_call_many_look_at_the_age_on_arrival_only() {
             let batch = s.spawn(|| group.call_many(&["k"], |_| Ok(vec![9])));
             until("it is too old", || {
                 let flights = group.in_flight();
-                flights
-                    .iter()
-                    .any(|flight| flight.age.is_some_and(|it| it > 2 * age))
+                flights.iter().any(|flight| flight.age.is_some_and(|it| it > 2 * age))
             });
             let on_time = leader.followers() == 4;
             assert!(follower.try_wait().is_none());
@@ -481,10 +452,7 @@ fn join_start_and_call_many_look_at_the_age_on_arrival_only() {
                 return false;
             }
             assert_eq!(group.stats().led, 1, "nobody gave it up");
-            assert_eq!(
-                (follower.wait().result, waiting, ticket),
-                (Ok(1), Ok(1), Ok(1))
-            );
+            assert_eq!((follower.wait().result, waiting, ticket), (Ok(1), Ok(1), Ok(1)));
             assert_eq!(batch, [Ok(1)]);
             true
         })
@@ -506,9 +474,7 @@ fn a_queued_join_waits_for_its_turn_however_old_the_flight() {
             }
         });
         until_queued(&group, 1);
-        until("it is too old", || {
-            the_flight(&group).age.unwrap() > 2 * SHORT
-        });
+        until("it is too old", || the_flight(&group).age.unwrap() > 2 * SHORT);
         assert!(!the_flight(&group).given_up);
         let _ = front.complete(Ok(1));
         assert_eq!(joins.join().unwrap().result, Ok(2));
@@ -519,10 +485,7 @@ fn a_queued_join_waits_for_its_turn_however_old_the_flight() {
 #[test]
 fn hung_flights_hold_nobody_up() {
     let _watchdog = watchdog();
-    let group = FlightGroup::<u32, (), u32>::builder()
-        .max_age(SHORT)
-        .shards(4)
-        .build();
+    let group = FlightGroup::<u32, (), u32>::builder().max_age(SHORT).shards(4).build();
     let hung: Vec<_> = (0..20).map(|key| lead(&group, &key)).collect();
     thread::scope(|s| {
         for _ in 0..3 {
@@ -565,10 +528,7 @@ fn a_caller_that_asks_again_by_age_can_be_refused() {
             result
         });
         drop(hung);
-        assert!(
-            matches!(result, Ok(9) | Err(CallError::Overloaded)),
-            "{result:?}"
-        );
+        assert!(matches!(result, Ok(9) | Err(CallError::Overloaded)), "{result:?}");
         result == Err(CallError::Overloaded)
     });
 }

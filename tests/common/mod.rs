@@ -167,10 +167,7 @@ pub fn gate() -> (impl FnOnce() + Send + 'static, Gate) {
         // A gate that is dropped, by a test that fails, must not hold the function for ever.
         open_rx.recv().expect("the gate is opened");
     };
-    let gate = Gate {
-        begun: begun_rx,
-        open,
-    };
+    let gate = Gate { begun: begun_rx, open };
     (held, gate)
 }
 
@@ -229,7 +226,5 @@ pub fn part() -> Option<String> {
 
 /// Makes a command run this test binary again, this one test alone, in the given part.
 pub fn run_again<'c>(command: &'c mut Command, test: &str, part: &str) -> &'c mut Command {
-    command
-        .args([test, "--exact", "--nocapture"])
-        .env(PART, part)
+    command.args([test, "--exact", "--nocapture"]).env(PART, part)
 }

@@ -15,11 +15,7 @@ fn led(id: u64, key: u64, moments: [u64; 4], got: Got) -> Call {
     let [began, run, ended, returned] = moments;
     let call = followed(id, key, [began, returned], got);
     let unwanted = None;
-    let ran = Some(Run {
-        began: run,
-        ended,
-        unwanted,
-    });
+    let ran = Some(Run { began: run, ended, unwanted });
     Call { ran, ..call }
 }
 
@@ -98,22 +94,10 @@ fn good() -> Vec<Call> {
 /// Another good one, with options.
 fn good_with_options() -> Vec<Call> {
     use Got::{Panicked, TimedOut, Value};
-    let next_flight = Asked {
-        next_flight: true,
-        ..Asked::default()
-    };
-    let limited = Asked {
-        timeout: Some(Duration::ZERO),
-        ..Asked::default()
-    };
-    let takes_over = Asked {
-        takeovers: 1,
-        ..Asked::default()
-    };
-    let gives_up = Asked {
-        max_age: Some(Duration::from_micros(1)),
-        ..Asked::default()
-    };
+    let next_flight = Asked { next_flight: true, ..Asked::default() };
+    let limited = Asked { timeout: Some(Duration::ZERO), ..Asked::default() };
+    let takes_over = Asked { takeovers: 1, ..Asked::default() };
+    let gives_up = Asked { max_age: Some(Duration::from_micros(1)), ..Asked::default() };
     vec![
         // 0: a flight that is forgotten, and the one after it.
         led(10, 1, [10, 20, 100, 120], Value(10)).told(Led, 0),
@@ -121,24 +105,16 @@ fn good_with_options() -> Vec<Call> {
         led(40, 1, [40, 45, 60, 70], Value(40)).told(Led, 1),
         followed(50, 1, [50, 69], Value(40)).told(Followed, 1),
         // 4: one that was asked for before it began, and a caller whose time was up.
-        followed(190, 1, [190, 280], Value(200))
-            .asked(next_flight)
-            .told(Followed, 1),
+        followed(190, 1, [190, 280], Value(200)).asked(next_flight).told(Followed, 1),
         led(200, 1, [200, 210, 260, 290], Value(200)).told(Led, 1),
-        followed(205, 1, [205, 215], TimedOut)
-            .asked(limited)
-            .told(Followed, 0),
+        followed(205, 1, [205, 215], TimedOut).asked(limited).told(Followed, 0),
         // 7: a panic for two followers, of which one takes over.
         led(300, 1, [300, 310, 360, 390], Panicked(Some(300))),
         followed(320, 1, [320, 380], Panicked(Some(300))).told(Followed, 2),
-        led(330, 1, [330, 400, 410, 420], Value(330))
-            .asked(takes_over)
-            .told(Led, 0),
+        led(330, 1, [330, 400, 410, 420], Value(330)).asked(takes_over).told(Led, 0),
         // 10: a flight that was given up for its age.
         led(500, 1, [500, 520, 600, 620], Value(500)).told(Led, 0),
-        led(530, 1, [530, 540, 550, 560], Value(530))
-            .asked(gives_up)
-            .told(Led, 0),
+        led(530, 1, [530, 540, 550, 560], Value(530)).asked(gives_up).told(Led, 0),
     ]
 }
 
@@ -180,9 +156,7 @@ fn records_are_in_order() {
     assert_fault(Rule::InOrder, |h| h[0].returned = 59);
     assert_fault(Rule::InOrder, |h| h[1].returned = 29);
     assert_fault(Rule::InOrder, |h| h[12].began = 44);
-    assert_fault(Rule::InOrder, |h| {
-        h[10] = left(430, 1, [430, 445, 440, 450])
-    });
+    assert_fault(Rule::InOrder, |h| h[10] = left(430, 1, [430, 445, 440, 450]));
     // Only followers leave.
     assert_fault(Rule::InOrder, |h| h[0].got = h[10].got);
 }
@@ -271,9 +245,7 @@ fn all_members_are_told_the_right_number_of_followers() {
     }
     // All are told too few, or too many.
     for told in [0, 1, 3] {
-        assert_fault(Rule::Counted, |h| {
-            h[..3].iter_mut().for_each(|call| tell(call, told))
-        });
+        assert_fault(Rule::Counted, |h| h[..3].iter_mut().for_each(|call| tell(call, told)));
     }
     // The same where a follower cannot tell, but only one flight may be its own.
     for told in [0, 2] {
@@ -422,9 +394,7 @@ fn a_refused_deadlock_was_a_cycle() {
             led(10, 1, [10, 15, 90, 95], Value(10)).told(Led, 0),
             led(20, 2, [20, 25, 80, 85], Value(20)).told(Led, 1),
             followed(30, 2, [30, 86], Value(20)).inside(&[1]),
-            followed(40, 1, [40, 50], Deadlocked)
-                .inside(&[2])
-                .told(Followed, 0),
+            followed(40, 1, [40, 50], Deadlocked).inside(&[2]).told(Followed, 0),
         ]
     };
     assert_eq!(check(&cycle()).unwrap().deadlocked, 1);

@@ -375,16 +375,8 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         let flight = &mut flights[i];
         let in_time = call.began < flight.first_return;
         hold(Rule::NotTooLate, in_time, &[call, flight.leader])?;
-        hold(
-            Rule::NextFlight,
-            flight.is_next(call),
-            &[call, flight.leader],
-        )?;
-        hold(
-            Rule::JoinsFirst,
-            flight.joins_first(call),
-            &[call, flight.leader],
-        )?;
+        hold(Rule::NextFlight, flight.is_next(call), &[call, flight.leader])?;
+        hold(Rule::JoinsFirst, flight.joins_first(call), &[call, flight.leader])?;
         let wanted = flight.ran.unwanted.is_none();
         hold(Rule::Unwanted, wanted, &[call, flight.leader])?;
         let replaced = ends.between(call.key, flight.ran.began, call.began);
@@ -452,12 +444,7 @@ pub fn check(history: &[Call]) -> Result<Tally, Fault> {
         let right = flight.told.map_or(true, |told| right.contains(&told));
         hold(Rule::Counted, right, &[flight.leader])?;
     }
-    Ok(Tally {
-        left_too_late,
-        overlaps,
-        forgotten: forgotten.len(),
-        ..tally(history)
-    })
+    Ok(Tally { left_too_late, overlaps, forgotten: forgotten.len(), ..tally(history) })
 }
 
 /// Each batch ran its function once, with all keys that it led, in their order, and not without any.
@@ -539,11 +526,7 @@ fn capped(history: &[Call], flights: &[Flight<'_>]) -> Result<(), Fault> {
     for flight in flights {
         let most = highest[&flight.leader.key].unwrap_or(usize::MAX);
         let right = flight.told.map_or(true, |told| told <= most);
-        hold(
-            Rule::Capped,
-            right && flight.certain <= most,
-            &[flight.leader],
-        )?;
+        hold(Rule::Capped, right && flight.certain <= most, &[flight.leader])?;
     }
     Ok(())
 }
@@ -557,9 +540,7 @@ fn in_order(call: &Call) -> Result<(), Fault> {
     };
     let unwanted = call.ran.and_then(|ran| Some((ran, ran.unwanted?)));
     let told = unwanted.map(|(ran, [asked, answered])| vec![ran.began, asked, answered, ran.ended]);
-    let mut pairs = moments
-        .windows(2)
-        .chain(told.iter().flat_map(|it| it.windows(2)));
+    let mut pairs = moments.windows(2).chain(told.iter().flat_map(|it| it.windows(2)));
     let in_order = pairs.all(|pair| pair[0] < pair[1]);
     hold(Rule::InOrder, in_order, &[call])
 }
@@ -676,9 +657,7 @@ impl Ends {
 
     /// Whether there is one that lies between these two moments.
     fn between(&self, key: u64, after: Tick, before: Tick) -> bool {
-        let first = self
-            .0
-            .partition_point(|&(k, from, _)| (k, from) < (key, after));
+        let first = self.0.partition_point(|&(k, from, _)| (k, from) < (key, after));
         let begin_before = |&&(k, from, _): &&(u64, Tick, Tick)| k == key && from < before;
         let mut between = self.0[first..].iter().take_while(begin_before);
         between.any(|&(_, _, to)| to < before)
@@ -710,10 +689,7 @@ fn tally(history: &[Call]) -> Tally {
         timed_out: followers(|got| got == Got::TimedOut),
         overloaded: followers(|got| got == Got::Overloaded),
         deadlocked: followers(|got| got == Got::Deadlocked),
-        batched: history
-            .iter()
-            .filter(|call| call.batch.is_some() && call.ran.is_some())
-            .count(),
+        batched: history.iter().filter(|call| call.batch.is_some() && call.ran.is_some()).count(),
         joined_by_batch: followers_of_batch,
         unwanted: history.iter().filter(|call| is_unwanted(call)).count(),
         queued: history.iter().filter(follows_the_next).count(),

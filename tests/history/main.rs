@@ -55,9 +55,7 @@ fn play(seed: u64, defaults: Asked, step: impl Fn(&mut Recorder) + Sync) -> Vec<
         let players: Vec<_> = (0..THREADS).map(|thread| s.spawn(play(thread))).collect();
         drop(jobs); // The worker goes when the last player does.
         let players = players.into_iter();
-        players
-            .map(|player| player.join().unwrap())
-            .collect::<Vec<_>>()
+        players.map(|player| player.join().unwrap()).collect::<Vec<_>>()
     });
     let mut history = Vec::new();
     for (calls, deferred) in played {
@@ -126,11 +124,7 @@ fn a_million_calls_keep_the_rules() {
         let history = play(seed, setting.defaults, |recorder| setting.step(recorder));
         assert_quiet(&setting.group);
         add_to_stats(&mut stats[(seed % 4) as usize], &history);
-        assert_eq!(
-            setting.group.stats(),
-            stats[(seed % 4) as usize],
-            "seed {seed}"
-        );
+        assert_eq!(setting.group.stats(), stats[(seed % 4) as usize], "seed {seed}");
         sum.add(&check(&history).unwrap_or_else(|fault| panic!("seed {seed}: {fault:#?}")));
         let enough = match minutes {
             Some(minutes) => began.elapsed() >= minutes,
@@ -145,11 +139,7 @@ fn a_million_calls_keep_the_rules() {
             println!("{seconds:>6} s {:>12} calls, and no fault", sum.calls);
         }
     }
-    println!(
-        "{} calls in {:.1?}, and no fault",
-        sum.calls,
-        began.elapsed()
-    );
+    println!("{} calls in {:.1?}, and no fault", sum.calls, began.elapsed());
     println!("{sum:#?}");
     // All that is interesting has happened, often.
     for (what, happened) in sum.counts() {
@@ -173,10 +163,7 @@ struct MiniFlight {
 impl Mini {
     fn new(done_before_delete: bool) -> Self {
         let flights = Mutex::default();
-        Self {
-            flights,
-            done_before_delete,
-        }
+        Self { flights, done_before_delete }
     }
 }
 
@@ -206,16 +193,9 @@ impl SharedCalls<Id, Failure, u64> for Mini {
             }
         }
         let value = flight.value.lock().unwrap();
-        let value = flight
-            .done
-            .wait_while(value, |value| value.is_none())
-            .unwrap();
+        let value = flight.done.wait_while(value, |value| value.is_none()).unwrap();
         let result = Ok(value.unwrap());
-        Outcome {
-            result,
-            role,
-            followers: 0,
-        }
+        Outcome { result, role, followers: 0 }
     }
 }
 
@@ -241,10 +221,7 @@ fn the_wrong_order_is_found() {
         check(&history).err()
     });
     println!("found within {calls} calls");
-    assert_eq!(
-        fault.expect("a fault within 360,000 calls").rule,
-        Rule::NotTooLate
-    );
+    assert_eq!(fault.expect("a fault within 360,000 calls").rule, Rule::NotTooLate);
 }
 
 /// The control: it is the order, and not the rest of [`Mini`].

@@ -20,20 +20,14 @@ impl Setting {
     /// alone instead of waiting for ever.
     pub fn all() -> [Self; 4] {
         let none = Asked::default();
-        let capped = Asked {
-            max_followers: Some(2),
-            ..none
-        };
+        let capped = Asked { max_followers: Some(2), ..none };
         let limited = Asked {
             timeout: Some(Duration::from_micros(40)),
             max_age: Some(Duration::from_micros(20)),
             takeovers: 1,
             ..none
         };
-        let alone = Asked {
-            alone_on_deadlock: true,
-            ..none
-        };
+        let alone = Asked { alone_on_deadlock: true, ..none };
         let new = |shards, defaults: Asked| {
             let mut builder = Group::builder().shards(shards).observer(Refusals);
             if let Some(timeout) = defaults.timeout {
@@ -49,17 +43,9 @@ impl Setting {
                 builder = builder.alone_on_deadlock();
             }
             let group = builder.takeover(defaults.takeovers).build();
-            Self {
-                group,
-                defaults,
-                observed: true,
-            }
+            Self { group, defaults, observed: true }
         };
-        let plain = Self {
-            group: Group::new(),
-            defaults: none,
-            observed: false,
-        };
+        let plain = Self { group: Group::new(), defaults: none, observed: false };
         [plain, new(2, capped), new(3, limited), new(1, alone)]
     }
 

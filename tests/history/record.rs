@@ -98,12 +98,7 @@ impl Deferred {
     pub fn record(self) -> Call {
         let led = self.led.lock().unwrap();
         let (ran, got) = led.ran.expect("the job has ended");
-        Call {
-            ran: Some(ran),
-            got,
-            returned: self.call.returned.max(led.landed),
-            ..self.call
-        }
+        Call { ran: Some(ran), got, returned: self.call.returned.max(led.landed), ..self.call }
     }
 }
 
@@ -217,12 +212,7 @@ impl Recorder {
         };
         if alone {
             // It was refused, and ran beside the flights of its key.
-            self.calls.push(Call {
-                ran: None,
-                got: Got::Deadlocked,
-                told: None,
-                ..record.clone()
-            });
+            self.calls.push(Call { ran: None, got: Got::Deadlocked, told: None, ..record.clone() });
             record.key = ALONE + began;
             record.asked = Asked::default();
         }
@@ -233,11 +223,7 @@ impl Recorder {
     /// Many keys at once. A key that is named twice has to get the same twice.
     pub fn call_many(&mut self, group: &Group, keys: &[u64], end: End, inner: Option<Inner>) {
         let work = self.work(false, inner);
-        let asked = Asked {
-            takeovers: 0,
-            alone_on_deadlock: false,
-            ..self.defaults
-        };
+        let asked = Asked { takeovers: 0, alone_on_deadlock: false, ..self.defaults };
         let mut nested = self.nested();
         let mut distinct = Vec::<(u64, Id)>::new();
         for key in keys {
@@ -282,11 +268,7 @@ impl Recorder {
             assert!(of_key.all(|again| again == first), "a key named twice");
             self.calls.push(Call {
                 returned,
-                batch: Some(Batch {
-                    id: distinct[0].1,
-                    ran,
-                    given,
-                }),
+                batch: Some(Batch { id: distinct[0].1, ran, given }),
                 ran: ran.filter(|_| given.is_some()),
                 got: first,
                 ..self.begun(*key, asked, *id)
@@ -326,10 +308,7 @@ impl Recorder {
                 Fate::Inline => run_job(),
                 Fate::Worker => self.worker.send(Box::new(run_job)).unwrap(),
                 Fate::Dropped => {
-                    let work = Work {
-                        asks: false,
-                        ..work
-                    };
+                    let work = Work { asks: false, ..work };
                     let run = self.nested().run(work, None, None);
                     led.lock().unwrap().ran = Some((run, Got::Abandoned));
                     drop(run_job);
@@ -355,9 +334,7 @@ impl Recorder {
         let call = Call {
             returned: self.clock.tick(),
             let_go: (!waits || asked.timeout.is_some()).then_some(let_go),
-            got: outcome
-                .as_ref()
-                .map_or(Got::TimedOut, |it| got(key, &it.result)),
+            got: outcome.as_ref().map_or(Got::TimedOut, |it| got(key, &it.result)),
             told: outcome.map(|outcome| (outcome.role, outcome.followers)),
             ..call
         };
@@ -376,11 +353,7 @@ impl Recorder {
     /// `forget`, or `forget_unshared`. Recorded only where it was true.
     pub fn forget(&mut self, group: &Group, key: u64, unshared: bool) {
         let began = self.clock.tick();
-        let forgot = if unshared {
-            group.forget_unshared(&key)
-        } else {
-            group.forget(&key)
-        };
+        let forgot = if unshared { group.forget_unshared(&key) } else { group.forget(&key) };
         if forgot {
             self.calls.push(Call {
                 returned: self.clock.tick(),
@@ -424,12 +397,7 @@ impl Recorder {
                     Err(payload) => unwound(payload),
                 };
                 let returned = self.clock.tick();
-                return self.calls.push(Call {
-                    returned,
-                    ran,
-                    got,
-                    ..call
-                });
+                return self.calls.push(Call { returned, ran, got, ..call });
             }
             Joined::Leader(leader) => {
                 let ran = self.nested().run(work, None, None);
@@ -503,11 +471,7 @@ impl Recorder {
     }
 
     fn work(&mut self, asks: bool, inner: Option<Inner>) -> Work {
-        Work {
-            lingers: self.random(2) == 0,
-            asks,
-            inner,
-        }
+        Work { lingers: self.random(2) == 0, asks, inner }
     }
 
     /// A call that has just begun.
@@ -548,10 +512,7 @@ impl Recorder {
 
     /// The same for `join` and `start`, which cannot take over.
     fn effective_without_function(&self, asked: Asked) -> Asked {
-        Asked {
-            takeovers: 0,
-            ..self.effective(asked)
-        }
+        Asked { takeovers: 0, ..self.effective(asked) }
     }
 
     /// What every function does: nothing, or let other threads come along, call, and ask.
@@ -575,11 +536,7 @@ impl Recorder {
             Some([asked, answered])
         });
         let ended = self.clock.tick();
-        Run {
-            began,
-            ended,
-            unwanted,
-        }
+        Run { began, ended, unwanted }
     }
 }
 
@@ -721,8 +678,5 @@ fn unwound(payload: Box<dyn Any + Send>) -> Got {
 /// `None` if it is the panic of a batch that had too few values.
 fn id_in(text: &str) -> Option<Id> {
     let of_batch = text.starts_with("the function of a batch");
-    (!of_batch).then(|| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("not one of ours: {text}"))
-    })
+    (!of_batch).then(|| text.parse().unwrap_or_else(|_| panic!("not one of ours: {text}")))
 }

@@ -12,10 +12,7 @@ type Group = FlightGroup<u32, &'static str>;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn two_map_locks() -> Done {
-    Done {
-        map: 2,
-        ..Done::default()
-    }
+    Done { map: 2, ..Done::default() }
 }
 
 /// Every builder whose group must be as cheap as any other.
@@ -26,9 +23,7 @@ fn builders() -> [Builder<u32, &'static str>; 4] {
         Group::builder(),
         Group::builder().shards(8),
         all,
-        Group::builder()
-            .timeout(Duration::ZERO)
-            .max_age(Duration::ZERO),
+        Group::builder().timeout(Duration::ZERO).max_age(Duration::ZERO),
     ]
 }
 
@@ -48,23 +43,15 @@ const CALLS: [Call; 15] = [
         drop(calls.call("k", || Ok(1)));
     }),
     ("request", |g| drop(g.request("k").call(|| Ok(1)))),
-    ("timeout", |g| {
-        drop(g.request("k").timeout(SECOND).call(|| Ok(1)))
-    }),
+    ("timeout", |g| drop(g.request("k").timeout(SECOND).call(|| Ok(1)))),
     ("deadline", |g| {
         static PAST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let past = *PAST.get_or_init(Instant::now);
         drop(g.request("k").deadline(past).call(|| Ok(1)));
     }),
-    ("max_age", |g| {
-        drop(g.request("k").max_age(SECOND).call(|| Ok(1)))
-    }),
-    ("next_flight", |g| {
-        drop(g.request("k").next_flight().call(|| Ok(1)))
-    }),
-    ("max_followers", |g| {
-        drop(g.request("k").max_followers(0).call(|| Ok(1)))
-    }),
+    ("max_age", |g| drop(g.request("k").max_age(SECOND).call(|| Ok(1)))),
+    ("next_flight", |g| drop(g.request("k").next_flight().call(|| Ok(1)))),
+    ("max_followers", |g| drop(g.request("k").max_followers(0).call(|| Ok(1)))),
     ("takeover_if", |g| {
         let request = g.request("k").takeover_if(1, |_| true);
         drop(request.call(|| Err("no")));
@@ -125,10 +112,7 @@ fn a_lone_start_takes_the_maps_lock_three_times() {
     let (start, ticket) = done(|| group.start("k", |job| job.run(), || Ok(1)));
     assert!(start.map <= 3, "{start:?}");
     let (looked, outcome) = done(|| ticket.wait());
-    assert_eq!(
-        (looked.map, looked.clock_read, outcome.result),
-        (0, 0, Ok(1))
-    );
+    assert_eq!((looked.map, looked.clock_read, outcome.result), (0, 0, Ok(1)));
 }
 
 #[test]
@@ -147,10 +131,7 @@ fn call_with_reads_the_clock_only_with_a_time_limit() {
     let call = || drop(group.request("k").call_with(|_| Ok(1)));
     assert_eq!(done(call).0, two_map_locks());
     let call = || drop(group.request("k").timeout(SECOND).call_with(|_| Ok(1)));
-    let limited = Done {
-        clock_read: 1,
-        ..two_map_locks()
-    };
+    let limited = Done { clock_read: 1, ..two_map_locks() };
     assert_eq!(done(call).0, limited);
 }
 
@@ -189,8 +170,5 @@ fn what_is_counted_is_counted() {
     assert_eq!((landed.map, landed.notified), (1, 1));
     drop(follower);
     let (counted, _) = done(|| group.stats());
-    assert_eq!(
-        (counted.map, counted.notified, counted.clock_read),
-        (1, 0, 0)
-    );
+    assert_eq!((counted.map, counted.notified, counted.clock_read), (1, 0, 0));
 }

@@ -7,16 +7,8 @@ use std::{env, fs};
 
 /// In which file, what, and what becomes of it.
 const SIZES: [(&str, &str, &str); 2] = [
-    (
-        "keys",
-        "const SMALL: usize = 64;",
-        "const SMALL: usize = 1;",
-    ),
-    (
-        "keys",
-        "const RETIRED: usize = 4;",
-        "const RETIRED: usize = 1;",
-    ),
+    ("keys", "const SMALL: usize = 64;", "const SMALL: usize = 1;"),
+    ("keys", "const RETIRED: usize = 4;", "const RETIRED: usize = 1;"),
 ];
 
 fn main() {

@@ -71,10 +71,7 @@ pub fn failing(rows: &[failing::Row]) -> Chart {
         .collect();
     // To a tenth: what is less is noise, and would shuffle the rows. Ours come first of equals.
     bars.sort_by_key(|bar| (bar.length * 10.0).round() as u64);
-    draw_bars(
-        &format!("One load that fails, {CALLERS} callers: until the last is told"),
-        &bars,
-    )
+    draw_bars(&format!("One load that fails, {CALLERS} callers: until the last is told"), &bars)
 }
 
 fn color(name: &str) -> RGBColor {
@@ -125,20 +122,12 @@ pub fn release(rows: &[release::Row]) -> Chart {
     let (first, last) = (FOLLOWERS[1], FOLLOWERS[FOLLOWERS.len() - 1]);
     let line = |row: &release::Row| -> Vec<(f64, f64)> {
         let sizes = FOLLOWERS.iter().zip(&row.of).skip(1);
-        sizes
-            .map(|(followers, release)| (*followers as f64, release.last * 1e6))
-            .collect()
+        sizes.map(|(followers, release)| (*followers as f64, release.last * 1e6)).collect()
     };
     // Of those whose followers all run their own function there is no release.
-    let rows: Vec<_> = rows
-        .iter()
-        .filter(|row| (1..FOLLOWERS.len()).all(|size| row.is_one(size)))
-        .collect();
-    let micros = || {
-        rows.iter()
-            .flat_map(|row| line(row))
-            .map(|(_, micros)| micros)
-    };
+    let rows: Vec<_> =
+        rows.iter().filter(|row| (1..FOLLOWERS.len()).all(|size| row.is_one(size))).collect();
+    let micros = || rows.iter().flat_map(|row| line(row)).map(|(_, micros)| micros);
     let fastest = micros().fold(f64::INFINITY, f64::min);
     let slowest = micros().fold(0.0, f64::max);
 
@@ -183,9 +172,7 @@ pub fn release(rows: &[release::Row]) -> Chart {
                 _ if i == 0 => FLOOR.stroke_width(2),
                 _ => lines.next().expect("endless").stroke_width(2),
             };
-            let points = line(row)
-                .into_iter()
-                .map(move |at| Circle::new(at, 3, style.filled()));
+            let points = line(row).into_iter().map(move |at| Circle::new(at, 3, style.filled()));
             chart.draw_series(points)?;
             chart
                 .draw_series(LineSeries::new(line(row), style))?

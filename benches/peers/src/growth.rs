@@ -46,9 +46,7 @@ pub fn measure(effort: Effort) -> Vec<Row> {
     let sizes = &SIZES[..effort.choose(SIZES.len() - 1, SIZES.len())];
     let keys = Keys {
         // Made before anything is counted.
-        spike: (0..sizes[sizes.len() - 1])
-            .map(|i| format!("key {i:07}"))
-            .collect(),
+        spike: (0..sizes[sizes.len() - 1]).map(|i| format!("key {i:07}")).collect(),
         others: (0..CALLS).map(|i| format!("other {i:05}")).collect(),
     };
     let spikes: [fn(&Keys, &[usize]) -> Row; 3] = [

@@ -126,10 +126,7 @@ pub fn measure(effort: Effort) -> Lone {
             }),
         }
     }
-    Lone {
-        floor: floor.nanos,
-        rows,
-    }
+    Lone { floor: floor.nanos, rows }
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -17,25 +17,12 @@ pub fn describe() -> Vec<[String; 2]> {
         // Its first part: what follows names whoever built it.
         release.split('-').next().map(str::to_owned)
     });
-    let load = line_of("/proc/loadavg", |load| {
-        load.split(' ').next().map(str::to_owned)
-    });
+    let load = line_of("/proc/loadavg", |load| load.split(' ').next().map(str::to_owned));
     let unknown = || "unknown".to_owned();
     [
         ("date", today()),
-        (
-            "processors",
-            format!("{processors} × {}", model.unwrap_or_else(unknown)),
-        ),
-        (
-            "system",
-            format!(
-                "{} {}, {}",
-                consts::OS,
-                kernel.unwrap_or_default(),
-                consts::ARCH
-            ),
-        ),
+        ("processors", format!("{processors} × {}", model.unwrap_or_else(unknown))),
+        ("system", format!("{} {}, {}", consts::OS, kernel.unwrap_or_default(), consts::ARCH)),
         ("load before", load.unwrap_or_else(unknown)),
         ("compiler", versions::COMPILER.to_owned()),
     ]

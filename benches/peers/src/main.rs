@@ -75,9 +75,5 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         fs::write(here.join("release.svg"), charts::release(&results.release)?)?;
         fs::write(here.join("failing.svg"), charts::failing(&results.failing)?)?;
     }
-    Ok(if met {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -279,8 +279,7 @@ where
 
     fn call(&self, key: &Q, f: impl FnOnce() -> Loaded) -> Loaded {
         let made = |_: &K| f();
-        self.0
-            .map_try_insert_ref(key, Q::to_owned, made, |_, value| value.clone())
+        self.0.map_try_insert_ref(key, Q::to_owned, made, |_, value| value.clone())
     }
 }
 
@@ -403,9 +402,7 @@ pub struct SharedCalls<K = String, S = RandomState> {
 
 impl<K, S: Default> Default for SharedCalls<K, S> {
     fn default() -> Self {
-        Self {
-            group: FlightGroup::default(),
-        }
+        Self { group: FlightGroup::default() }
     }
 }
 

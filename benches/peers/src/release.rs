@@ -110,10 +110,7 @@ impl Peer for Bare {
             let woken = self.landed.wait_while(state, |state| state.value.is_none());
             return Ok(Value(woken.unwrap().value.expect("waited for above")));
         }
-        *state = State {
-            led: true,
-            value: None,
-        };
+        *state = State { led: true, value: None };
         drop(state);
         let loaded = f()?;
         let value = Some(loaded.0);

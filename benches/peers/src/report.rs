@@ -56,8 +56,7 @@ pub fn glance(results: &Results) -> Table {
             count(row.text.clones),
             row.fast.map_or_else(none, |cost| nanos(cost.nanos)),
             hot.map_or_else(none, |hot| format!("{:.2} / run", hot.calls_per_run)),
-            hot.and_then(|hot| hot.runs_of_crowds[1])
-                .map_or_else(none, runs),
+            hot.and_then(|hot| hot.runs_of_crowds[1]).map_or_else(none, runs),
             released.map_or_else(none, |row| {
                 format!(
                     "{} ({:.2} ×)",
@@ -66,9 +65,7 @@ pub fn glance(results: &Results) -> Table {
                 )
             }),
             released.map_or_else(none, |row| format!("{:.1} ×", row.leader_ratio())),
-            failing.map_or_else(none, |row| {
-                format!("{}, {:.1} ×", runs(row.runs), row.loads_long)
-            }),
+            failing.map_or_else(none, |row| format!("{}, {:.1} ×", runs(row.runs), row.loads_long)),
             stale.map_or_else(none, |row| percent(row.share())),
         ]);
     }
@@ -91,11 +88,7 @@ pub fn markdown(results: &Results, peers: &[Arc<dyn Peer>]) -> String {
     for peer in peers.iter().filter(|peer| peer.version() != "-") {
         made_with.row([peer.name().to_owned(), peer.version().to_owned()]);
     }
-    let quick = if results.quick {
-        " -- --quick --write"
-    } else {
-        ""
-    };
+    let quick = if results.quick { " -- --quick --write" } else { "" };
     section(
         &format!(
             "# shared-calls beside what people would use instead\n\n\
@@ -132,22 +125,11 @@ pub fn markdown(results: &Results, peers: &[Arc<dyn Peer>]) -> String {
         lone(results),
     );
 
-    let mut hot = Table::new([
-        "",
-        "8 threads: calls / run",
-        "1,000 at once",
-        "10,000 at once",
-    ]);
+    let mut hot = Table::new(["", "8 threads: calls / run", "1,000 at once", "10,000 at once"]);
     for row in &results.hot {
-        let [thousand, ten_thousand] = row
-            .runs_of_crowds
-            .map(|most| most.map_or_else(|| NONE.to_owned(), runs));
-        hot.row([
-            row.name.to_owned(),
-            format!("{:.3}", row.calls_per_run),
-            thousand,
-            ten_thousand,
-        ]);
+        let [thousand, ten_thousand] =
+            row.runs_of_crowds.map(|most| most.map_or_else(|| NONE.to_owned(), runs));
+        hot.row([row.name.to_owned(), format!("{:.3}", row.calls_per_run), thousand, ten_thousand]);
     }
     section(
         "## A hot key\n\n\
@@ -170,11 +152,7 @@ pub fn markdown(results: &Results, peers: &[Arc<dyn Peer>]) -> String {
 
     let mut failing = Table::new(["", "runs", "time, in loads"]);
     for row in &results.failing {
-        failing.row([
-            row.name.to_owned(),
-            row.runs.to_string(),
-            format!("{:.2}", row.loads_long),
-        ]);
+        failing.row([row.name.to_owned(), row.runs.to_string(), format!("{:.2}", row.loads_long)]);
     }
     section(
         &format!(
@@ -277,11 +255,7 @@ fn released(results: &Results) -> Table {
                 strays => format!("{last} ({ratio:.2} ×; {strays} ran)"),
             }
         };
-        table.row(
-            [row.name.to_owned()]
-                .into_iter()
-                .chain((1..FOLLOWERS.len()).map(cell)),
-        );
+        table.row([row.name.to_owned()].into_iter().chain((1..FOLLOWERS.len()).map(cell)));
     }
     table
 }
@@ -298,12 +272,7 @@ fn leaders(results: &Results) -> Table {
             false => NONE.to_owned(),
         };
         let cells = (0..FOLLOWERS.len()).map(cell);
-        table.row(
-            [row.name.to_owned()]
-                .into_iter()
-                .chain(cells)
-                .chain([ratio]),
-        );
+        table.row([row.name.to_owned()].into_iter().chain(cells).chain([ratio]));
     }
     table
 }

@@ -29,11 +29,7 @@ pub struct Progress {
 impl Progress {
     pub fn begin(what: &'static str, rounds: usize) -> Self {
         eprintln!("{what} …");
-        Self {
-            what,
-            rounds,
-            said: Instant::now(),
-        }
+        Self { what, rounds, said: Instant::now() }
     }
 
     /// Each round's number, from 0.

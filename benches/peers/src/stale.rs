@@ -56,15 +56,8 @@ pub fn measure(peers: &[Arc<dyn Peer>], effort: Effort) -> Vec<Row> {
         .collect();
     contenders.insert(1, (NEXT_FLIGHT, Box::new(next_flight)));
 
-    let mut rows: Vec<_> = contenders
-        .iter()
-        .map(|&(name, _)| Row {
-            name,
-            calls: 0,
-            led: 0,
-            stale: 0,
-        })
-        .collect();
+    let mut rows: Vec<_> =
+        contenders.iter().map(|&(name, _)| Row { name, calls: 0, led: 0, stale: 0 }).collect();
     let length = Duration::from_millis(effort.choose(150, 500));
     let progress = Progress::begin("stale joins", effort.choose(1, 6));
     for _ in progress.rounds() {

@@ -6,9 +6,7 @@ pub struct Table {
 
 impl Table {
     pub fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self {
-            rows: vec![head.map(str::to_owned).into()],
-        }
+        Self { rows: vec![head.map(str::to_owned).into()] }
     }
 
     /// Beginning with what it is about.

@@ -80,13 +80,7 @@ fn draw(bars: &[(&str, usize)], rows: &[Row], lock: Duration) -> String {
     let x = |at: Duration| LEFT + WIDTH * at.as_secs_f64() / end.as_secs_f64();
     for (i, row) in rows.iter().enumerate() {
         let y = top + 18.0 + 28.0 * i as f64;
-        svg.text(
-            20.0,
-            y + 15.0,
-            12,
-            TEXT,
-            &format!("process {}, {THREADS} threads", i + 1),
-        );
+        svg.text(20.0, y + 15.0, 12, TEXT, &format!("process {}, {THREADS} threads", i + 1));
         svg.bar(LEFT, y, x(row.end) - LEFT, WAITS);
         if let Some(query) = row.query {
             svg.bar(x(query), y, x(row.end) - x(query), RUNS);
@@ -99,10 +93,7 @@ fn draw(bars: &[(&str, usize)], rows: &[Row], lock: Duration) -> String {
         }
     }
     let y = top + 34.0 + 28.0 * rows.len() as f64;
-    for (at, anchor) in [
-        (Duration::ZERO, "0"),
-        (end, &format!("{} ms", end.as_millis())),
-    ] {
+    for (at, anchor) in [(Duration::ZERO, "0"), (end, &format!("{} ms", end.as_millis()))] {
         svg.text(x(at), y, 11, TEXT, anchor);
     }
     svg.bar(LEFT + 90.0, y - 14.0, 24.0, RUNS);

@@ -123,10 +123,7 @@ impl Chaos {
             |pair: &&[Query]| killed.get(&pair[0].by).is_some_and(|at| *at < pair[1].at);
         let taken_over = queries.windows(2).filter(took_over);
         let most = 1 + taken_over.count() + unlocked;
-        ensure!(
-            queries.len() <= most,
-            "{queries:?}, killed: {killed:?}, unlocked: {unlocked}"
-        );
+        ensure!(queries.len() <= most, "{queries:?}, killed: {killed:?}, unlocked: {unlocked}");
         self.survey.queries += queries.len();
         let at_query = |name: &&usize| queries.iter().any(|query| query.by == **name);
         self.survey.killed_at_query += killed.keys().filter(at_query).count();

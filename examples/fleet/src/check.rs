@@ -103,10 +103,7 @@ pub fn judge(info: &str) -> Check {
         (field("redis_mode") == Some("sentinel"), sentinel),
         (too_old, &*old),
         (field("cluster_enabled") == Some("1"), cluster),
-        (
-            field("role") == Some("slave"),
-            "this is a replica: name the primary",
-        ),
+        (field("role") == Some("slave"), "this is a replica: name the primary"),
     ];
     let mut reasons = reasons.into_iter().filter(|(applies, _)| *applies);
     check.unusable = reasons.next().map(|(_, reason)| reason.to_owned());

@@ -49,11 +49,7 @@ impl RedisServer {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error).context("cannot start redis-server"),
             };
-            let mut server = Self {
-                process,
-                port,
-                directory,
-            };
+            let mut server = Self { process, port, directory };
             if server.is_up()? {
                 return Ok(Some(server));
             }
@@ -225,13 +221,8 @@ pub struct Crew {
 impl Crew {
     pub fn start(program: &Path, redis: &str, sharing: Sharing, lock: Duration) -> Result<Self> {
         let database = Database::start()?;
-        let job = Job {
-            name: 0,
-            database: database.address,
-            sharing,
-            redis: redis.to_owned(),
-            lock,
-        };
+        let job =
+            Job { name: 0, database: database.address, sharing, redis: redis.to_owned(), lock };
         let workers = (0..PROCESSES).map(|name| Worker::start(program, &job, name));
         Ok(Self {
             workers: workers.collect::<Result<_>>()?,
@@ -263,10 +254,7 @@ pub struct Worker {
 
 impl Worker {
     fn start(program: &Path, job: &Job, name: usize) -> Result<Self> {
-        let job = Job {
-            name,
-            ..job.clone()
-        };
+        let job = Job { name, ..job.clone() };
         let mut process = Command::new(program)
             .args(["worker", &serde_json::to_string(&job)?])
             .stdin(Stdio::piped())
@@ -281,11 +269,7 @@ impl Worker {
             let said = lines.map_while(|line| serde_json::from_str(&line.ok()?).ok());
             let _ = said.map(|said| say.send(said)).find(Result::is_err);
         });
-        Ok(Self {
-            process: Process(process),
-            orders,
-            said,
-        })
+        Ok(Self { process: Process(process), orders, said })
     }
 
     fn order(&mut self, key: &str) -> Result<()> {

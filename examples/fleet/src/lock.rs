@@ -172,10 +172,7 @@ impl Locks {
             return Ok(Answer::Acquired(Token(holder)));
         }
         // A token that is not ours, or none, counts as later than all.
-        let number = holder
-            .split(':')
-            .next()
-            .and_then(|number| number.parse().ok());
+        let number = holder.split(':').next().and_then(|number| number.parse().ok());
         Ok(Answer::Held(number.unwrap_or(u64::MAX)))
     }
 
@@ -188,11 +185,7 @@ impl Locks {
     ) -> Result<Vec<Result<bool, NoRedis>>, NoRedis> {
         let mut pipe = redis::pipe();
         // A pipeline cannot react to a script that is missing.
-        pipe.ignore_errors()
-            .cmd("SCRIPT")
-            .arg("LOAD")
-            .arg(EXTEND)
-            .ignore();
+        pipe.ignore_errors().cmd("SCRIPT").arg("LOAD").arg(EXTEND).ignore();
         for (key, token) in locks {
             pipe.cmd("EVALSHA").arg(self.extend.get_hash()).arg(1);
             pipe.arg(self.lock(key)).arg(&token.0).arg(self.time);

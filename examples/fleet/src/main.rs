@@ -63,9 +63,7 @@ fn run(command: Command) -> Result<()> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
     let log = tracing_subscriber::fmt().with_writer(stderr);
     let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let filter = filter
-        .from_env()
-        .map_err(|error| anyhow!("RUST_LOG: {error}"))?;
+    let filter = filter.from_env().map_err(|error| anyhow!("RUST_LOG: {error}"))?;
     log.with_ansi(colours).with_env_filter(filter).init();
     if let Command::Worker { job } = command {
         let job = serde_json::from_str(&job).context("workers are started by the demo")?;

@@ -33,11 +33,7 @@ impl Held {
     /// From now on the lock is renewed. It was acquired after `asked`.
     pub fn keep(&self, key: &str, token: &Token, asked: Instant) {
         let (key, since, renewed) = (key.to_owned(), asked, asked);
-        let lock = Lock {
-            key,
-            since,
-            renewed,
-        };
+        let lock = Lock { key, since, renewed };
         self.0.lock().insert(token.clone(), lock);
     }
 
@@ -86,9 +82,7 @@ impl Held {
             return Vec::new();
         }
         due.truncate(BATCH);
-        due.into_iter()
-            .map(|(_, key, token)| (key, token))
-            .collect()
+        due.into_iter().map(|(_, key, token)| (key, token)).collect()
     }
 
     fn renew(&self, link: &Link, locks: &Locks, batch: &[(String, Token)]) -> Result<(), NoRedis> {

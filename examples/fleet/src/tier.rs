@@ -167,11 +167,7 @@ impl<V, E> RedisTier<V, E> {
         // If it fails, that was logged, and the subscriber tries again.
         let checked = shared.link.run(|c| check(c, &shared.locks));
         let _ = checked.and_then(|check| shared.link.admit(check));
-        let mut tier = Self {
-            local: FlightGroup::new(),
-            shared,
-            renews: None,
-        };
+        let mut tier = Self { local: FlightGroup::new(), shared, renews: None };
         tier.shared.spawn("fleet-listen", |s| {
             wake::listen(&s.link, &s.locks, &s.bell, || s.open.load(Ordering::SeqCst));
         })?;
@@ -240,11 +236,7 @@ where
                 }
                 Err(error) => Err(error),
             };
-            return Outcome {
-                result,
-                role: outcome.role,
-                followers: outcome.followers,
-            };
+            return Outcome { result, role: outcome.role, followers: outcome.followers };
         }
     }
 

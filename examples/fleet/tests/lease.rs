@@ -28,10 +28,7 @@ fn a_tier_keeps_140_locks_of_3_seconds_at_a_round_trip_of_20_ms() {
     let _limit = limit(120);
     let Some(redis) = redis() else { return };
     let url = proxy(&redis, ROUND_TRIP, |_| {});
-    let settings = Settings {
-        lock: LEASE,
-        ..settings()
-    };
+    let settings = Settings { lock: LEASE, ..settings() };
     let a = Tier::new(&url, settings).unwrap();
     let (running, runs) = mpsc::channel();
     thread::scope(|scope| {
@@ -52,9 +49,7 @@ fn a_tier_keeps_140_locks_of_3_seconds_at_a_round_trip_of_20_ms() {
             runs.recv().unwrap();
         }
         let began = Instant::now();
-        wait("they run for longer than a lease", || {
-            began.elapsed() > LEASE * 2
-        });
+        wait("they run for longer than a lease", || began.elapsed() > LEASE * 2);
         assert_eq!(a.stats().holding, 140);
     });
     let stats = a.stats();
@@ -176,10 +171,7 @@ fn a_redis_that_forgot_the_scripts_renews_all_the_same() {
     let (key, token, _) = &acquired[0];
     held.keep(key, token, Instant::now() - Duration::from_secs(30));
     let mut flush = redis::cmd("SCRIPT");
-    let () = flush
-        .arg("FLUSH")
-        .query(&mut redis.connect().unwrap())
-        .unwrap();
+    let () = flush.arg("FLUSH").query(&mut redis.connect().unwrap()).unwrap();
     let link = Link::new(&redis.url(), Duration::from_secs(5)).unwrap();
     let again = held.renew_due(&link, &locks, NEVER);
     assert!(again > Duration::from_secs(19), "{again:?}");
@@ -194,11 +186,7 @@ fn a_lock_outlives_a_redis_that_hangs_for_less_than_its_lease() {
     let Some(redis) = redis() else { return };
     let lock = Duration::from_secs(9);
     let reply = Duration::from_millis(500);
-    let settings = Settings {
-        lock,
-        reply,
-        ..settings()
-    };
+    let settings = Settings { lock, reply, ..settings() };
     let (a, b) = two(&redis, settings);
     subscribed(&redis, 2);
     let (function, f) = held();
@@ -302,10 +290,7 @@ fn a_lock_with_an_expiry_beyond_its_lease_is_shortened_and_taken_over() {
 
 #[test]
 fn a_lock_that_is_no_string_is_deleted() {
-    after_a_mistake(
-        |c| c.lpush(LOCK, "a list").unwrap(),
-        &["the lock was not a string: deleted"],
-    );
+    after_a_mistake(|c| c.lpush(LOCK, "a list").unwrap(), &["the lock was not a string: deleted"]);
 }
 
 #[test]
@@ -317,10 +302,7 @@ fn an_outcome_that_never_expires_is_shortened() {
         );
     }
     after_a_mistake(
-        |c| {
-            c.pset_ex(OUTCOME, "7:500:60000:another {}", 3_600_000)
-                .unwrap()
-        },
+        |c| c.pset_ex(OUTCOME, "7:500:60000:another {}", 3_600_000).unwrap(),
         &["ms left: shortened to 60000 ms"],
     );
     after_a_mistake(
@@ -373,9 +355,7 @@ fn a_holder_that_is_alive_keeps_a_lock_whose_expiry_was_damaged() {
             (1..=1500).contains(&left)
         });
         let began = Instant::now();
-        wait("it runs for longer than a lease", || {
-            began.elapsed() > lock * 2
-        });
+        wait("it runs for longer than a lease", || began.elapsed() > lock * 2);
         function.end.send(value("v")).unwrap();
         assert_eq!(holder.join().unwrap(), "v");
         assert_eq!(waits.join().unwrap(), "v");
@@ -383,10 +363,7 @@ fn a_holder_that_is_alive_keeps_a_lock_whose_expiry_was_damaged() {
     assert_eq!((a.stats().unpublished, b.stats().locked), (0, 0));
     let lines = log.lines();
     let shortened = |line: &String| line.contains("shortened to 1500 ms");
-    assert!(
-        !lines.is_empty() && lines.iter().all(shortened),
-        "{lines:#?}"
-    );
+    assert!(!lines.is_empty() && lines.iter().all(shortened), "{lines:#?}");
 }
 
 #[test]
@@ -440,15 +417,9 @@ fn a_lock_lost_to_a_pause_is_said_when_the_function_returns() {
 fn times_that_redis_would_refuse_are_refused() {
     for time in [Duration::MAX, Duration::from_secs(366 * 24 * 60 * 60)] {
         let url = "redis://127.0.0.1:1";
-        let lock = Settings {
-            lock: time,
-            ..Settings::default()
-        };
+        let lock = Settings { lock: time, ..Settings::default() };
         assert!(Tier::new(url, lock).is_err());
-        let outcome = Settings {
-            outcome: time,
-            ..Settings::default()
-        };
+        let outcome = Settings { outcome: time, ..Settings::default() };
         assert!(Tier::new(url, outcome).is_err());
     }
 }

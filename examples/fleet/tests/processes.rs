@@ -26,10 +26,7 @@ fn exactly_one_takes_over_from_a_holder_that_is_killed() {
     // Fails if more than one does, or if somebody gets a wrong answer or none.
     let rows = takeover(program(), &redis.url()).unwrap();
     let killed = rows.iter().find(|row| row.killed).unwrap().end;
-    let took_over = rows
-        .iter()
-        .filter(|row| !row.killed)
-        .find_map(|row| row.query);
+    let took_over = rows.iter().filter(|row| !row.killed).find_map(|row| row.query);
     let delay = took_over.unwrap() - killed;
     // Much longer than the lock lasts, so that a busy machine is not taken for a fault; and much
     // shorter than a lock that is never released.
@@ -133,10 +130,7 @@ fn a_redis_url_that_leads_nowhere_is_refused_by_name() {
     let _limit = limit(60);
     for (url, words) in [
         ("nonsense", "fleet: REDIS_URL: Redis URL did not parse"),
-        (
-            "redis://127.0.0.1:1",
-            "fleet: REDIS_URL: Connection refused",
-        ),
+        ("redis://127.0.0.1:1", "fleet: REDIS_URL: Connection refused"),
     ] {
         let mut fleet = Command::new(program());
         let fleet = fleet.env("REDIS_URL", url).output().unwrap();

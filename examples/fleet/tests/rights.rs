@@ -25,9 +25,7 @@ fn execute(connection: &mut Connection, line: &str) {
 fn documented() -> &'static str {
     let readme = include_str!("../README.md");
     let mut lines = readme.lines();
-    lines
-        .find(|line| line.starts_with("ACL SETUSER fleet "))
-        .unwrap()
+    lines.find(|line| line.starts_with("ACL SETUSER fleet ")).unwrap()
 }
 
 fn url(redis: &RedisServer, user: &str) -> String {
@@ -45,10 +43,7 @@ fn two_of_a_user(redis: &RedisServer, changes: &str) -> (Tier, Tier) {
 /// How often this command was called, or refused, by anybody.
 fn calls(redis: &RedisServer, command: &str) -> u64 {
     let mut info = redis::cmd("INFO");
-    let info: String = info
-        .arg("commandstats")
-        .query(&mut redis.connect().unwrap())
-        .unwrap();
+    let info: String = info.arg("commandstats").query(&mut redis.connect().unwrap()).unwrap();
     let name = format!("cmdstat_{command}:");
     let Some(stat) = info.lines().find_map(|line| line.strip_prefix(&*name)) else {
         return 0;
@@ -86,14 +81,8 @@ fn the_documented_rights_are_enough() {
 #[test]
 fn without_publish_subscribe_or_info_they_share_and_it_is_said_once() {
     for (changes, words) in [
-        (
-            "-publish",
-            ["PUBLISH on channel fleet:published", "polling"],
-        ),
-        (
-            "-subscribe",
-            ["SUBSCRIBE on channel fleet:published", "polling"],
-        ),
+        ("-publish", ["PUBLISH on channel fleet:published", "polling"]),
+        ("-subscribe", ["SUBSCRIBE on channel fleet:published", "polling"]),
         ("-info", ["refuses INFO", "info"]),
     ] {
         let log = log();
@@ -136,10 +125,7 @@ fn without_the_channel_both_its_uses_are_named() {
     assert_eq!(lines.len(), 4, "{lines:#?}");
     let said = |i: usize, word: &str| lines[i].contains(word);
     assert!((0..2).all(|i| said(i, "PUBLISH on channel")), "{lines:#?}");
-    assert!(
-        (2..4).all(|i| said(i, "SUBSCRIBE on channel")),
-        "{lines:#?}"
-    );
+    assert!((2..4).all(|i| said(i, "SUBSCRIBE on channel")), "{lines:#?}");
     assert_eq!((a.stats().alone, b.stats().alone), (0, 0));
 }
 
@@ -192,10 +178,7 @@ fn without_a_right_that_it_needs_it_shares_locally_and_names_the_right_once() {
         let said = |line: &String| {
             line.contains(words) && line.contains("shared within this process only")
         };
-        assert!(
-            lines.len() == 2 && lines.iter().all(said),
-            "{changes}: {lines:#?}"
-        );
+        assert!(lines.len() == 2 && lines.iter().all(said), "{changes}: {lines:#?}");
     }
 }
 
@@ -300,10 +283,7 @@ fn a_cluster_is_refused_in_clear_words() {
     };
     unusable(&redis, &redis.url(), "Redis Cluster is not supported");
     // The program would rather say so than show nothing.
-    let fleet = Command::new(program())
-        .env("REDIS_URL", redis.url())
-        .output()
-        .unwrap();
+    let fleet = Command::new(program()).env("REDIS_URL", redis.url()).output().unwrap();
     assert_eq!(fleet.status.code(), Some(1));
     let message = String::from_utf8(fleet.stderr).unwrap();
     let words = "fleet: REDIS_URL: Redis Cluster is not supported";

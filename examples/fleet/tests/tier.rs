@@ -46,10 +46,7 @@ fn one_runs_and_the_other_is_told() {
     let (a, b) = two(&redis, settings());
     let (ran, told) = shared(&a, &b, value("v"));
     assert_eq!((ran.result.unwrap(), ran.role), ("v".to_owned(), Role::Led));
-    assert_eq!(
-        (told.result.unwrap(), told.role),
-        ("v".to_owned(), Role::Followed)
-    );
+    assert_eq!((told.result.unwrap(), told.role), ("v".to_owned(), Role::Followed));
     let keys: Vec<String> = redis.connect().unwrap().keys("*lock").unwrap();
     assert!(keys.is_empty(), "{keys:?}");
 }
@@ -62,10 +59,7 @@ fn an_error_is_told_as_text() {
     let (ran, told) = shared(&a, &b, Err(Failure::NoRoute("db")));
     let error = ran.result.unwrap_err().into_failed().unwrap();
     assert!(matches!(error, Failure::NoRoute("db")));
-    assert_eq!(
-        *elsewhere(&told),
-        Elsewhere::Failed("no route to db".to_owned())
-    );
+    assert_eq!(*elsewhere(&told), Elsewhere::Failed("no route to db".to_owned()));
 }
 
 #[test]
@@ -89,10 +83,7 @@ fn a_panic_is_told_as_text_and_leaves_no_lock() {
         let payload = leader.join().unwrap().unwrap_err();
         assert_eq!(*payload.downcast::<&str>().unwrap(), "disk on fire");
         let followed = follower.join().unwrap().result;
-        assert!(
-            matches!(followed, Err(CallError::Panicked(_))),
-            "{followed:?}"
-        );
+        assert!(matches!(followed, Err(CallError::Panicked(_))), "{followed:?}");
         match waits.join().unwrap().result {
             Err(CallError::Panicked(panicked)) => {
                 let text = "disk on fire (in another process)";
@@ -114,15 +105,11 @@ fn a_value_that_is_not_understood_is_an_error() {
     thread::scope(|scope| {
         scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
-        let waits = waits_for_another(&b, || {
-            scope.spawn(|| b.call("k", || unreachable!()).unwrap_err())
-        });
+        let waits =
+            waits_for_another(&b, || scope.spawn(|| b.call("k", || unreachable!()).unwrap_err()));
         function.end.send(value("no number")).unwrap();
         let error = waits.join().unwrap().into_failed().unwrap();
-        assert!(
-            matches!(error, Failure::Elsewhere(Elsewhere::Unreadable(_))),
-            "{error}"
-        );
+        assert!(matches!(error, Failure::Elsewhere(Elsewhere::Unreadable(_))), "{error}");
     });
 }
 
@@ -138,17 +125,13 @@ fn a_value_that_cannot_be_sent_is_an_error_for_the_others() {
     thread::scope(|scope| {
         let ran = scope.spawn(|| a.call("k", f).unwrap());
         function.runs.recv().unwrap();
-        let waits = waits_for_another(&b, || {
-            scope.spawn(|| b.call("k", || unreachable!()).unwrap_err())
-        });
+        let waits =
+            waits_for_another(&b, || scope.spawn(|| b.call("k", || unreachable!()).unwrap_err()));
         let value = Value::from([(vec![1], 2)]);
         function.end.send(Ok(value.clone())).unwrap();
         assert_eq!(ran.join().unwrap(), value);
         let error = waits.join().unwrap().into_failed().unwrap();
-        assert!(
-            matches!(error, Failure::Elsewhere(Elsewhere::Unreadable(_))),
-            "{error}"
-        );
+        assert!(matches!(error, Failure::Elsewhere(Elsewhere::Unreadable(_))), "{error}");
     });
 }
 
@@ -171,9 +154,8 @@ fn a_panic_while_the_value_is_sent_is_told_and_leaves_no_lock() {
     thread::scope(|scope| {
         let panics = scope.spawn(|| catch_unwind(AssertUnwindSafe(|| a.call("k", f))));
         function.runs.recv().unwrap();
-        let waits = waits_for_another(&b, || {
-            scope.spawn(|| b.call("k", || unreachable!()).unwrap_err())
-        });
+        let waits =
+            waits_for_another(&b, || scope.spawn(|| b.call("k", || unreachable!()).unwrap_err()));
         function.end.send(Ok(Unsendable)).unwrap();
         assert!(panics.join().unwrap().is_err());
         let error = waits.join().unwrap();
@@ -206,24 +188,12 @@ fn keys_do_not_wait_for_each_other() {
         function.runs.recv().unwrap();
         let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         // Names that look like those of the lock and the outcome are keys like any other.
-        for key in [
-            "",
-            "k2",
-            "k:lock",
-            "k:outcome",
-            "flights",
-            "key:k",
-            "k}",
-            "ü\n\0",
-        ] {
+        for key in ["", "k2", "k:lock", "k:outcome", "flights", "key:k", "k}", "ü\n\0"] {
             assert_eq!(a.call(key, || value(key)).unwrap(), key);
             assert_eq!(b.call(key, || value(key)).unwrap(), key);
         }
         function.end.send(value("v")).unwrap();
-        assert_eq!(
-            (holder.join().unwrap(), waits.join().unwrap()),
-            ("v".into(), "v".into())
-        );
+        assert_eq!((holder.join().unwrap(), waits.join().unwrap()), ("v".into(), "v".into()));
     });
 }
 
@@ -311,9 +281,7 @@ impl Silent {
     fn begin(redis: &RedisServer) -> Self {
         let mut connection = redis.connect().unwrap();
         let () = connection.set("fleet:flights", 7).unwrap();
-        let () = connection
-            .set_ex("fleet:key:k:lock", "7:silent", 20)
-            .unwrap();
+        let () = connection.set_ex("fleet:key:k:lock", "7:silent", 20).unwrap();
         Self(connection)
     }
 
@@ -377,13 +345,7 @@ fn who_joins_after_the_publication_asks_again() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let mut another = Silent::begin(&redis);
-    let b = tier(
-        &redis,
-        Settings {
-            poll: Duration::from_secs(2),
-            ..settings()
-        },
-    );
+    let b = tier(&redis, Settings { poll: Duration::from_secs(2), ..settings() });
     thread::scope(|scope| {
         let in_time = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         another.publish("old");
@@ -391,10 +353,7 @@ fn who_joins_after_the_publication_asks_again() {
         let later = scope.spawn(|| b.call_ex("k", || value("new")));
         assert_eq!(in_time.join().unwrap(), "old");
         let later = later.join().unwrap();
-        assert_eq!(
-            (later.result.unwrap(), later.role),
-            ("new".to_owned(), Role::Led)
-        );
+        assert_eq!((later.result.unwrap(), later.role), ("new".to_owned(), Role::Led));
     });
 }
 
@@ -405,9 +364,7 @@ fn who_was_there_before_is_told_what_the_leader_is_told() {
     let mut another = Silent::begin(&redis);
     let b = tier(&redis, settings());
     thread::scope(|scope| {
-        let calls: Vec<_> = (0..20)
-            .map(|_| scope.spawn(|| b.call("k", never).unwrap()))
-            .collect();
+        let calls: Vec<_> = (0..20).map(|_| scope.spawn(|| b.call("k", never).unwrap())).collect();
         wait("followers", || b.local_stats().waiting == 19);
         asks_again(&b);
         asks_again(&b);
@@ -530,14 +487,9 @@ fn a_lock_is_renewed_while_the_function_runs() {
         function.runs.recv().unwrap();
         let began = Instant::now();
         let waits = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
-        wait("it has run for longer than a lock lasts", || {
-            began.elapsed() > lock * 2
-        });
+        wait("it has run for longer than a lock lasts", || began.elapsed() > lock * 2);
         function.end.send(value("v")).unwrap();
-        assert_eq!(
-            (holder.join().unwrap(), waits.join().unwrap()),
-            ("v".into(), "v".into())
-        );
+        assert_eq!((holder.join().unwrap(), waits.join().unwrap()), ("v".into(), "v".into()));
     });
     assert_eq!(a.stats().unpublished, 0);
 }
@@ -546,11 +498,8 @@ fn a_lock_is_renewed_while_the_function_runs() {
 fn a_function_that_hangs_does_not_hold_the_others_up_for_ever() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
-    let settings = || Settings {
-        lock: Duration::from_millis(600),
-        max_run: Duration::ZERO,
-        ..settings()
-    };
+    let settings =
+        || Settings { lock: Duration::from_millis(600), max_run: Duration::ZERO, ..settings() };
     let (a, b) = two(&redis, settings());
     let (function, f) = held();
     thread::scope(|scope| {
@@ -621,9 +570,8 @@ fn the_deadline_of_a_local_leader_is_not_that_of_its_followers() {
         let hasty = || b.call_until("k", after(Duration::from_secs(1)), never);
         let hasty = waits_for_another(&b, || scope.spawn(hasty));
         let patient = |until| b.call_until("k", until, never).result.unwrap();
-        let patient: Vec<ScopedJoinHandle<_>> = [None, after(NEVER), None]
-            .map(|until| scope.spawn(move || patient(until)))
-            .into();
+        let patient: Vec<ScopedJoinHandle<_>> =
+            [None, after(NEVER), None].map(|until| scope.spawn(move || patient(until))).into();
         wait("followers", || b.local_stats().waiting == 3);
         let hasty = hasty.join().unwrap();
         assert_timed_out(&hasty);
@@ -676,16 +624,12 @@ fn shares_locally(tier: &Tier) {
         wait("followers", || tier.local_stats().waiting == 19);
         function.end.send(value("v")).unwrap();
         assert_eq!(leader.join().unwrap(), "v");
-        assert!(followers
-            .into_iter()
-            .all(|call| call.join().unwrap() == "v"));
+        assert!(followers.into_iter().all(|call| call.join().unwrap() == "v"));
     });
 }
 
 fn connected(tiers: [&Tier; 2], are: bool) {
-    wait("connected or not", || {
-        tiers.iter().all(|tier| tier.stats().connected == are)
-    });
+    wait("connected or not", || tiers.iter().all(|tier| tier.stats().connected == are));
 }
 
 #[test]
@@ -708,9 +652,8 @@ fn that_there_is_no_redis_is_said_once() {
     let _limit = limit(60);
     let Some(mut redis) = redis() else { return };
     let log = tempfile::NamedTempFile::new().unwrap();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(Mutex::new(log.reopen().unwrap()));
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(log.reopen().unwrap()));
     tracing::subscriber::with_default(subscriber.finish(), || {
         let a = tier(&redis, settings());
         assert_eq!(a.call("k", || value("v")).unwrap(), "v");
@@ -722,10 +665,7 @@ fn that_there_is_no_redis_is_said_once() {
     });
     let log = std::fs::read_to_string(log.path()).unwrap();
     assert_eq!(log.lines().count(), 1, "{log}");
-    assert!(
-        log.contains("no Redis: calls are shared within this process only"),
-        "{log}"
-    );
+    assert!(log.contains("no Redis: calls are shared within this process only"), "{log}");
 }
 
 /// One holds the lock and one waits for it, when Redis goes away.
@@ -788,10 +728,7 @@ fn redis_that_hangs_past_a_deadline_runs_nothing() {
     let _limit = limit(60);
     let Some(redis) = redis() else { return };
     let _another = Silent::begin(&redis);
-    let settings = Settings {
-        reply: Duration::from_secs(2),
-        ..settings()
-    };
+    let settings = Settings { reply: Duration::from_secs(2), ..settings() };
     let b = tier(&redis, settings);
     thread::scope(|scope| {
         let call = || b.call_until("k", after(Duration::from_secs(1)), never);
@@ -845,10 +782,7 @@ fn lossy_proxy(redis: &RedisServer) -> (String, Arc<AtomicBool>) {
                         break;
                     }
                 }
-                let _ = (
-                    client.shutdown(Shutdown::Both),
-                    server.shutdown(Shutdown::Both),
-                );
+                let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
             });
         }
     });
@@ -900,9 +834,7 @@ fn a_redis_that_refuses_to_write_is_none() {
     let mut connection = redis.connect().unwrap();
     let mut config = |limit: &str| -> () {
         let mut set = redis::cmd("CONFIG");
-        set.arg(&["SET", "maxmemory", limit])
-            .query(&mut connection)
-            .unwrap()
+        set.arg(&["SET", "maxmemory", limit]).query(&mut connection).unwrap()
     };
     config("1");
     assert_eq!(a.call("k", || value("v")).unwrap(), "v");
@@ -928,10 +860,7 @@ fn a_redis_that_refuses_to_write_is_none() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let nothing = Settings {
-        lock: Duration::ZERO,
-        ..Settings::default()
-    };
+    let nothing = Settings { lock: Duration::ZERO, ..Settings::default() };
     assert!(Tier::new("redis://127.0.0.1:1", nothing).is_err());
     assert!(Tier::new("http://127.0.0.1:1", Settings::default()).is_err());
 }
@@ -948,10 +877,7 @@ fn its_threads_and_connections_end_with_it() {
     subscribed(&redis, 0);
     let mut connection = redis.connect().unwrap();
     wait("no connection but this", || {
-        let clients: String = redis::cmd("CLIENT")
-            .arg("LIST")
-            .query(&mut connection)
-            .unwrap();
+        let clients: String = redis::cmd("CLIENT").arg("LIST").query(&mut connection).unwrap();
         clients.lines().count() == 1
     });
 }

@@ -112,9 +112,7 @@ fn build(args: &Args) -> Result<ExitCode> {
         lines.iter().for_each(|line| run.screen.print(line));
     }
     let errors = errors(&report);
-    errors
-        .iter()
-        .for_each(|(broken, names)| tell(broken, names, args.verbose));
+    errors.iter().for_each(|(broken, names)| tell(broken, names, args.verbose));
     let summary = summary(&report, errors.len(), began.elapsed());
     let code = code(&report);
     let colour = if code == 0 { GREEN } else { RED };
@@ -201,12 +199,7 @@ fn code(report: &Report) -> u8 {
 }
 
 fn describe(failure: &Failure, verbose: bool) -> String {
-    let Failure {
-        target,
-        command,
-        how,
-        output,
-    } = failure;
+    let Failure { target, command, how, output } = failure;
     let (name, at) = (&target.text, &target.at);
     let mut lines: Vec<_> = output.lines().map(|line| format!("\n  | {line}")).collect();
     let mut command = command.clone();

@@ -48,19 +48,11 @@ impl Scratch {
                 format!(".pbuild.{kind}.target.{hash}")
             }
         });
-        let asks = |word| {
-            target
-                .command
-                .as_ref()
-                .is_some_and(|command| command.text.contains(word))
-        };
+        let asks =
+            |word| target.command.as_ref().is_some_and(|command| command.text.contains(word));
         let inputs = || target.inputs.iter().map(|input| respond(&input.text));
         let response = (response, asks("{rsp}").then(|| inputs().collect()));
-        Self {
-            outputs,
-            depfile,
-            response,
-        }
+        Self { outputs, depfile, response }
     }
 
     /// The command for a shell. `{in}`, `{rsp}`, `{out}`, `{out1}`, `{out2}` and so on, and
@@ -124,11 +116,7 @@ impl Scratch {
         match found.iter().find(|file| Path::new(file).is_dir()) {
             Some(file) => Err(format!("its depfile {depfile} names a directory: {file}")),
             // Outputs have a temporary name yet. They count as outputs.
-            None => Ok(found
-                .iter()
-                .filter(|file| !is_own(file))
-                .map(|file| plain(file))
-                .collect()),
+            None => Ok(found.iter().filter(|file| !is_own(file)).map(|file| plain(file)).collect()),
         }
     }
 
@@ -188,9 +176,7 @@ fn beside(file: &str, kind: &str) -> String {
 /// A line of a response file, as gcc, clang, ld and ar read it.
 fn respond(word: &str) -> String {
     let special = |c: char| c.is_whitespace() || "\\'\"".contains(c);
-    let quoted = word
-        .chars()
-        .flat_map(|c| special(c).then_some('\\').into_iter().chain([c]));
+    let quoted = word.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c]));
     quoted.chain(['\n']).collect()
 }
 
@@ -242,17 +228,10 @@ impl Commands {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let mut shell = Command::new("sh");
-        shell
-            .args(["-c", command])
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+        shell.args(["-c", command]).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         // A session is a group, too, which is ended with all its children. It has no terminal: what
         // asks for one fails, where in the background of ours it would be stopped for ever.
-        let mut child = CommandWrap::from(shell)
-            .wrap(ProcessSession)
-            .wrap(ResetSigmask)
-            .spawn()?;
+        let mut child = CommandWrap::from(shell).wrap(ProcessSession).wrap(ResetSigmask).spawn()?;
         // (The `Command` is gone, and with it our ends for writing.)
         let group = Pid::from_raw(child.id().cast_signed());
         // Under the lock since it was looked for an interrupt, which so misses none.

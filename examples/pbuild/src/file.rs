@@ -116,19 +116,13 @@ pub fn read(path: &str) -> Result<BuildFile, Complaint> {
 fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
     let path = path.to_owned();
     let source = Arc::new(Source { path, text });
-    let at = |span| At {
-        source: Arc::clone(&source),
-        span,
-        found: None,
-    };
+    let at = |span| At { source: Arc::clone(&source), span, found: None };
     let raw: RawFile = toml::from_str(&source.text).map_err(|error| Complaint {
         message: error.message().to_owned(),
         at: error.span().map(at),
     })?;
-    let word = |spanned: Spanned<String>| Word {
-        at: at(spanned.span()),
-        text: spanned.into_inner(),
-    };
+    let word =
+        |spanned: Spanned<String>| Word { at: at(spanned.span()), text: spanned.into_inner() };
     let words = |list: Vec<_>| list.into_iter().map(word).collect::<Vec<_>>();
     let file = |spanned| {
         let Word { text, at } = word(spanned);
@@ -159,10 +153,8 @@ fn parse(path: &str, text: String) -> Result<BuildFile, Complaint> {
 /// What is wrong with a target whatever the others are.
 fn check(target: &Target) -> Result<(), Complaint> {
     let name = &target.name.text;
-    if let Some(empty) = [&target.inputs, &target.outputs]
-        .into_iter()
-        .flatten()
-        .find(|file| file.text.is_empty())
+    if let Some(empty) =
+        [&target.inputs, &target.outputs].into_iter().flatten().find(|file| file.text.is_empty())
     {
         return Err(empty.at.complain("this names no file"));
     }
@@ -193,9 +185,9 @@ fn check(target: &Target) -> Result<(), Complaint> {
         }
     }
     match &target.generates {
-        Some(file) if !target.makes(&file.text) => Err(file
-            .at
-            .complain(format!("`{}` is no output of `{name}`", file.text))),
+        Some(file) if !target.makes(&file.text) => {
+            Err(file.at.complain(format!("`{}` is no output of `{name}`", file.text)))
+        }
         _ => Ok(()),
     }
 }
@@ -204,17 +196,11 @@ impl At {
     /// The same place, where the command was found to read a file.
     pub fn finding(&self, file: &str) -> Self {
         let found = Some(file.to_owned());
-        Self {
-            found,
-            ..self.clone()
-        }
+        Self { found, ..self.clone() }
     }
 
     pub fn complain(&self, message: impl Into<String>) -> Complaint {
-        Complaint {
-            message: message.into(),
-            at: Some(self.clone()),
-        }
+        Complaint { message: message.into(), at: Some(self.clone()) }
     }
 
     /// Both from 1; columns are characters.
@@ -248,15 +234,8 @@ impl fmt::Display for Complaint {
         let width = marked.map_or(1, |marked| marked.chars().count().max(1));
         write!(f, "{at}: {}", self.message)?;
         // A tab stays a tab, so that the mark is below what it marks.
-        let blank: String = text
-            .chars()
-            .take(column - 1)
-            .map(|c| if c == '\t' { c } else { ' ' })
-            .collect();
-        write!(
-            f,
-            "\n{line:>5} | {text}\n      | {blank}{}",
-            "^".repeat(width)
-        )
+        let blank: String =
+            text.chars().take(column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
+        write!(f, "\n{line:>5} | {text}\n      | {blank}{}", "^".repeat(width))
     }
 }

@@ -67,9 +67,7 @@ impl Graph {
                 }
                 let needs = makers.into_iter().map(|maker| maker.text);
                 let at = || at.clone();
-                target
-                    .needs
-                    .extend(needs.map(|text| Word { text, at: at() }));
+                target.needs.extend(needs.map(|text| Word { text, at: at() }));
             }
             for file in records.found(&target.name.text) {
                 let makers = makers(file);
@@ -126,9 +124,7 @@ impl Graph {
                     let begin = path.iter().position(|(t, _)| t.name.text == need.text);
                     cycle = begin.map(|begin| {
                         let steps = path[begin..].iter();
-                        steps
-                            .map(|(t, looked)| t.needs[looked - 1].clone())
-                            .collect()
+                        steps.map(|(t, looked)| t.needs[looked - 1].clone()).collect()
                     });
                 }
             }
@@ -155,11 +151,7 @@ pub fn describe_cycle(needs: &[Word]) -> Complaint {
     }
     let mut from = last;
     for need in needs {
-        let _ = write!(
-            message,
-            "\n  {} needs {} at {}",
-            from.text, need.text, need.at
-        );
+        let _ = write!(message, "\n  {} needs {} at {}", from.text, need.text, need.at);
         from = need;
     }
     needs[0].at.complain(message)

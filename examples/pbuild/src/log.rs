@@ -33,10 +33,7 @@ pub enum What {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            epoch: Instant::now(),
-            events: Mutex::default(),
-        }
+        Self { epoch: Instant::now(), events: Mutex::default() }
     }
 }
 

@@ -46,11 +46,8 @@ pub struct Failure {
 /// Where the output of a target that failed is kept, until it is built.
 pub fn log_file(target: &str) -> PathBuf {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-    let mut name: String = target
-        .chars()
-        .map(|c| if plain(c) { c } else { '_' })
-        .take(100)
-        .collect();
+    let mut name: String =
+        target.chars().map(|c| if plain(c) { c } else { '_' }).take(100).collect();
     if name != target {
         name += &blake3::hash(target.as_bytes()).to_hex()[..8];
     }

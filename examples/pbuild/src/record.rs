@@ -79,9 +79,7 @@ impl Records {
 
     /// What a target was found to have read when it was built last.
     pub fn found(&self, target: &str) -> impl Iterator<Item = &String> {
-        self.get(target)
-            .into_iter()
-            .flat_map(|record| record.found.keys())
+        self.get(target).into_iter().flat_map(|record| record.found.keys())
     }
 }
 
@@ -193,9 +191,7 @@ fn from_future(file: &str) -> &'static str {
 pub type Changes = HashMap<String, SystemTime>;
 
 pub fn changes<'a>(files: impl Iterator<Item = &'a String>) -> Changes {
-    files
-        .filter_map(|file| Some((file.clone(), change(file)?)))
-        .collect()
+    files.filter_map(|file| Some((file.clone(), change(file)?))).collect()
 }
 
 fn change(file: &str) -> Option<SystemTime> {

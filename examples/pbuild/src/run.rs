@@ -95,9 +95,8 @@ impl Run {
             for number in 1..=self.options.threads {
                 let run = Arc::clone(self);
                 let worker = Worker { run, number };
-                let builder = thread::Builder::new()
-                    .name(format!("builder {number}"))
-                    .stack_size(STACK);
+                let builder =
+                    thread::Builder::new().name(format!("builder {number}")).stack_size(STACK);
                 let begun = builder.spawn_scoped(scope, move || worker.work());
                 // Those that have begun end before this returns.
                 begun.inspect_err(|_| self.stop())?;
@@ -185,9 +184,7 @@ impl Worker {
         }
         let tickets = tickets.into_iter();
         // To the first that fails. What becomes of the others is no matter to this target.
-        let built = tickets
-            .map(|(need, ticket)| self.wait(target, need, ticket))
-            .collect();
+        let built = tickets.map(|(need, ticket)| self.wait(target, need, ticket)).collect();
         lock(&self.run.board).asks.remove(target);
         built
     }
@@ -272,11 +269,7 @@ impl Worker {
             }
             Arc::clone(board.graph.get(name).expect("checked when it was read"))
         };
-        let mut landing = Landing {
-            run: &self.run,
-            name,
-            outcome: Err(Broken::Stopped),
-        };
+        let mut landing = Landing { run: &self.run, name, outcome: Err(Broken::Stopped) };
         landing.outcome = self.make(&target);
         landing.outcome.clone()
     }

@@ -31,12 +31,7 @@ impl Screen {
         let style = ProgressStyle::with_template("{bar:24.green} {pos}/{len} {wide_msg}");
         bar.set_style(style.expect("a valid template"));
         let running = Mutex::default();
-        Self {
-            explain,
-            verbose,
-            bar,
-            running,
-        }
+        Self { explain, verbose, bar, running }
     }
 
     /// So many targets more.
@@ -81,10 +76,7 @@ impl Screen {
     /// What a command had to say that succeeded.
     pub fn output(&self, target: &str, output: &str) {
         if !output.is_empty() {
-            self.print(&format!(
-                "{DIM}{target} says:{DIM:#}\n{}",
-                output.trim_end()
-            ));
+            self.print(&format!("{DIM}{target} says:{DIM:#}\n{}", output.trim_end()));
         }
     }
 

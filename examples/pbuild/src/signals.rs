@@ -14,12 +14,7 @@ use nix::sys::signal::{raise, SigSet, Signal};
 use crate::cli::INTERRUPTED;
 use crate::run::Run;
 
-const ENDING: [Signal; 4] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-];
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// How long commands may take to end by themselves after an interrupt.
 const GRACE: Duration = Duration::from_secs(5);

@@ -135,9 +135,7 @@ impl Worker {
             }
             if needs.is_empty() {
                 // Should a generated file add a target that makes one of them, it is too late.
-                let read = found
-                    .into_iter()
-                    .map(|(_, place)| (place, target.name.clone()));
+                let read = found.into_iter().map(|(_, place)| (place, target.name.clone()));
                 board.read.extend(read);
                 return Ok(made);
             }

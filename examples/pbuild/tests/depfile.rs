@@ -25,10 +25,7 @@ fn every_prerequisite_of_every_rule_counts() {
         ("a.o: a.c \\\n  a.h \\\n  b.h\n", vec!["a.c", "a.h", "b.h"]),
         ("a.o: a.c\\\na.h\n", vec!["a.c", "a.h"]),
         ("a.o:\\\n a.c\n", vec!["a.c"]),
-        (
-            "a.o \\\n a.d: \\\n\\\n a.c \\\n\na.d: b.h",
-            vec!["a.c", "b.h"],
-        ),
+        ("a.o \\\n a.d: \\\n\\\n a.c \\\n\na.d: b.h", vec!["a.c", "b.h"]),
         ("a.o: a.c \\", vec!["a.c"]),
         ("a.o: a\\\\\nb.o: c\n", vec!["a\\", "c"]),
         // The ends of lines.
@@ -38,30 +35,18 @@ fn every_prerequisite_of_every_rule_counts() {
         ("a\\ b.o: a\\ b.c\n", vec!["a b.c"]),
         ("a.o: a\\\tb.c c\\\\ d\n", vec!["a\tb.c", "c\\", "d"]),
         ("a.o: k\\\\\\ l.h\n", vec!["k\\ l.h"]),
-        (
-            "a.o: b\\#1.h c#2.h $$d.h e\\$$.h\n",
-            vec!["b#1.h", "c#2.h", "$d.h", "e\\$.h"],
-        ),
+        ("a.o: b\\#1.h c#2.h $$d.h e\\$$.h\n", vec!["b#1.h", "c#2.h", "$d.h", "e\\$.h"]),
         ("a.o: i\\j.h $(x) a\\:b\n", vec!["i\\j.h", "$(x)", "a:b"]),
         // Other blanks are none.
-        (
-            "a.o: a\u{a0}b.c c\u{3000}d.h\n",
-            vec!["a\u{a0}b.c", "c\u{3000}d.h"],
-        ),
+        ("a.o: a\u{a0}b.c c\u{3000}d.h\n", vec!["a\u{a0}b.c", "c\u{3000}d.h"]),
         // Colons in names, which gcc 12 does not quote.
         ("a.o: a.c g:h.h\n\ng:h.h:\n", vec!["a.c", "g:h.h"]),
         ("g:h.o: a.c\n", vec!["a.c"]),
         // What has no prerequisites, or none that is read.
         ("a.o: a.c\n\na.c:\n\na.h:\n", vec!["a.c"]),
         ("a.o:\n", vec![]),
-        (
-            ".PHONY: x.c++m\na.o: a.c | gcm.cache\nCXX_IMPORTS += y.c++m\n",
-            vec!["a.c"],
-        ),
-        (
-            "# env-dep:HOME=a: b\na.rlib: a.rs # x: y\n # z\n",
-            vec!["a.rs"],
-        ),
+        (".PHONY: x.c++m\na.o: a.c | gcm.cache\nCXX_IMPORTS += y.c++m\n", vec!["a.c"]),
+        ("# env-dep:HOME=a: b\na.rlib: a.rs # x: y\n # z\n", vec!["a.rs"]),
     ] {
         assert_eq!(parse(text).unwrap(), files, "{text:?}");
     }
@@ -169,15 +154,7 @@ proptest! {
 
 #[test]
 fn what_gcc_writes_of_awkward_names() {
-    let headers = [
-        "a b.h",
-        "c$d.h",
-        "e#f.h",
-        "g:h.h",
-        "i\\j.h",
-        "k\\ l.h",
-        "m\u{a0}n.h",
-    ];
+    let headers = ["a b.h", "c$d.h", "e#f.h", "g:h.h", "i\\j.h", "k\\ l.h", "m\u{a0}n.h"];
     let project = Project::new(
         "[targets.a]\ninputs = ['x.c']\noutputs = ['x y.o']\n\
          command = 'gcc -MMD -MP -MF {depfile} -c {in} -o {out}'\n",
@@ -201,26 +178,14 @@ fn what_gcc_writes_of_awkward_names() {
 #[test]
 fn a_depfile_without_a_rule_is_told_by_its_name() {
     for (written, told) in [
-        (
-            ": > {depfile}",
-            "its depfile .pbuild.d.x is not understood: it has no rule",
-        ),
+        (": > {depfile}", "its depfile .pbuild.d.x is not understood: it has no rule"),
         (
             "echo a.h > {depfile}",
             "depfile .pbuild.d.x is not understood: line 1 is not a rule: a.h",
         ),
-        (
-            "printf '\\377' > {depfile}",
-            "depfile .pbuild.d.x cannot be read: ",
-        ),
-        (
-            ": {depfile}",
-            "its depfile .pbuild.d.x cannot be read: No such file",
-        ),
-        (
-            "echo a: . > {depfile}",
-            "its depfile .pbuild.d.x names a directory: .",
-        ),
+        ("printf '\\377' > {depfile}", "depfile .pbuild.d.x cannot be read: "),
+        (": {depfile}", "its depfile .pbuild.d.x cannot be read: No such file"),
+        ("echo a: . > {depfile}", "its depfile .pbuild.d.x names a directory: ."),
     ] {
         let project = Project::new(&format!(
             "[targets.a]\noutputs = ['x']\ncommand = \"\"\"echo > {{out}}; {}\"\"\"\n",

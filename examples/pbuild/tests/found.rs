@@ -72,10 +72,7 @@ fn what_was_found_is_a_need_of_the_next_build() {
 fn a_maker_that_runs_meanwhile_is_waited_for() {
     // `a` reads `gen.h`, and only then does `gen` go on to make it.
     let build_file = HIDDEN
-        .replace(
-            "> {out} &&",
-            "> {out} && { test -e once || { echo > once; echo > gate; }; } &&",
-        )
+        .replace("> {out} &&", "> {out} && { test -e once || { echo > once; echo > gate; }; } &&")
         .replace("cp {in}", "read go < gate; cp {in}");
     let project = hidden(&build_file);
     project.fifos(&["gate"]);
@@ -105,11 +102,8 @@ fn a_maker_that_fails_fails_its_readers() {
 
 #[test]
 fn a_cycle_that_only_a_depfile_closes_is_refused() {
-    let project = hidden(
-        &HIDDEN
-            .replace("'gen.in'", "'gen.in', 'a.o'")
-            .replace("cp {in}", "cat {in} >"),
-    );
+    let project =
+        hidden(&HIDDEN.replace("'gen.in'", "'gen.in', 'a.o'").replace("cp {in}", "cat {in} >"));
     for threads in ["-j1", "-j2"] {
         let ended = project.run(&[threads]);
         assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -219,8 +213,5 @@ fn what_is_not_there_is_told_as_that() {
     );
     project.build(&[]);
     let ended = project.build(&["--explain"]);
-    assert!(
-        ended.stderr.contains("a: header none is missing"),
-        "{ended:?}"
-    );
+    assert!(ended.stderr.contains("a: header none is missing"), "{ended:?}");
 }

@@ -21,33 +21,15 @@ fn every_mistake_has_its_place() {
         ("[targets.a\n", "1:11: unclosed table"),
         ("x = 1\n", "1:1: unknown field `x`"),
         ("[targets.a]\ncomand = 'x'\n", "2:1: unknown field `comand`"),
-        (
-            "[targets.a]\ncommand = 3\n",
-            "2:11: invalid type: integer `3`, expected a string",
-        ),
+        ("[targets.a]\ncommand = 3\n", "2:11: invalid type: integer `3`, expected a string"),
         ("[targets.a]\ninputs = ['a', 1]\n", "2:16: invalid type"),
         ("[targets.a]\n[targets.a]\n", "2:10: duplicate key"),
-        (
-            "needs = ['b']\n[targets.a]\n",
-            "1:10: there is no target `b`",
-        ),
-        (
-            "[targets.a]\nneeds = [\n 'b']\n",
-            "3:2: there is no target `b`",
-        ),
-        (
-            "[targets.'ä']\nneeds = [\"ü\", 'b']\n[targets.ü]\n",
-            "3:10: invalid",
-        ),
-        (
-            "[targets.a]\ninputs = ['no.c']\n",
-            "2:11: no file `no.c`, and no target makes it",
-        ),
+        ("needs = ['b']\n[targets.a]\n", "1:10: there is no target `b`"),
+        ("[targets.a]\nneeds = [\n 'b']\n", "3:2: there is no target `b`"),
+        ("[targets.'ä']\nneeds = [\"ü\", 'b']\n[targets.ü]\n", "3:10: invalid"),
+        ("[targets.a]\ninputs = ['no.c']\n", "2:11: no file `no.c`, and no target makes it"),
         ("[targets.a]\ninputs = ['']\n", "2:11: this names no file"),
-        (
-            "[targets.a]\ninputs = ['..']\n",
-            "2:11: `..` is a directory",
-        ),
+        ("[targets.a]\ninputs = ['..']\n", "2:11: `..` is a directory"),
         (
             "[targets.a]\ninputs = ['sub/.pbuild.state']\n",
             "2:11: names that begin with `.pbuild.` are for pbuild's own files",
@@ -56,10 +38,7 @@ fn every_mistake_has_its_place() {
             "[targets.a]\noutputs = ['x', '.pbuild.lock']\ncommand = 'echo > {out}'\n",
             "2:17: names that begin with `.pbuild.` are",
         ),
-        (
-            "[targets.a]\noutputs = ['x']\n",
-            "2:12: `a` has an output, but no command",
-        ),
+        ("[targets.a]\noutputs = ['x']\n", "2:12: `a` has an output, but no command"),
         (
             "[targets.a]\noutputs = ['x']\ncommand = 'echo > x'\n",
             "3:11: the command of `a` must write `x` as {out} or {out1}",
@@ -68,10 +47,7 @@ fn every_mistake_has_its_place() {
             "[targets.a]\noutputs = ['x', 'y']\ncommand = 'echo > {out1}'\n",
             "3:11: the command of `a` must write `y` as {out} or {out2}",
         ),
-        (
-            "[targets.a]\ngenerates = 'x'\n",
-            "2:13: `x` is no output of `a`",
-        ),
+        ("[targets.a]\ngenerates = 'x'\n", "2:13: `x` is no output of `a`"),
         (
             &format!("{ok}[targets.b]\noutputs = ['./ok']\ncommand = 'echo > {{out}}'\n"),
             "2:12: `ok` is made twice: by `ok`, and by `b` at pbuild.toml:5:12",

@@ -24,12 +24,7 @@ fn end_of_life(project: &Project) -> mpsc::Receiver<()> {
 
 #[test]
 fn an_interrupt_ends_children_and_leaves_nothing_half() {
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         // The child of a child, which would run on; and one that has ended well before.
         let project = Project::new(
             "[targets.before]\noutputs = ['before']\ncommand = 'echo whole > {out}'\n\
@@ -46,20 +41,12 @@ fn an_interrupt_ends_children_and_leaves_nothing_half() {
         let ended = running.end();
         assert_eq!(ended.code, Some(130), "{}", ended.stderr);
         assert!(ended.stdout.contains("1 built"), "{}", ended.stdout);
-        assert!(
-            ended.stdout.contains("2 not built, interrupted"),
-            "{}",
-            ended.stdout
-        );
+        assert!(ended.stdout.contains("2 not built, interrupted"), "{}", ended.stdout);
         end.recv_timeout(LIMIT).expect("a child lives on");
         assert_eq!(project.files(), ["before", "begun", "life", "pbuild.toml"]);
         // What was done is remembered.
         let ended = project.build(&["before"]);
-        assert!(
-            ended.stdout.contains("0 built, 1 up to date"),
-            "{}",
-            ended.stdout
-        );
+        assert!(ended.stdout.contains("0 built, 1 up to date"), "{}", ended.stdout);
     }
 }
 
@@ -124,10 +111,7 @@ fn what_a_killed_build_leaves_is_cleared_away() {
     assert_eq!(running.end().code, None);
     // Nobody ends the children of a process that was killed so; the test does.
     open_gate(&project.path("gate"));
-    assert_eq!(
-        project.files(),
-        [".pbuild.new.a", "begun", "gate", "pbuild.toml"]
-    );
+    assert_eq!(project.files(), [".pbuild.new.a", "begun", "gate", "pbuild.toml"]);
     project.build(&[]);
     assert_eq!(project.read("a"), "line\n");
     assert_eq!(project.files(), ["a", "begun", "gate", "pbuild.toml"]);
@@ -141,19 +125,10 @@ fn what_is_ignored_at_the_start_stays_ignored() {
          command = 'echo > begun; read go < gate; grep SigIgn /proc/self/status > mask'\n",
     );
     project.fifos(&["gate"]);
-    let ignoring = [
-        "env",
-        "--default-signal",
-        "--ignore-signal=HUP,INT,QUIT,TSTP",
-    ];
+    let ignoring = ["env", "--default-signal", "--ignore-signal=HUP,INT,QUIT,TSTP"];
     let running = project.start_by(&ignoring, &[]);
     until("it has begun", || project.exists("begun"));
-    for signal in [
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTSTP,
-    ] {
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP] {
         running.signal(signal);
     }
     open_gate(&project.path("gate"));
@@ -198,9 +173,7 @@ fn a_stop_stops_the_children_too() {
     let pids = [project.read("begun"), running.pid().to_string()];
     for _ in 0..2 {
         running.signal(Signal::SIGTSTP);
-        until("all is stopped", || {
-            pids.iter().all(|pid| state(pid) == 'T')
-        });
+        until("all is stopped", || pids.iter().all(|pid| state(pid) == 'T'));
         running.signal(Signal::SIGCONT);
         until("all goes on", || pids.iter().all(|pid| state(pid) != 'T'));
     }
@@ -246,21 +219,13 @@ fn it_does_not_stop_where_nobody_could_continue_it() {
 #[test]
 fn a_command_that_asks_for_the_terminal_fails() {
     // In the background of a terminal it would be stopped, and pbuild would wait for ever.
-    for command in [
-        "read line < /dev/tty",
-        "echo x > /dev/tty",
-        "stty -echo < /dev/tty",
-    ] {
+    for command in ["read line < /dev/tty", "echo x > /dev/tty", "stty -echo < /dev/tty"] {
         let project = Project::new(&format!("[targets.a]\ncommand = '{command}'\n"));
         let on_a_terminal = format!("stty tostop; {PBUILD}");
         let running = project.start_other("script", &["-qec", &on_a_terminal, "/dev/null"]);
         let ended = running.end();
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(
-            ended.stdout.contains("/dev/tty: No such device"),
-            "{}",
-            ended.stdout
-        );
+        assert!(ended.stdout.contains("/dev/tty: No such device"), "{}", ended.stdout);
     }
 }
 

@@ -17,12 +17,7 @@ const PRIMES: &str =
 
 /// With the time of each file in the project's directory.
 fn times(project: &Project) -> BTreeMap<String, SystemTime> {
-    let time = |name: &String| {
-        fs::metadata(project.path(name))
-            .unwrap()
-            .modified()
-            .unwrap()
-    };
+    let time = |name: &String| fs::metadata(project.path(name)).unwrap().modified().unwrap();
     let files = project.files().into_iter();
     files.map(|name| (name.clone(), time(&name))).collect()
 }
@@ -75,10 +70,7 @@ fn lua_is_built_and_only_what_has_changed_is_built_again() {
     assert!(ended.stdout.contains(&summary), "{}", ended.stdout);
     assert_eq!(project.read("primes.txt"), PRIMES);
     let script = "print(#arg, arg[1], (string.format('%d', 2^53):reverse()))";
-    assert_eq!(
-        run_lua(&project, script),
-        "1\tan argument\t2990474529917009\n"
-    );
+    assert_eq!(run_lua(&project, script), "1\tan argument\t2990474529917009\n");
     let trace = project.read("trace.json");
     let events: Vec<timeline::Event> = serde_json::from_str(&trace).unwrap();
     let picture = timeline::draw(&events).to_string();
@@ -101,12 +93,7 @@ fn lua_is_built_and_only_what_has_changed_is_built_again() {
         let ended = project.build(&["-j4", "--explain"]);
         assert_eq!(written(&project, &before), &includers | &ends, "{header}");
         let why = format!("header {header} has changed");
-        assert_eq!(
-            ended.stderr.matches(&why).count(),
-            includers.len(),
-            "{}",
-            ended.stderr
-        );
+        assert_eq!(ended.stderr.matches(&why).count(), includers.len(), "{}", ended.stderr);
     }
 
     // By content, a comment has the includers compiled; they come out the same, and that is all.
@@ -118,12 +105,8 @@ fn lua_is_built_and_only_what_has_changed_is_built_again() {
     project.build(&["-j4", "--hash"]);
     assert_eq!(written(&project, &before), includers);
     // And a time is nothing.
-    let file = File::options()
-        .append(true)
-        .open(project.path("src/lua.h"))
-        .unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(60))
-        .unwrap();
+    let file = File::options().append(true).open(project.path("src/lua.h")).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     let ended = project.build(&["-j4", "--hash"]);
     assert!(ended.stdout.contains(&summary), "{}", ended.stdout);
 }

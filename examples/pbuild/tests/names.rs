@@ -55,11 +55,7 @@ fn two_makers_of_one_file_are_refused() {
         let ended = project.run(&[]);
         assert_eq!(ended.code, Some(2), "{spelling}");
         let told = "error: pbuild.toml:5:12: `";
-        assert!(
-            ended.stderr.starts_with(told),
-            "{spelling}: {}",
-            ended.stderr
-        );
+        assert!(ended.stderr.starts_with(told), "{spelling}: {}", ended.stderr);
         let told = "is made twice: by `b`, and by `a` at pbuild.toml:2:12";
         assert!(ended.stderr.contains(told), "{}", ended.stderr);
         assert!(!project.exists("x"));
@@ -83,10 +79,7 @@ fn an_input_is_made_first_in_any_spelling() {
         project.write("x", "stale");
         for spelling in spellings(&project) {
             let (inputs, depfile) = if hidden {
-                (
-                    String::new(),
-                    format!("&& echo \"a: {spelling}\" > {{depfile}}"),
-                )
+                (String::new(), format!("&& echo \"a: {spelling}\" > {{depfile}}"))
             } else {
                 (format!("inputs = ['{spelling}']\n"), String::new())
             };

@@ -21,17 +21,10 @@ fn the_first_error_is_kept() {
     let kept = project.read(&log);
     assert!(kept.starts_with("echo the first error; seq"), "{kept}");
     assert!(kept.contains("\nthe first error\n1\n2\n"), "{kept}");
-    assert!(
-        kept.ends_with("\n1000\nthe last\n\nexit code 1\n"),
-        "{kept}"
-    );
+    assert!(kept.ends_with("\n1000\nthe last\n\nexit code 1\n"), "{kept}");
 
     let ended = project.run(&["-v"]);
-    assert!(
-        ended.stderr.contains("| the first error\n"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("| the first error\n"), "{}", ended.stderr);
     assert!(ended.stderr.contains("| 500\n"), "{}", ended.stderr);
 
     // What is built has no log.
@@ -79,9 +72,7 @@ fn of_endless_output_both_ends_are_kept() {
 #[test]
 fn a_command_line_that_is_too_long_is_told() {
     let project = Project::new("");
-    let names: Vec<_> = (0..2000)
-        .map(|i| format!("{}{i}", "long".repeat(20)))
-        .collect();
+    let names: Vec<_> = (0..2000).map(|i| format!("{}{i}", "long".repeat(20))).collect();
     for name in &names {
         project.write(name, "x");
     }
@@ -122,24 +113,13 @@ fn the_inputs_in_a_response_file_are_part_of_the_command() {
 
 #[test]
 fn compilers_read_the_response_file() {
-    let names = [
-        "a b.c",
-        "it's.c",
-        "q\\\"uote.c",
-        "back\\slash.c",
-        "plain.c",
-        "$x.c",
-    ];
+    let names = ["a b.c", "it's.c", "q\\\"uote.c", "back\\slash.c", "plain.c", "$x.c"];
     let inputs = names.map(|name| format!("'''{name}'''")).join(", ");
     let project = Project::new(&format!(
         "[targets.a]\ninputs = [{inputs}]\noutputs = ['a']\ncommand = 'gcc -o {{out}} @{{rsp}}'\n"
     ));
     for (i, name) in names.iter().enumerate() {
-        let function = if i == 0 {
-            "main".to_owned()
-        } else {
-            format!("f{i}")
-        };
+        let function = if i == 0 { "main".to_owned() } else { format!("f{i}") };
         project.write(name, &format!("int {function}(void) {{ return 0; }}\n"));
     }
     project.build(&[]);

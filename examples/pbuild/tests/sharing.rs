@@ -52,10 +52,7 @@ fn a_failure_is_shared_and_told_once() {
         assert_eq!(project.files(), ["count", "independent", "pbuild.toml"]);
 
         let stderr = &ended.stderr;
-        assert!(
-            !stderr.contains('\x1b'),
-            "colour, though this is no terminal"
-        );
+        assert!(!stderr.contains('\x1b'), "colour, though this is no terminal");
         let once = "`shared` (pbuild.toml:1:10) failed, exit code 7:\n  echo run >> count; seq";
         assert_eq!(stderr.matches("failed, exit code").count(), 1, "{stderr}");
         assert!(stderr.contains(once), "{stderr}");
@@ -80,15 +77,9 @@ fn after_a_failure_nothing_more_begins_without_k() {
     );
     let ended = project.run(&["-j1"]);
     assert_eq!(ended.code, Some(1));
-    assert!(
-        ended.stderr.contains("killed by signal 9 (SIGKILL)"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("killed by signal 9 (SIGKILL)"), "{}", ended.stderr);
     assert!(!project.exists("independent"));
-    assert!(ended
-        .stdout
-        .contains("0 built, 0 up to date, 1 failed, 1 not built"));
+    assert!(ended.stdout.contains("0 built, 0 up to date, 1 failed, 1 not built"));
 }
 
 #[test]
@@ -104,16 +95,12 @@ fn nor_does_what_a_thread_was_about_to_build() {
          [targets.last]\nneeds = ['first']\ncommand = 'echo run >> trace'\n",
     );
     let running = project.start(&["-j2"]);
-    until("it has failed", || {
-        running.stderr().contains("bad failed\n")
-    });
+    until("it has failed", || running.stderr().contains("bad failed\n"));
     open_gate(&project.path("gate"));
     let ended = running.end();
     assert_eq!(ended.code, Some(1));
     assert!(!project.exists("trace"));
-    assert!(ended
-        .stdout
-        .contains("2 built, 0 up to date, 1 failed, 2 not built"));
+    assert!(ended.stdout.contains("2 built, 0 up to date, 1 failed, 2 not built"));
 }
 
 #[test]
@@ -151,29 +138,15 @@ fn a_generated_file_adds_targets() {
          [targets.two]\ninputs = ['one']\noutputs = ['two']\ncommand = 'cat {in} {in} > {out}'\n",
     );
     let ended = project.build(&["-j2"]);
-    assert!(
-        ended.stdout.contains("4 built, 0 up to date"),
-        "{}",
-        ended.stdout
-    );
+    assert!(ended.stdout.contains("4 built, 0 up to date"), "{}", ended.stdout);
     assert_eq!(project.read("end"), "1\n1\n1\n");
     let ended = project.build(&["-j2"]);
-    assert!(
-        ended.stdout.contains("0 built, 4 up to date"),
-        "{}",
-        ended.stdout
-    );
+    assert!(ended.stdout.contains("0 built, 4 up to date"), "{}", ended.stdout);
 
     project.write("gen.in", "[targets.one]\nneeds = ['none']\n");
     let ended = project.run(&[]);
     assert_eq!(ended.code, Some(2));
-    assert!(
-        ended
-            .stderr
-            .contains("gen.toml:2:10: there is no target `none`"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("gen.toml:2:10: there is no target `none`"), "{}", ended.stderr);
 }
 
 #[test]
@@ -225,10 +198,7 @@ fn what_was_taken_for_a_source_can_not_be_made_later() {
     let early = "[targets.early]\ninputs = ['made']\noutputs = ['x']\ncommand = 'cp {in} {out}'\n";
     let project = Project::new(&format!("{early}{}", generator("gen", "")));
     project.write("made", "old");
-    project.write(
-        "gen.in",
-        "[targets.late]\noutputs = ['made']\ncommand = 'echo new > {out}'\n",
-    );
+    project.write("gen.in", "[targets.late]\noutputs = ['made']\ncommand = 'echo new > {out}'\n");
     let ended = project.run(&["-j1"]);
     assert_eq!(ended.code, Some(2));
     let told =
@@ -240,17 +210,10 @@ fn what_was_taken_for_a_source_can_not_be_made_later() {
 #[test]
 fn a_wrong_generated_file_adds_nothing() {
     // `b` names a target of `a`'s file, which needs something that there is not.
-    let project = Project::new(
-        &["a", "b", "c", "d"]
-            .map(|name| generator(name, ""))
-            .concat(),
-    );
+    let project = Project::new(&["a", "b", "c", "d"].map(|name| generator(name, "")).concat());
     project.write("a.in", "[targets.half]\nneeds = ['none']\n");
     project.write("b.in", "needs = ['half']\n");
-    project.write(
-        "c.in",
-        "[targets.more]\noutputs = ['a.toml']\ncommand = 'echo > {out}'\n",
-    );
+    project.write("c.in", "[targets.more]\noutputs = ['a.toml']\ncommand = 'echo > {out}'\n");
     project.write("d.in", "[targets.a]\n");
     let ended = project.run(&["-j1", "-k"]);
     assert_eq!(ended.code, Some(2));
@@ -276,14 +239,8 @@ fn a_generated_cycle_is_refused() {
         let stderr = &ended.stderr;
         // With four threads, one may wait inside `mid` while another is at `a`.
         let cycles = ["a cycle: mid -> a -> mid", "a cycle: a -> mid -> a"];
-        assert!(
-            cycles.iter().any(|cycle| stderr.contains(cycle)),
-            "{stderr}"
-        );
-        assert!(
-            stderr.contains("mid needs a at pbuild.toml:7:10"),
-            "{stderr}"
-        );
+        assert!(cycles.iter().any(|cycle| stderr.contains(cycle)), "{stderr}");
+        assert!(stderr.contains("mid needs a at pbuild.toml:7:10"), "{stderr}");
         assert!(stderr.contains("a needs mid at a.toml:1:18"), "{stderr}");
     }
 }
@@ -302,14 +259,8 @@ fn a_generated_cycle_over_two_threads_is_refused() {
     assert_eq!(ended.code, Some(2));
     let stderr = &ended.stderr;
     let cycles = ["a cycle: a -> b -> a", "a cycle: b -> a -> b"];
-    assert!(
-        cycles.iter().any(|cycle| stderr.contains(cycle)),
-        "{stderr}"
-    );
+    assert!(cycles.iter().any(|cycle| stderr.contains(cycle)), "{stderr}");
     assert!(stderr.contains("a needs b at a.toml:1:10"), "{stderr}");
     assert!(stderr.contains("b needs a at b.toml:1:10"), "{stderr}");
-    assert!(
-        stderr.contains("not built because of that: a, b"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("not built because of that: a, b"), "{stderr}");
 }

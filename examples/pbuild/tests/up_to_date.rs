@@ -42,11 +42,7 @@ fn chain(arguments: &[&str]) -> Project {
     project.build(arguments);
     assert_eq!(ran(&project), ["one", "two", "three"]);
     let ended = project.build(arguments);
-    assert!(
-        ended.stdout.contains("0 built, 3 up to date"),
-        "{}",
-        ended.stdout
-    );
+    assert!(ended.stdout.contains("0 built, 3 up to date"), "{}", ended.stdout);
     assert!(ran(&project).is_empty());
     project
 }
@@ -57,10 +53,7 @@ fn by_time() {
     // Another time is another file: also an older one, as of a file that was moved here.
     let hour = Duration::from_secs(3600);
     let future = ", its time is in the future (was the clock set back?)\n";
-    for (time, told) in [
-        (SystemTime::now() + hour, future),
-        (SystemTime::now() - hour, "\n"),
-    ] {
+    for (time, told) in [(SystemTime::now() + hour, future), (SystemTime::now() - hour, "\n")] {
         touch(&project, "in.txt", time);
         let ended = project.build(&["--explain"]);
         assert_eq!(ran(&project), ["one", "two", "three"]);
@@ -77,22 +70,14 @@ fn by_time() {
 #[test]
 fn by_content() {
     let project = chain(&["--hash"]);
-    touch(
-        &project,
-        "in.txt",
-        SystemTime::now() + Duration::from_secs(3600),
-    );
+    touch(&project, "in.txt", SystemTime::now() + Duration::from_secs(3600));
     project.build(&["--hash"]);
     assert!(ran(&project).is_empty());
     // The first letter of it is the same, and that is all that `three` sees.
     project.write("in.txt", "another one\n");
     let ended = project.build(&["--hash", "--explain"]);
     assert_eq!(ran(&project), ["one", "two"]);
-    assert!(
-        ended.stdout.contains("2 built, 1 up to date"),
-        "{}",
-        ended.stdout
-    );
+    assert!(ended.stdout.contains("2 built, 1 up to date"), "{}", ended.stdout);
     assert_eq!(project.read("two-b"), "another one\n");
 }
 
@@ -102,30 +87,17 @@ fn outputs_and_commands_count() {
     fs::remove_file(project.path("two-b")).unwrap();
     let ended = project.build(&["--explain"]);
     assert_eq!(ran(&project), ["two", "three"]);
-    assert!(
-        ended.stderr.contains("two: output two-b is missing"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("two: output two-b is missing"), "{}", ended.stderr);
 
     project.write("three", "by hand");
     let ended = project.build(&["--explain"]);
     assert_eq!(ran(&project), ["three"]);
-    assert!(ended
-        .stderr
-        .contains("three: output three is not as it was left"));
+    assert!(ended.stderr.contains("three: output three is not as it was left"));
 
-    project.write(
-        "pbuild.toml",
-        &CHAIN.replace("cp {in} {out}", "cat {in} > {out}"),
-    );
+    project.write("pbuild.toml", &CHAIN.replace("cp {in} {out}", "cat {in} > {out}"));
     let ended = project.build(&["--explain"]);
     assert_eq!(ran(&project), ["three"]);
-    assert!(
-        ended.stderr.contains("three: its command has changed"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("three: its command has changed"), "{}", ended.stderr);
 
     project.write(".pbuild.state", "half of a re");
     project.build(&[]);
@@ -165,11 +137,7 @@ fn a_command_must_make_what_it_says() {
         Project::new("[targets.a]\noutputs = ['x', 'y']\ncommand = 'echo > {out1}; : {out2}'\n");
     let ended = project.run(&[]);
     assert_eq!(ended.code, Some(1));
-    assert!(
-        ended.stderr.contains("failed, it has not made y:"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("failed, it has not made y:"), "{}", ended.stderr);
     assert_eq!(project.files(), ["pbuild.toml"]);
 }
 
@@ -187,11 +155,7 @@ fn a_header_that_changes_meanwhile_is_read_again() {
     assert_eq!(project.read("a"), "old");
     project.write("next", "new"); // The command changes `h` again; it never comes to an end.
     let ended = project.build(&["--explain"]);
-    assert!(
-        ended.stderr.contains("a: header h has changed"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("a: header h has changed"), "{}", ended.stderr);
     assert_eq!(project.read("a"), "new");
 }
 

@@ -81,10 +81,7 @@ pub enum Cache {
 impl Cache {
     pub fn memory() -> Self {
         Self::Memory(
-            moka::sync::Cache::builder()
-                .max_capacity(100_000)
-                .expire_after(EachItsOwn)
-                .build(),
+            moka::sync::Cache::builder().max_capacity(100_000).expire_after(EachItsOwn).build(),
         )
     }
 

@@ -123,13 +123,6 @@ impl Config {
                 Cache::redis(url, REDIS_TIMEOUT).context("cannot use REDIS_URL")?
             }
         };
-        Ok(Service::new(
-            calls,
-            flights,
-            cache,
-            database,
-            self.expiry,
-            self.request_timeout,
-        ))
+        Ok(Service::new(calls, flights, cache, database, self.expiry, self.request_timeout))
     }
 }

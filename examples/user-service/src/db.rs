@@ -108,12 +108,7 @@ pub struct Database {
 
 impl Database {
     pub fn new(engine: Engine, hook: Box<Hook>) -> Self {
-        Self {
-            engine,
-            hook,
-            queries: AtomicU64::new(0),
-            updates: AtomicU64::new(0),
-        }
+        Self { engine, hook, queries: AtomicU64::new(0), updates: AtomicU64::new(0) }
     }
 
     pub fn user(&self, id: i64) -> Result<Option<User>, DbError> {

@@ -69,16 +69,10 @@ pub fn run(config: &Config) -> Result<()> {
         db::CONNECTIONS,
         config.database_latency.as_millis(),
     )?;
-    let runs = [
-        stampede("Unshared", unshared)?,
-        stampede("FlightGroup", shared)?,
-    ];
+    let runs = [stampede("Unshared", unshared)?, stampede("FlightGroup", shared)?];
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
 
-    writeln!(
-        out,
-        "\n            callers  queries  wall time       p50       p99"
-    )?;
+    writeln!(out, "\n            callers  queries  wall time       p50       p99")?;
     for run in &runs {
         writeln!(out, "{}", row(run))?;
     }
@@ -86,19 +80,11 @@ pub fn run(config: &Config) -> Result<()> {
         let led = run.callers.iter().filter(|caller| caller.led).count() as u64;
         if led > run.queries {
             let late = led - run.queries;
-            writeln!(
-                out,
-                "({}: {late} came after the cache was filled)",
-                run.name
-            )?;
+            writeln!(out, "({}: {late} came after the cache was filled)", run.name)?;
         }
     }
     for run in &runs {
-        writeln!(
-            out,
-            "\n{}",
-            picture::draw(run.name, &run.callers, width, colour)
-        )?;
+        writeln!(out, "\n{}", picture::draw(run.name, &run.callers, width, colour))?;
     }
     Ok(())
 }
@@ -117,11 +103,7 @@ fn stampede(name: &'static str, service: Service) -> Result<Run> {
     // Only progress: the demo does not depend on it.
     let _ = writeln!(std::io::stderr(), "{name}: {CLIENTS} clients ...");
     let callers = crowd(&agent, server.address())?;
-    Ok(Run {
-        name,
-        callers,
-        queries: service.stats().database_queries - queries_before,
-    })
+    Ok(Run { name, callers, queries: service.stats().database_queries - queries_before })
 }
 
 /// All clients at once. It is an error if a single one gets no answer.
@@ -170,9 +152,7 @@ fn agent() -> Agent {
 }
 
 fn get(agent: &Agent, server: SocketAddr) -> Result<Response<Body>> {
-    let mut response = agent
-        .get(format!("http://{server}/users/{HOT_USER}"))
-        .call()?;
+    let mut response = agent.get(format!("http://{server}/users/{HOT_USER}")).call()?;
     if response.status() != 200 {
         let body = response.body_mut().read_to_string().unwrap_or_default();
         bail!("the service answers {} {body}", response.status());

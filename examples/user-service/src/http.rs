@@ -105,19 +105,11 @@ impl Server {
             listen(address)?
         };
         let address = listener.local_addr()?;
-        let handler = Arc::new(Handler {
-            service,
-            timeouts,
-            threads: Arc::new(Semaphore::new(THREADS)),
-        });
+        let handler =
+            Arc::new(Handler { service, timeouts, threads: Arc::new(Semaphore::new(THREADS)) });
         let (stop, stopping) = watch::channel(());
         let serving = runtime.spawn(accept(listener, connections as u32, handler, stopping));
-        Ok(Self {
-            address,
-            runtime,
-            stop,
-            serving: Some(serving),
-        })
+        Ok(Self { address, runtime, stop, serving: Some(serving) })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -233,9 +225,7 @@ impl Handler {
             Err(refusal) => refusal,
         };
         let status = response.status().as_u16();
-        self.service
-            .counters()
-            .count(|stats| *stats.requests.entry(status).or_default() += 1);
+        self.service.counters().count(|stats| *stats.requests.entry(status).or_default() += 1);
         Ok(response)
     }
 

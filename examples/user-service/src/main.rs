@@ -95,17 +95,12 @@ fn run(args: Args) -> Result<()> {
         Command::Serve { .. } => 0,
     });
     if matches!(command, Command::Demo) && Duration::from_millis(latency) > demo::MAX_LATENCY {
-        bail!(
-            "--db-latency is at most {} for the demo",
-            demo::MAX_LATENCY.as_millis()
-        );
+        bail!("--db-latency is at most {} for the demo", demo::MAX_LATENCY.as_millis());
     }
     let request_timeout = match command {
         // All clients wait as long as their own time limit allows.
         Command::Demo => demo::CLIENT_TIMEOUT,
-        Command::Serve {
-            request_timeout, ..
-        } => Duration::from_millis(request_timeout),
+        Command::Serve { request_timeout, .. } => Duration::from_millis(request_timeout),
     };
     let config = Config {
         store: store(args.db)?,
@@ -178,11 +173,7 @@ fn serve(config: &Config, addr: SocketAddr, unshared: bool) -> Result<()> {
         warn!(%error, "the cache does not answer; until it does, users are answered 503");
     }
     // A closed stdout is no reason not to serve.
-    let _ = writeln!(
-        io::stdout(),
-        "listening on http://{} (Ctrl-C stops)",
-        server.address()
-    );
+    let _ = writeln!(io::stdout(), "listening on http://{} (Ctrl-C stops)", server.address());
     interrupt.recv().context("the handler of Ctrl-C is gone")?;
     info!("stopping");
     drop(server);

@@ -15,9 +15,7 @@ use crate::service::Service;
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// In seconds: from a cache hit to the longest wait.
-const DURATIONS: [f64; 11] = [
-    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 10.0,
-];
+const DURATIONS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 10.0];
 const FOLLOWERS: [f64; 9] = [0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
 
 /// Figures of all flights that have landed. A clone counts into the same figures.
@@ -35,10 +33,8 @@ impl Flights {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             Histogram::with_opts(options).expect("the buckets are in order")
         };
-        let endings = Opts::new(
-            "shared_calls_flights_total",
-            "Flights that have landed, by ending.",
-        );
+        let endings =
+            Opts::new("shared_calls_flights_total", "Flights that have landed, by ending.");
         let flights = Self {
             registry: Registry::new(),
             duration: histogram(
@@ -106,11 +102,7 @@ pub fn text(service: &Service) -> String {
         "Calls that got another call's outcome: loads that did not run.",
         calls.followed,
     );
-    text.counter(
-        "shared_calls_timed_out_total",
-        "Calls whose time limit passed.",
-        calls.timed_out,
-    );
+    text.counter("shared_calls_timed_out_total", "Calls whose time limit passed.", calls.timed_out);
     text.counter(
         "shared_calls_deadlocked_total",
         "Calls that were refused because they would have waited for ever.",
@@ -138,11 +130,9 @@ pub fn text(service: &Service) -> String {
     }
     let name = "user_service_cache_reads_total";
     text.family(name, "counter", "Reads of the cache, by result.");
-    for (result, n) in [
-        ("hit", stats.cache_hits),
-        ("miss", stats.cache_misses),
-        ("damaged", stats.cache_damaged),
-    ] {
+    for (result, n) in
+        [("hit", stats.cache_hits), ("miss", stats.cache_misses), ("damaged", stats.cache_damaged)]
+    {
         text.sample(name, &format!("{{result=\"{result}\"}}"), n);
     }
     text.counter(

@@ -37,17 +37,12 @@ pub fn draw(name: &str, callers: &[Caller], width: usize, colour: bool) -> Strin
         _ => leaders.len().min(ROWS / 2),
     };
     let mut lines = vec![
-        format!(
-            "{name}: {} led, {} followed",
-            leaders.len(),
-            followers.len()
-        ),
+        format!("{name}: {} led, {} followed", leaders.len(), followers.len()),
         format!("{:10}0{:>rest$}", "", time(end), rest = axis - 1),
     ];
-    for (role, group, rows) in [
-        ("led", &leaders, leader_rows),
-        ("followed", &followers, ROWS - leader_rows),
-    ] {
+    for (role, group, rows) in
+        [("led", &leaders, leader_rows), ("followed", &followers, ROWS - leader_rows)]
+    {
         for caller in sample(group, rows) {
             let bar = bar(caller, end, axis, colour);
             lines.push(format!("{role:<9} {bar} {:>8}", time(caller.latency())));
@@ -71,9 +66,7 @@ fn sample<'a>(group: &[&'a Caller], rows: usize) -> Vec<&'a Caller> {
     let mut group = group.to_vec();
     group.sort_by_key(|caller| caller.latency());
     let rows = rows.min(group.len());
-    (0..rows)
-        .map(|row| group[row * (group.len() - 1) / (rows - 1).max(1)])
-        .collect()
+    (0..rows).map(|row| group[row * (group.len() - 1) / (rows - 1).max(1)]).collect()
 }
 
 fn bar(caller: &Caller, end: Duration, axis: usize, colour: bool) -> String {

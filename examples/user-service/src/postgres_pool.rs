@@ -55,11 +55,10 @@ impl PostgresPool {
             .test_on_check_out(false)
             .build_unchecked(Manager(config));
         let new = Self { pool, timeout };
-        new.connection(Instant::now())?
-            .run(SETUP_TIMEOUT + GRACE, move |session| {
-                session.check_timeout(timeout)?;
-                session.create_if_missing()
-            })?;
+        new.connection(Instant::now())?.run(SETUP_TIMEOUT + GRACE, move |session| {
+            session.check_timeout(timeout)?;
+            session.create_if_missing()
+        })?;
         Ok(new)
     }
 
@@ -146,11 +145,7 @@ impl Session {
     fn update(&mut self, user: &User) -> Result<bool, DbError> {
         let rows = self.0.execute_typed(
             UPDATE,
-            &[
-                (&user.id, Type::INT8),
-                (&user.name, Type::TEXT),
-                (&user.email, Type::TEXT),
-            ],
+            &[(&user.id, Type::INT8), (&user.name, Type::TEXT), (&user.email, Type::TEXT)],
         )?;
         Ok(rows > 0)
     }

@@ -60,11 +60,9 @@ pub fn route(head: &Parts, body: &[u8], service: &Service) -> Route {
             let text = watch::in_flight(service.group());
             response(200, "text/plain; charset=utf-8", text)
         }
-        ["stats" | "metrics" | "in-flight"] => with(
-            error(405, "only GET and HEAD are served"),
-            ALLOW,
-            "GET, HEAD",
-        ),
+        ["stats" | "metrics" | "in-flight"] => {
+            with(error(405, "only GET and HEAD are served"), ALLOW, "GET, HEAD")
+        }
         _ => error(404, "no such page"),
     })
 }

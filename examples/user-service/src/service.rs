@@ -24,20 +24,14 @@ pub struct Calls {
 /// A group is a handle, so both fields are the same group.
 impl From<Group> for Calls {
     fn from(group: Group) -> Self {
-        Self {
-            shared: Arc::new(group.clone()),
-            group: Some(group),
-        }
+        Self { shared: Arc::new(group.clone()), group: Some(group) }
     }
 }
 
 /// Without a group: `Unshared`, for example.
 impl<S: SharedCalls<Answer, LoadError> + 'static> From<Arc<S>> for Calls {
     fn from(shared: Arc<S>) -> Self {
-        Self {
-            shared,
-            group: None,
-        }
+        Self { shared, group: None }
     }
 }
 

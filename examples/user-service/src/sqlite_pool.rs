@@ -33,9 +33,8 @@ impl SqlitePool {
         first.busy_timeout(BUSY_TIMEOUT)?;
         first.prepare(QUERY)?;
 
-        let manager = SqliteConnectionManager::file(path)
-            .with_flags(flags)
-            .with_init(move |connection| {
+        let manager =
+            SqliteConnectionManager::file(path).with_flags(flags).with_init(move |connection| {
                 init(connection);
                 connection.busy_timeout(BUSY_TIMEOUT)
             });
@@ -52,11 +51,7 @@ impl SqlitePool {
         self.run(hook, |connection| {
             let mut query = connection.prepare_cached(QUERY)?;
             let user = query.query_row([id], |row| {
-                Ok(User {
-                    id: row.get(0)?,
-                    name: row.get(1)?,
-                    email: row.get(2)?,
-                })
+                Ok(User { id: row.get(0)?, name: row.get(1)?, email: row.get(2)? })
             });
             user.optional()
         })

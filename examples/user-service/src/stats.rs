@@ -37,9 +37,6 @@ impl Counters {
     }
 
     pub fn now(&self) -> Stats {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

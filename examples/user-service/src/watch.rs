@@ -38,15 +38,12 @@ pub fn in_flight(group: Option<&Group>) -> String {
 
 /// Logs to stderr what `RUST_LOG` lets through. The default leaves out details.
 pub fn init_log() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // Unlike `eprintln!`, this does not panic when stderr is closed.
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colour);
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
     subscriber.init();
 }
 
@@ -66,12 +63,7 @@ impl Observer for Watch {
 
     fn flight_landed(&self, key: &String, landed: &Landed) {
         self.0.count(landed);
-        let Landed {
-            duration,
-            followers,
-            ending,
-            ..
-        } = landed;
+        let Landed { duration, followers, ending, .. } = landed;
         let how = metrics::name(*ending);
         match ending {
             // The service logs the error.

@@ -19,10 +19,7 @@ use user_service::watch::Group;
 const ADA: &str = r#"{"name":"Ada","email":"ada@example.com"}"#;
 
 fn ada(id: i64) -> Reply {
-    Reply {
-        status: 200,
-        body: format!(r#"{{"id":{id},"name":"Ada","email":"ada@example.com"}}"#),
-    }
+    Reply { status: 200, body: format!(r#"{{"id":{id},"name":"Ada","email":"ada@example.com"}}"#) }
 }
 
 #[test]
@@ -39,12 +36,7 @@ fn a_change_is_seen_and_stays() {
 
 #[test]
 fn unshared_it_is_seen_too() {
-    let site = Site::start(
-        Arc::new(Unshared),
-        Cache::memory(),
-        Expiry::default(),
-        || (),
-    );
+    let site = Site::start(Arc::new(Unshared), Cache::memory(), Expiry::default(), || ());
     assert_eq!(site.get(303), user(303));
     assert_eq!(site.put(303, ADA), ada(303));
     assert_eq!(site.get(303), ada(303));
@@ -89,11 +81,7 @@ fn bad_changes() {
     ] {
         let mut stream = TcpStream::connect(site.server.address()).unwrap();
         // In two parts, as the network may deliver it.
-        write!(
-            stream,
-            "PUT /users/304 HTTP/1.1\r\nContent-Length: {length}\r\n"
-        )
-        .unwrap();
+        write!(stream, "PUT /users/304 HTTP/1.1\r\nContent-Length: {length}\r\n").unwrap();
         stream.flush().unwrap();
         write!(stream, "\r\n{ADA}").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -149,23 +137,14 @@ fn play(id: i64, next_flight: bool) -> (Reply, Reply) {
         calls: AtomicUsize::new(0),
         stage: Arc::clone(&stage),
     });
-    let calls = Calls {
-        group: next_flight.then_some(group),
-        shared: calls,
-    };
-    let site = Site::start_with(
-        calls,
-        Cache::memory(),
-        Expiry::default(),
-        PATIENCE,
-        move |when| {
-            // The first one only: nobody else is at the database before.
-            if when == When::After && !in_database.reached(OLD_ROW_READ) {
-                in_database.enter(OLD_ROW_READ);
-                in_database.wait(PUT_FOLLOWS);
-            }
-        },
-    );
+    let calls = Calls { group: next_flight.then_some(group), shared: calls };
+    let site = Site::start_with(calls, Cache::memory(), Expiry::default(), PATIENCE, move |when| {
+        // The first one only: nobody else is at the database before.
+        if when == When::After && !in_database.reached(OLD_ROW_READ) {
+            in_database.enter(OLD_ROW_READ);
+            in_database.wait(PUT_FOLLOWS);
+        }
+    });
     thread::scope(|scope| {
         let first = scope.spawn(|| site.get(id));
         stage.wait(OLD_ROW_READ);
@@ -213,9 +192,7 @@ impl Staged {
     /// The PUT waits for the next flight, or, in the control, follows the second GET.
     fn put_asks_again(&self) -> bool {
         let flights = self.group.in_flight();
-        flights
-            .iter()
-            .any(|flight| flight.queued + flight.followers > 0)
+        flights.iter().any(|flight| flight.queued + flight.followers > 0)
     }
 }
 

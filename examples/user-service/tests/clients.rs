@@ -46,19 +46,12 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> (String, String) {
 }
 
 fn content_length(head: &str) -> usize {
-    let line = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
+    let line = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     line.expect("a length").parse().unwrap()
 }
 
 fn status(answer: &str) -> u16 {
-    answer
-        .split(' ')
-        .nth(1)
-        .expect("a status line")
-        .parse()
-        .unwrap()
+    answer.split(' ').nth(1).expect("a status line").parse().unwrap()
 }
 
 /// A second server for the same service, with time limits of its own.
@@ -81,10 +74,7 @@ fn a_chunked_body_is_read() {
     );
     let reply = converse(site.server.address(), &put);
     assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
-    assert!(
-        reply.ends_with(r#"{"id":501,"name":"Ada","email":"ada@example.com"}"#),
-        "{reply}"
-    );
+    assert!(reply.ends_with(r#"{"id":501,"name":"Ada","email":"ada@example.com"}"#), "{reply}");
     let body = r#"{"id":501,"name":"Ada","email":"ada@example.com"}"#.to_owned();
     assert_eq!(site.get(501), Reply { status: 200, body });
 }
@@ -95,10 +85,9 @@ fn a_chunked_body_that_is_wrong_or_too_long_is_refused() {
     let put = "PUT /users/502 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     let wrong = "ten\r\n0123456789\r\n0\r\n\r\n";
-    for (body, status, message) in [
-        (wrong, 400, "the body cannot be read"),
-        (&*chunk.repeat(3), 413, "the body is too long"),
-    ] {
+    for (body, status, message) in
+        [(wrong, 400, "the body cannot be read"), (&*chunk.repeat(3), 413, "the body is too long")]
+    {
         let reply = converse(site.server.address(), &format!("{put}{body}"));
         assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
         assert!(reply.ends_with(&error(status, message).body), "{reply}");
@@ -124,14 +113,7 @@ fn a_request_with_two_lengths_is_not_read_twice() {
 fn head_is_answered_as_get_without_a_body() {
     let site = Site::plain();
     let server = site.server.address();
-    for path in [
-        "/users/504",
-        "/users/0",
-        "/nowhere",
-        "/in-flight",
-        "/stats",
-        "/metrics",
-    ] {
+    for path in ["/users/504", "/users/0", "/nowhere", "/in-flight", "/stats", "/metrics"] {
         let ask = |method| {
             let ask = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             let reply = converse(server, &ask);
@@ -155,10 +137,8 @@ fn a_connection_serves_several_requests() {
     let site = Site::plain();
     let get = "GET /users/505 HTTP/1.1\r\nHost: x\r\n\r\n";
     let head = "HEAD /users/505 HTTP/1.1\r\nHost: x\r\n\r\n";
-    let put = format!(
-        "PUT /users/505 HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{ADA}",
-        ADA.len()
-    );
+    let put =
+        format!("PUT /users/505 HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{ADA}", ADA.len());
     let mut stream = BufReader::new(connect(site.server.address(), get));
     assert_eq!(read_answer(&mut stream).1, user(505).body);
     // Two at once.
@@ -263,10 +243,7 @@ fn clients_that_take_too_long_are_sent_away() {
     ] {
         let reply = converse(address, half);
         assert_eq!(status(&reply), 408, "{reply}");
-        assert!(
-            reply.ends_with(&error(408, "the body takes too long").body),
-            "{reply}"
-        );
+        assert!(reply.ends_with(&error(408, "the body takes too long").body), "{reply}");
     }
     // Idle after an answer.
     let reply = converse(address, "GET /users/509 HTTP/1.1\r\nHost: x\r\n\r\n");

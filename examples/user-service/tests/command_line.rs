@@ -18,11 +18,7 @@ fn program(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = program(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = program(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
@@ -37,14 +33,8 @@ fn the_demo_ends_by_itself_and_shows_one_query() {
     let progress = "Unshared: 200 clients ...\nFlightGroup: 200 clients ...\n";
     assert_eq!(stderr, progress);
     let mut table = stdout.lines().map(|line| line.split_whitespace());
-    assert!(
-        table.any(|row| row.take(3).eq(["FlightGroup", "200", "1"])),
-        "{stdout}"
-    );
-    assert!(
-        !stdout.contains('\x1b'),
-        "colour, though this is no terminal"
-    );
+    assert!(table.any(|row| row.take(3).eq(["FlightGroup", "200", "1"])), "{stdout}");
+    assert!(!stdout.contains('\x1b'), "colour, though this is no terminal");
     let widest = stdout.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(80), "{widest:?} columns");
 }
@@ -82,9 +72,7 @@ fn a_picture_is_as_wide_as_asked_for() {
         led,
         in_call: Duration::from_millis(ended - began) / 2,
     };
-    let callers: Vec<_> = (0..50)
-        .map(|i| caller(i, 100 * i + 123, i % 7 == 0))
-        .collect();
+    let callers: Vec<_> = (0..50).map(|i| caller(i, 100 * i + 123, i % 7 == 0)).collect();
     for width in [0, 40, 41, 59, 80] {
         let picture = picture::draw("FlightGroup", &callers, width, false);
         let widest = picture.lines().map(|line| line.chars().count()).max();
@@ -112,11 +100,7 @@ fn a_redis_that_does_not_answer_is_reported_at_start() {
     let url = "redis://:secret@127.0.0.1:1";
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("users");
-    let output = program(&["--db"])
-        .arg(&path)
-        .env("REDIS_URL", url)
-        .output()
-        .unwrap();
+    let output = program(&["--db"]).arg(&path).env("REDIS_URL", url).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");
     assert_eq!(
@@ -130,20 +114,13 @@ fn a_redis_that_does_not_answer_is_reported_at_start() {
     let mut lines = stderr.lines();
     let first = lines.next().unwrap();
     let warning = "the cache does not answer; until it does, users are answered 503";
-    assert!(
-        first.contains("WARN") && first.contains(warning),
-        "{stderr}"
-    );
+    assert!(first.contains("WARN") && first.contains(warning), "{stderr}");
     assert!(lines.next().unwrap().contains("load failed"), "{stderr}");
     assert!(!stderr.contains("secret"), "{stderr}");
 
     // Not a URL: an error at once.
     let mut command = program(&["serve", "--addr=127.0.0.1:0", "--db"]);
-    let output = command
-        .arg(&path)
-        .env("REDIS_URL", "secret")
-        .output()
-        .unwrap();
+    let output = command.arg(&path).env("REDIS_URL", "secret").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("cannot use REDIS_URL"), "{stderr}");
@@ -170,10 +147,7 @@ fn mistakes_are_explained() {
     assert_eq!(code, Some(2));
     assert!(stderr.contains("nowhere"), "{stderr}");
 
-    for wrong in [
-        &["--cache-ttl", "0"][..],
-        &["--cache-ttl", "9", "--no-cache"],
-    ] {
+    for wrong in [&["--cache-ttl", "0"][..], &["--cache-ttl", "9", "--no-cache"]] {
         let (code, _, stderr) = run(&[&["serve"], wrong].concat());
         assert_eq!(code, Some(2));
         assert!(stderr.contains("--cache-ttl"), "{stderr}");
@@ -186,10 +160,7 @@ fn mistakes_are_explained() {
     let path = path.to_str().unwrap();
     let (code, _, stderr) = run(&["serve", "--addr", &address, "--db", path]);
     assert_eq!(code, Some(1));
-    assert!(
-        stderr.contains(&format!("cannot listen on {address}")),
-        "{stderr}"
-    );
+    assert!(stderr.contains(&format!("cannot listen on {address}")), "{stderr}");
 
     for (wrong, range) in [
         (&["--db-latency", "151"][..], "150"),
@@ -220,11 +191,7 @@ fn mistakes_are_explained() {
 
     // Whatever was wrong with it: no password in what is said.
     for (url, path, mistake) in [
-        (
-            "mysql://u:secret@h/d",
-            None,
-            "does not begin with postgres://",
-        ),
+        ("mysql://u:secret@h/d", None, "does not begin with postgres://"),
         ("postgres://u:secret@h:port/d", None, "option `port`"),
         ("postgres://u:secret@127.0.0.1:1/d", None, "refused"),
         ("postgres://u:secret@h/d", Some(path), "--db is for SQLite"),
@@ -240,13 +207,7 @@ fn mistakes_are_explained() {
 
     let (code, stdout, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in [
-        "serve",
-        "DATABASE_URL",
-        "RUST_LOG",
-        "/metrics",
-        "/in-flight",
-    ] {
+    for word in ["serve", "DATABASE_URL", "RUST_LOG", "/metrics", "/in-flight"] {
         assert!(stdout.contains(word), "{stdout}");
     }
 }
@@ -255,26 +216,17 @@ fn mistakes_are_explained() {
 fn ctrl_c_stops_the_service() {
     let stderr = serve_and_stop(&[], 200);
     let lines: Vec<_> = stderr.lines().collect();
-    assert!(
-        lines.len() == 1 && lines[0].ends_with("stopping"),
-        "{stderr}"
-    );
+    assert!(lines.len() == 1 && lines[0].ends_with("stopping"), "{stderr}");
 }
 
 #[test]
 fn the_log_tells_of_every_flight_where_that_is_asked_for() {
     let stderr = serve_and_stop(&[("RUST_LOG", "user_service=debug")], 200);
-    assert!(
-        !stderr.contains('\x1b'),
-        "colour, though this is no terminal"
-    );
+    assert!(!stderr.contains('\x1b'), "colour, though this is no terminal");
     let key = r#"key="user-service:user:1""#;
     for event in ["flight began", "flight landed"] {
         let mut lines = stderr.lines();
-        assert!(
-            lines.any(|l| l.contains(event) && l.contains(key)),
-            "{stderr}"
-        );
+        assert!(lines.any(|l| l.contains(event) && l.contains(key)), "{stderr}");
     }
 }
 
@@ -292,22 +244,14 @@ fn serve_and_stop(environment: &[(&str, &str)], status: u16) -> String {
     let mut line = String::new();
     let stdout = service.stdout.take().unwrap();
     BufReader::new(stdout).read_line(&mut line).unwrap();
-    let url = line
-        .split_whitespace()
-        .find(|word| word.starts_with("http"));
+    let url = line.split_whitespace().find(|word| word.starts_with("http"));
     let url = format!("{}/users/1", url.unwrap());
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .into();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).build().into();
     assert_eq!(agent.get(&url).call().unwrap().status(), status);
 
     let interrupt = format!("kill -INT {}", service.id());
-    assert!(Command::new("sh")
-        .args(["-c", &interrupt])
-        .status()
-        .unwrap()
-        .success());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
     let Output { status, stderr, .. } = service.wait_with_output().unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(ureq::get(&url).call().is_err());

@@ -33,14 +33,8 @@ fn site(
     hook: impl Fn(When) + Send + Sync + 'static,
 ) -> Site {
     let database = Database::new(engine(postgres, timeout), Box::new(hook));
-    let service = Service::new(
-        calls.into(),
-        Flights::new(),
-        cache,
-        database,
-        Expiry::default(),
-        PATIENCE,
-    );
+    let service =
+        Service::new(calls.into(), Flights::new(), cache, database, Expiry::default(), PATIENCE);
     Site::of(service, tempfile::tempdir().unwrap())
 }
 
@@ -57,8 +51,7 @@ fn while_locked<T: Send>(
 ) -> T {
     let (mut holder, mut looker) = (postgres.connect(), postgres.connect());
     let mut lock = holder.transaction().unwrap();
-    lock.batch_execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        .unwrap();
+    lock.batch_execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE").unwrap();
     thread::scope(|scope| {
         let clients = scope.spawn(clients);
         all_here(&mut looker);
@@ -234,9 +227,7 @@ struct Stopped(Vec<u32>);
 
 impl Stopped {
     fn new(processes: Vec<u32>) -> Self {
-        processes
-            .iter()
-            .for_each(|process| signal("STOP", *process));
+        processes.iter().for_each(|process| signal("STOP", *process));
         Self(processes)
     }
 }
@@ -277,11 +268,7 @@ fn altering_the_table_fails_nobody() {
     let citext = "CREATE EXTENSION citext";
     looker.batch_execute(citext).unwrap();
     until(|| connections(&mut looker).len() == 8);
-    let ada = User {
-        id: 1,
-        name: "Ada".to_owned(),
-        email: "ada@example.com".to_owned(),
-    };
+    let ada = User { id: 1, name: "Ada".to_owned(), email: "ada@example.com".to_owned() };
     // Each connection is used, for the pool takes them in turn.
     let all_go_well = || {
         for _ in 0..20 {
@@ -582,11 +569,8 @@ fn race(postgres: &Postgres, calls: impl Into<Calls>, rounds: u64) -> Option<u64
             // So that there are leaders between the database and the cache.
             service.expire(ID).unwrap();
             gate.wait();
-            let changed = service.change(&User {
-                id: ID,
-                name: round.to_string(),
-                email: "e".to_owned(),
-            });
+            let changed =
+                service.change(&User { id: ID, name: round.to_string(), email: "e".to_owned() });
             if changed.ok().and_then(|user| version(&user)) != Some(round) {
                 stale.store(true, SeqCst);
             }

@@ -119,9 +119,8 @@ fn when_it_hangs_callers_do_not() {
 
     // For a minute Redis takes connections and commands, but answers none.
     let mut connection = redis.connect().unwrap();
-    let pause: RedisResult<()> = redis::cmd("CLIENT")
-        .arg(&["PAUSE", "60000"])
-        .query(&mut connection);
+    let pause: RedisResult<()> =
+        redis::cmd("CLIENT").arg(&["PAUSE", "60000"]).query(&mut connection);
     pause.unwrap();
     let began = Instant::now();
     let failed = error(503, "the cache does not answer");

@@ -28,9 +28,8 @@ use user_service::watch::Group;
 fn two_hundred_callers_one_query() {
     let calls = Arc::new(Counted::default());
     let all_here = Arc::clone(&calls);
-    let site = Site::start(calls, Cache::memory(), Expiry::default(), move || {
-        all_here.wait_for(200)
-    });
+    let site =
+        Site::start(calls, Cache::memory(), Expiry::default(), move || all_here.wait_for(200));
 
     all_are(&site.crowd(200, 101), &user(101));
 
@@ -55,12 +54,7 @@ fn unshared_each_caller_has_a_query_of_its_own() {
     let service = Arc::new(OnceLock::<Arc<Service>>::new());
     let all = Arc::clone(&service);
     let all_missed = move || until(|| all.get().unwrap().stats().cache_misses == 50);
-    let site = Site::start(
-        Arc::new(Unshared),
-        Cache::memory(),
-        Expiry::default(),
-        all_missed,
-    );
+    let site = Site::start(Arc::new(Unshared), Cache::memory(), Expiry::default(), all_missed);
     assert!(service.set(Arc::clone(&site.service)).is_ok());
 
     all_are(&site.crowd(50, 102), &user(102));
@@ -77,10 +71,7 @@ fn an_entry_that_expires_under_load_is_queried_once_for_each_expiry() {
 
 #[test]
 fn entries_expire_by_themselves() {
-    let expiry = Expiry {
-        user: Duration::from_millis(20),
-        ..Expiry::default()
-    };
+    let expiry = Expiry { user: Duration::from_millis(20), ..Expiry::default() };
     let group = Group::new();
     let began = Instant::now();
     let site = Site::start(group, Cache::memory(), expiry, || ());
@@ -96,9 +87,8 @@ fn entries_expire_by_themselves() {
 fn more_clients_than_threads_are_all_answered() {
     let calls = Arc::new(Counted::default());
     let all_busy = Arc::clone(&calls);
-    let site = Site::start(calls, Cache::memory(), Expiry::default(), move || {
-        all_busy.wait_for(THREADS)
-    });
+    let site =
+        Site::start(calls, Cache::memory(), Expiry::default(), move || all_busy.wait_for(THREADS));
     let clients = THREADS + 100;
     all_are(&site.crowd(clients, 105), &user(105));
     assert_eq!(seen_by_sqlite(105), 1);
@@ -127,9 +117,8 @@ fn a_database_that_fails_fails_its_flight_and_recovers() {
 fn an_unknown_id_reaches_the_database_once() {
     let calls = Arc::new(Counted::default());
     let all_here = Arc::clone(&calls);
-    let site = Site::start(calls, Cache::memory(), Expiry::default(), move || {
-        all_here.wait_for(100)
-    });
+    let site =
+        Site::start(calls, Cache::memory(), Expiry::default(), move || all_here.wait_for(100));
     let unknown = error(404, "no such user");
 
     all_are(&site.crowd(100, USERS + 7), &unknown);
@@ -144,17 +133,12 @@ fn a_load_that_panics_fails_its_flight_and_nothing_else() {
     let calls = Arc::new(Counted::default());
     let broken = Arc::new(AtomicBool::new(true));
     let (all, is_broken) = (Arc::clone(&calls), Arc::clone(&broken));
-    let site = Site::start(
-        calls.clone(),
-        Cache::memory(),
-        Expiry::default(),
-        move || {
-            if is_broken.load(Ordering::SeqCst) {
-                all.wait_for(10);
-                panic!("this panic is part of the test");
-            }
-        },
-    );
+    let site = Site::start(calls.clone(), Cache::memory(), Expiry::default(), move || {
+        if is_broken.load(Ordering::SeqCst) {
+            all.wait_for(10);
+            panic!("this panic is part of the test");
+        }
+    });
     let address = site.server.address();
     let failed = error(500, "the load panicked");
 
@@ -168,9 +152,7 @@ fn a_load_that_panics_fails_its_flight_and_nothing_else() {
             clients.into_iter().map(|c| c.join().unwrap()).collect()
         });
         assert!(replies.iter().all(|(reply, _)| *reply == failed));
-        replies
-            .iter()
-            .any(|(_, role)| role.as_deref() == Some("followed"))
+        replies.iter().any(|(_, role)| role.as_deref() == Some("followed"))
     });
 
     broken.store(false, Ordering::SeqCst);
@@ -185,20 +167,14 @@ fn bad_requests() {
     for id in ["", "0", "-1", "abc", "1.5", "%31", "99999999999999999999"] {
         assert_eq!(request("GET", &format!("/users/{id}")), bad_id, "{id}");
     }
-    assert_eq!(
-        request("GET", &format!("/users/{}", "1".repeat(5000))),
-        bad_id
-    );
+    assert_eq!(request("GET", &format!("/users/{}", "1".repeat(5000))), bad_id);
     for path in ["/", "/users", "/users/1/friends", "/admin"] {
         assert_eq!(request("GET", path), error(404, "no such page"), "{path}");
     }
     let no_such_method = error(405, "only GET, HEAD and PUT are served");
     assert_eq!(request("DELETE", "/users/1"), no_such_method);
     for path in ["/stats", "/metrics", "/in-flight"] {
-        assert_eq!(
-            request("PUT", path),
-            error(405, "only GET and HEAD are served")
-        );
+        assert_eq!(request("PUT", path), error(405, "only GET and HEAD are served"));
     }
     assert_eq!(request("GET", "/users/108?verbose=1"), user(108));
 
@@ -274,10 +250,7 @@ fn one_follower_too_many_is_refused_at_once_and_so_is_a_change() {
     });
     let group = site.service.group().unwrap();
     let too_many = error(503, "too many requests wait for this user");
-    let eve = Reply {
-        status: 200,
-        body: r#"{"id":140,"name":"Eve","email":"e"}"#.to_owned(),
-    };
+    let eve = Reply { status: 200, body: r#"{"id":140,"name":"Eve","email":"e"}"#.to_owned() };
     thread::scope(|scope| {
         let leader = scope.spawn(|| site.get(140));
         in_query.recv().unwrap();
@@ -298,10 +271,7 @@ fn one_follower_too_many_is_refused_at_once_and_so_is_a_change() {
     assert_eq!((stats.led, stats.overloaded), (3, 21));
     assert_eq!(stats.requests, [(200, 6), (503, 21)].into());
     let metrics = request(site.server.address(), "GET", "/metrics").body;
-    assert!(
-        metrics.contains("\nshared_calls_overloaded_total 21\n"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("\nshared_calls_overloaded_total 21\n"), "{metrics}");
 }
 
 #[test]
@@ -362,12 +332,9 @@ fn while_another_program_has_the_file_locked_all_are_answered_503_in_time() {
 #[test]
 fn a_load_waits_while_another_program_has_the_file_locked() {
     let (entered, in_query) = mpsc::channel();
-    let site = Site::start(
-        Group::new(),
-        Cache::memory(),
-        Expiry::default(),
-        move || entered.send(()).unwrap(),
-    );
+    let site = Site::start(Group::new(), Cache::memory(), Expiry::default(), move || {
+        entered.send(()).unwrap()
+    });
     let other = Connection::open(site.database()).unwrap();
     // Again, should the machine be so busy that the lock does not go in time.
     until(|| {
@@ -453,17 +420,7 @@ fn ids_are_positive_numbers() {
     assert_eq!(parse_id("42"), Some(42));
     assert_eq!(parse_id("9223372036854775807"), Some(i64::MAX));
     let too_long = "0".repeat(1000) + "1";
-    let bad = [
-        "",
-        "0",
-        "-1",
-        "+1",
-        "1.0",
-        "abc",
-        "1%30",
-        "9223372036854775808",
-        &too_long,
-    ];
+    let bad = ["", "0", "-1", "+1", "1.0", "abc", "1%30", "9223372036854775808", &too_long];
     for id in bad {
         assert_eq!(parse_id(id), None, "{id:?}");
     }
@@ -471,9 +428,8 @@ fn ids_are_positive_numbers() {
 
 #[test]
 fn jitter_stays_within_five_percent() {
-    let jittered: Vec<_> = (0..1000)
-        .map(|_| jitter(Duration::from_secs(100)).as_secs_f64())
-        .collect();
+    let jittered: Vec<_> =
+        (0..1000).map(|_| jitter(Duration::from_secs(100)).as_secs_f64()).collect();
     assert!(jittered.iter().all(|s| (95.0..=105.0).contains(s)));
     assert!(jittered.iter().any(|s| *s < 99.0) && jittered.iter().any(|s| *s > 101.0));
 }

@@ -58,10 +58,7 @@ fn metrics(site: &Site) -> Samples {
             "histogram" => &["_bucket", "_sum", "_count"],
             _ => &[""],
         };
-        assert!(
-            suffixes.iter().any(|s| name == format!("{family}{s}")),
-            "{line}, in {family}"
-        );
+        assert!(suffixes.iter().any(|s| name == format!("{family}{s}")), "{line}, in {family}");
         let before = samples.insert(sample.to_owned(), value.parse().unwrap());
         assert_eq!(before, None, "twice: {line}");
     }
@@ -162,12 +159,7 @@ fn the_metrics_of_loads_that_fail() {
 
 #[test]
 fn without_sharing_there_are_metrics_too() {
-    let site = Site::start(
-        Arc::new(Unshared),
-        Cache::memory(),
-        Expiry::default(),
-        || (),
-    );
+    let site = Site::start(Arc::new(Unshared), Cache::memory(), Expiry::default(), || ());
     // Before the first request nothing has been answered yet.
     let samples = metrics(&site);
     assert!(!samples.keys().any(|name| name.contains("requests_total")));
@@ -233,10 +225,7 @@ fn a_load_that_is_stuck_is_in_sight() {
     assert!(second.starts_with(&begins(304)), "{text}");
     assert!(!second.contains(" for "), "{text}");
     assert!(!second.contains("follower"), "{text}");
-    let stuck = [
-        ("shared_calls_in_flight", 2.0),
-        ("shared_calls_waiting", 2.0),
-    ];
+    let stuck = [("shared_calls_in_flight", 2.0), ("shared_calls_waiting", 2.0)];
     assert_samples(&samples, &stuck);
     assert_eq!(get(site, "/in-flight"), "");
 }

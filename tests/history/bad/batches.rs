@@ -10,17 +10,9 @@ use crate::check::{check, Batch, Call, Got, Rule, Run};
 /// A batch of the keys 1, 2 and 3 that leads the first two and joins the flight of the third.
 fn good_with_a_batch() -> Vec<Call> {
     use Got::Value;
-    let ran = Run {
-        began: 30,
-        ended: 60,
-        unwanted: None,
-    };
+    let ran = Run { began: 30, ended: 60, unwanted: None };
     let of_batch = |call: Call, given: Option<usize>| Call {
-        batch: Some(Batch {
-            id: 20,
-            ran: Some(ran),
-            given,
-        }),
+        batch: Some(Batch { id: 20, ran: Some(ran), given }),
         ..call
     };
     vec![
@@ -30,9 +22,7 @@ fn good_with_a_batch() -> Vec<Call> {
         of_batch(followed(22, 3, [22, 110], Value(10)), None),
         // 3: the flight that it joined, whose function calls with a key of the batch.
         led(10, 3, [10, 15, 90, 105], Value(10)).told(Led, 1),
-        followed(40, 1, [40, 80], Value(20))
-            .inside(&[3])
-            .told(Followed, 1),
+        followed(40, 1, [40, 80], Value(20)).inside(&[3]).told(Followed, 1),
         // 5: a call that follows the batch, too.
         followed(41, 2, [41, 100], Value(21)).told(Followed, 1),
     ]
@@ -56,12 +46,8 @@ fn a_batch_runs_its_function_once_for_all_keys_that_it_leads() {
         (run.began, run.ended) = (61, 70);
         h[1].batch.as_mut().unwrap().ran = h[1].ran;
     });
-    assert_batch_fault(Rule::OneBatch, |h| {
-        h[2].batch.as_mut().unwrap().given = Some(2)
-    });
-    assert_batch_fault(Rule::OneBatch, |h| {
-        h[1].batch.as_mut().unwrap().given = None
-    });
+    assert_batch_fault(Rule::OneBatch, |h| h[2].batch.as_mut().unwrap().given = Some(2));
+    assert_batch_fault(Rule::OneBatch, |h| h[1].batch.as_mut().unwrap().given = None);
     // In another order, or without any key.
     assert_batch_fault(Rule::OneBatch, |h| {
         h[0].batch.as_mut().unwrap().given = Some(1);
@@ -123,32 +109,14 @@ fn a_batch_waits_for_others_after_its_own_keys_have_landed() {
         h[3].told = Some((Led, 0));
     });
     // Two that overlap.
-    let ran = |began, ended| {
-        Some(Run {
-            began,
-            ended,
-            unwanted: None,
-        })
-    };
-    let of_batch = |call: Call, id, ran, given| Call {
-        batch: Some(Batch { id, ran, given }),
-        ..call
-    };
+    let ran = |began, ended| Some(Run { began, ended, unwanted: None });
+    let of_batch =
+        |call: Call, id, ran, given| Call { batch: Some(Batch { id, ran, given }), ..call };
     let (first, second) = (ran(30, 60), ran(31, 61));
     let mut history = vec![
-        of_batch(
-            led(10, 1, [10, 30, 60, 90], Got::Value(10)),
-            10,
-            first,
-            Some(0),
-        ),
+        of_batch(led(10, 1, [10, 30, 60, 90], Got::Value(10)), 10, first, Some(0)),
         of_batch(followed(11, 2, [11, 90], Got::Value(13)), 10, first, None),
-        of_batch(
-            led(13, 2, [13, 31, 61, 91], Got::Value(13)),
-            13,
-            second,
-            Some(0),
-        ),
+        of_batch(led(13, 2, [13, 31, 61, 91], Got::Value(13)), 13, second, Some(0)),
         of_batch(followed(14, 1, [14, 91], Got::Value(10)), 13, second, None),
     ];
     check(&history).unwrap();
@@ -160,9 +128,7 @@ fn a_batch_waits_for_others_after_its_own_keys_have_landed() {
 #[test]
 fn a_key_of_a_batch_times_out_alone_and_not_if_its_outcome_was_there() {
     let timed_out = |h: &mut [Call]| {
-        h.iter_mut()
-            .take(3)
-            .for_each(|call| call.asked.timeout = Some(Duration::ZERO));
+        h.iter_mut().take(3).for_each(|call| call.asked.timeout = Some(Duration::ZERO));
         h[2].got = Got::TimedOut;
         h[3].told = Some((Led, 0));
     };

@@ -30,11 +30,7 @@ fn assert_refused(got: Got, by: &str) {
     let Err(CallError::Deadlock(deadlock)) = got else {
         panic!("not refused: {got:?}");
     };
-    let names: Vec<_> = deadlock
-        .threads()
-        .iter()
-        .map(|thread| thread.name())
-        .collect();
+    let names: Vec<_> = deadlock.threads().iter().map(|thread| thread.name()).collect();
     assert_eq!(names, [Some(by)]);
 }
 

@@ -185,13 +185,7 @@ impl Workshop {
     fn run(&self, seconds: u64) -> io::Result<Found> {
         let output = self.root.join("output");
         let mut child = Command::new(self.root.join("target/release/schedules"))
-            .args([
-                "--no-shrink",
-                "--from",
-                "0",
-                "--seconds",
-                &seconds.to_string(),
-            ])
+            .args(["--no-shrink", "--from", "0", "--seconds", &seconds.to_string()])
             .stdout(fs::File::create(&output)?)
             .stderr(Stdio::null())
             .spawn()?;
@@ -209,12 +203,7 @@ impl Workshop {
             }
         };
         let text = fs::read_to_string(&output)?;
-        let words = |text: &str| {
-            text.split_whitespace()
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let words = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
         let Some(status) = status else {
             return Ok(Found::Caught {
                 schedules: "some".to_owned(),
@@ -232,10 +221,7 @@ impl Workshop {
                 by: format!("the process ends with {status}"),
             });
         };
-        Ok(Found::Caught {
-            schedules: words(schedules),
-            by: short(fault),
-        })
+        Ok(Found::Caught { schedules: words(schedules), by: short(fault) })
     }
 }
 

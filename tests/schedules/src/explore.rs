@@ -308,10 +308,7 @@ pub(crate) fn main() -> ExitCode {
     match explored {
         Ok(sum) => {
             let seconds = began.elapsed().as_secs_f64();
-            println!(
-                "{} schedules in {seconds:.1} s, and no fault",
-                sum.schedules
-            );
+            println!("{} schedules in {seconds:.1} s, and no fault", sum.schedules);
             println!("{:#?}", sum.tally);
             ExitCode::SUCCESS
         }
@@ -332,10 +329,7 @@ fn report(failure: Failure, shrinks: bool) {
         let until = Instant::now() + Duration::from_secs(60);
         let (plan, failure) = shrink(seed, failure, until);
         println!("{plan}");
-        println!(
-            "fails with the schedule {}: {}",
-            failure.seed, failure.fault
-        );
+        println!("fails with the schedule {}: {}", failure.seed, failure.fault);
     } else {
         println!("{}", Plan::from_seed(seed));
     }

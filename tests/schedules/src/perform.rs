@@ -34,10 +34,7 @@ pub(crate) fn perform(world: &Arc<World>, step: &Step, depth: u32) {
         options: effective(step, watched),
     };
     // A wait of this call may be part of a cycle. The age counts on arrival only for some.
-    let ages = !matches!(
-        step.kind,
-        Kind::Join(..) | Kind::Start { .. } | Kind::Many(_)
-    );
+    let ages = !matches!(step.kind, Kind::Join(..) | Kind::Start { .. } | Kind::Many(_));
     let limited = caller.options.timeout.is_some() || ages && caller.options.max_age.is_some();
     let unlimited = (depth > 0 && !limited).then(|| world.waits_unlimited());
     match &step.kind {
@@ -285,22 +282,16 @@ impl Caller<'_> {
             let asked = self.world.tick();
             if !flight.is_wanted() {
                 unwanted = Some([asked, self.world.tick()]);
-                self.world
-                    .demand(!must_be_wanted, || self.says("is not wanted"));
+                self.world.demand(!must_be_wanted, || self.says("is not wanted"));
                 let followers = flight.followers();
                 let none = followers == 0;
-                self.world
-                    .demand(none, || self.says("is not wanted, and is followed"));
+                self.world.demand(none, || self.says("is not wanted, and is followed"));
             }
         }
         let ended = self.world.tick();
         pause();
         user::set_clone_panics(clone_panics);
-        Run {
-            began,
-            ended,
-            unwanted,
-        }
+        Run { began, ended, unwanted }
     }
 
     /// How the function ends.
@@ -366,8 +357,7 @@ impl Caller<'_> {
 
     /// With what no function of this plan panics with.
     fn panicked(&self, payload: &(dyn Any + Send)) {
-        self.world
-            .fault(|| self.says(&format!("has panicked, {}", text(payload))));
+        self.world.fault(|| self.says(&format!("has panicked, {}", text(payload))));
     }
 
     fn ended(&self, reply: Result<Reply, Payload>) -> Ended {
@@ -405,15 +395,8 @@ impl Caller<'_> {
             _ => true,
         };
         let world = self.world;
-        world.demand(plausible, || {
-            self.says(&format!("was refused: {refused:?}"))
-        });
-        Ended {
-            got,
-            told,
-            refused,
-            counts: true,
-        }
+        world.demand(plausible, || self.says(&format!("was refused: {refused:?}")));
+        Ended { got, told, refused, counts: true }
     }
 
     fn unwound(&self, payload: Payload) -> Ended {
@@ -435,12 +418,7 @@ impl Caller<'_> {
             self.panicked(&*payload);
             Got::Panicked(None)
         };
-        Ended {
-            got,
-            told: None,
-            refused: None,
-            counts,
-        }
+        Ended { got, told: None, refused: None, counts }
     }
 
     fn join(&self, lead: Lead, follow: Follow) {
@@ -485,11 +463,7 @@ impl Caller<'_> {
         for _ in 0..dice::below(8) {
             pause();
         }
-        let run = Run {
-            began,
-            ended: self.world.tick(),
-            unwanted: None,
-        };
+        let run = Run { began, ended: self.world.tick(), unwanted: None };
         pause();
         let result = match self.step.end {
             End::Value => Ok(Value::new(self.began)),
@@ -538,9 +512,8 @@ impl Caller<'_> {
                         return None;
                     }
                     let outcome = it.try_wait();
-                    self.world.demand(outcome.is_some(), || {
-                        self.says("is done, and has no outcome")
-                    });
+                    self.world
+                        .demand(outcome.is_some(), || self.says("is done, and has no outcome"));
                     outcome
                 }
             };
@@ -556,10 +529,7 @@ impl Caller<'_> {
 
     fn start(&self, fate: Fate, follow: Follow, asks: bool) {
         let world = self.world;
-        let job = Arc::new(StartedJob {
-            ran: Mutex::new(None),
-            led: Mutex::new(false),
-        });
+        let job = Arc::new(StartedJob { ran: Mutex::new(None), led: Mutex::new(false) });
         let spawn = |it: Job| {
             *lock(&job.led) = true;
             match fate {
@@ -578,11 +548,7 @@ impl Caller<'_> {
                     let began = world.tick();
                     pause();
                     let ended = world.tick();
-                    *lock(&job.ran) = Some(Run {
-                        began,
-                        ended,
-                        unwanted: None,
-                    });
+                    *lock(&job.ran) = Some(Run { began, ended, unwanted: None });
                     if fate == Fate::SpawnerPanics {
                         unwind(user::SpawnerPanic);
                     }
@@ -639,9 +605,7 @@ impl Caller<'_> {
         self.watched.count_as(true, brings);
         if fate == Fate::Inline {
             // Also where its time is up: an outcome that is ready beats a deadline.
-            world.demand(ticket.is_done(), || {
-                self.says("has run its job, and is not done")
-            });
+            world.demand(ticket.is_done(), || self.says("has run its job, and is not done"));
         }
         user::set_clone_panics(self.step.clone_panics);
         let reached = self.wait(ticket, follow);
@@ -677,8 +641,7 @@ impl Caller<'_> {
         }
         let id_of = |key: u64| {
             let mut ids = distinct.iter();
-            ids.find(|(other, _)| *other == key)
-                .map_or(0, |(_, id)| *id)
+            ids.find(|(other, _)| *other == key).map_or(0, |(_, id)| *id)
         };
         let names: Vec<_> = keys.iter().map(|key| Name(*key)).collect();
         let names: Vec<_> = names.iter().collect();
@@ -723,34 +686,20 @@ impl Caller<'_> {
                 };
                 let ended = self.ended_with(key, results.remove(i).1, None);
                 let same = first.as_ref().map_or(true, |first| first.got == ended.got);
-                world.demand(same, || {
-                    self.says("gives a key that is named twice two results")
-                });
+                world.demand(same, || self.says("gives a key that is named twice two results"));
                 first.get_or_insert(ended);
             }
             let ended = first.unwrap_or(Ended {
-                got: if leads {
-                    Got::Panicked(None)
-                } else {
-                    Got::Unwound
-                },
+                got: if leads { Got::Panicked(None) } else { Got::Unwound },
                 told: None,
                 refused: None,
                 counts: leads,
             });
             self.count(leads, &ended);
             let call = self.record(ran.filter(|_| leads), returned, ended.got, None);
-            let batch = Some(Batch {
-                id: self.began,
-                ran,
-                given: led.iter().position(|it| *it == key),
-            });
-            let it = Call {
-                id,
-                key,
-                batch,
-                ..call
-            };
+            let batch =
+                Some(Batch { id: self.began, ran, given: led.iter().position(|it| *it == key) });
+            let it = Call { id, key, batch, ..call };
             self.push(it);
         }
     }
@@ -766,8 +715,7 @@ impl Caller<'_> {
 
 fn text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("without a text")
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("without a text")
 }
 
 /// What a caller with a place has come to.
@@ -794,11 +742,7 @@ pub(crate) struct Deferred {
 impl Deferred {
     pub(crate) fn record(self, world: &World) {
         let (ran, returned) = (*lock(&self.job.ran), world.tick());
-        let call = Call {
-            ran,
-            returned,
-            ..self.call
-        };
+        let call = Call { ran, returned, ..self.call };
         lock(&world.groups[self.group].history).push(call);
     }
 }

@@ -130,16 +130,10 @@ impl Plan {
         // Fewer kinds of steps at a time, so that they meet more often.
         let taste = dice.below(4);
         let step = |dice: &mut Dice| {
-            (0..2 + dice.below(3))
-                .map(|_| Step::draw(dice, keys, taste, 0))
-                .collect()
+            (0..2 + dice.below(3)).map(|_| Step::draw(dice, keys, taste, 0)).collect()
         };
         let threads = (0..threads).map(|_| step(dice)).collect();
-        let mut plan = Self {
-            threads,
-            groups,
-            spurious: dice.one_in(2),
-        };
+        let mut plan = Self { threads, groups, spurious: dice.one_in(2) };
         plan.make_sound();
         plan
     }
@@ -286,12 +280,7 @@ impl GroupPlan {
             alone_on_deadlock,
             ..Options::default()
         };
-        Self {
-            defaults,
-            shards: shards.then_some(2),
-            observed,
-            collides: dice.one_in(4),
-        }
+        Self { defaults, shards: shards.then_some(2), observed, collides: dice.one_in(4) }
     }
 }
 

@@ -126,10 +126,7 @@ pub(crate) struct Condvar {
 
 impl Condvar {
     pub(crate) fn new() -> Self {
-        Self {
-            inner: shuttle::sync::Condvar::new(),
-            limited: std::sync::Mutex::default(),
-        }
+        Self { inner: shuttle::sync::Condvar::new(), limited: std::sync::Mutex::default() }
     }
 
     pub(crate) fn wait<'a, T>(

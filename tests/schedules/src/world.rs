@@ -157,9 +157,7 @@ impl World {
             }
         }
         let live = user::take_live();
-        self.demand(live == 0, || {
-            format!("G11: the quiet groups hold {live} values and errors")
-        });
+        self.demand(live == 0, || format!("G11: the quiet groups hold {live} values and errors"));
         WORLD.take();
         let fault = lock(&self.fault).take();
         fault.map_or(Ok(sum), Err)
@@ -168,18 +166,10 @@ impl World {
 
 impl Watched {
     fn new(plan: &GroupPlan) -> Self {
-        let hashing = Hashing {
-            collides: plan.collides,
-        };
+        let hashing = Hashing { collides: plan.collides };
         let mut builder = FlightGroup::<Value, Failure, Key>::builder().hasher(hashing);
-        let Options {
-            timeout,
-            max_age,
-            max_followers,
-            takeover,
-            alone_on_deadlock,
-            ..
-        } = plan.defaults;
+        let Options { timeout, max_age, max_followers, takeover, alone_on_deadlock, .. } =
+            plan.defaults;
         if let Some(timeout) = timeout {
             builder = builder.timeout(Duration::from_nanos(timeout));
         }

@@ -79,11 +79,7 @@ fn table() -> io::Result<ExitCode> {
     if !remarks.is_empty() {
         println!("\n{}", remarks.join("\n"));
     }
-    Ok(if well {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Verdict {
@@ -95,10 +91,7 @@ struct Verdict {
 /// What became of those who asked, by what they said.
 fn verdict(guarded: &Guarded, askers: &[&str]) -> Verdict {
     let mut remarks = Vec::new();
-    let mut fates: Vec<_> = askers
-        .iter()
-        .map(|asker| fate(guarded, asker, &mut remarks))
-        .collect();
+    let mut fates: Vec<_> = askers.iter().map(|asker| fate(guarded, asker, &mut remarks)).collect();
     // Which of the two it hits is chance.
     fates.sort_by_key(|fate| fate == GOES_ON);
     fates.dedup();
@@ -106,11 +99,7 @@ fn verdict(guarded: &Guarded, askers: &[&str]) -> Verdict {
         [one, other] => format!("one {one}, the other {other}"),
         _ => fates.concat(),
     };
-    Verdict {
-        hangs: words.contains(HANGS),
-        words,
-        remarks,
-    }
+    Verdict { hangs: words.contains(HANGS), words, remarks }
 }
 
 const HANGS: &str = "hangs";
@@ -119,10 +108,7 @@ const HANGS: &str = "hangs";
 fn fate(Guarded { lines, status }: &Guarded, asker: &str, remarks: &mut Vec<String>) -> String {
     let mut words = Vec::new();
     let mut over = false;
-    for said in lines
-        .iter()
-        .filter_map(|line| line.strip_prefix(asker)?.strip_prefix(' '))
-    {
+    for said in lines.iter().filter_map(|line| line.strip_prefix(asker)?.strip_prefix(' ')) {
         match said {
             ASKS => {}
             ALONE => remarks
@@ -195,11 +181,7 @@ struct Asker {
 
 impl Asker {
     fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            begun: AtomicBool::new(false),
-            running: AtomicBool::new(false),
-        }
+        Self { name, begun: AtomicBool::new(false), running: AtomicBool::new(false) }
     }
 
     fn call(&self, peer: &dyn Peer, inside: impl Fn()) {

@@ -51,10 +51,7 @@ pub fn limit(seconds: u64) -> Sender<()> {
     thread::spawn(move || {
         if dropped.recv_timeout(Duration::from_secs(seconds)) == Err(RecvTimeoutError::Timeout) {
             let _ = writeln!(stderr(), "{test} hangs");
-            let threads = fs::read_dir("/proc/self/task")
-                .into_iter()
-                .flatten()
-                .flatten();
+            let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
             for children in threads.map(|thread| fs::read_to_string(thread.path().join("children")))
             {
                 for child in children.unwrap_or_default().split_whitespace() {
@@ -93,10 +90,7 @@ pub fn settings() -> Settings {
 
 /// Only messages wake those who wait.
 pub fn patient() -> Settings {
-    Settings {
-        poll: NEVER,
-        ..settings()
-    }
+    Settings { poll: NEVER, ..settings() }
 }
 
 pub fn tier(redis: &RedisServer, settings: Settings) -> Tier {
@@ -193,9 +187,7 @@ pub fn log() -> Log {
         subscriber.with_writer(|| Lines).init();
     });
     // A test that failed leaves nothing behind that harms the next.
-    let log = Log(ONE_AT_A_TIME
-        .lock()
-        .unwrap_or_else(|error| error.into_inner()));
+    let log = Log(ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner()));
     LINES.lock().unwrap().clear();
     log
 }
@@ -247,10 +239,7 @@ fn delay(mut from: TcpStream, mut to: TcpStream, by: Duration, change: fn(&mut [
         let mut bytes = [0; 64 * 1024];
         while let Ok(n @ 1..) = from.read(&mut bytes) {
             change(&mut bytes[..n]);
-            if send
-                .send((Instant::now() + by, bytes[..n].to_vec()))
-                .is_err()
-            {
+            if send.send((Instant::now() + by, bytes[..n].to_vec())).is_err() {
                 break;
             }
         }

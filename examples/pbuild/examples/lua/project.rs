@@ -22,10 +22,7 @@ fn sources(metadata: &Metadata) -> Result<PathBuf> {
     let mut packages = metadata.packages.iter();
     let package = packages.find(|package| package.name.as_str() == "lua-src");
     let package = package.context("no lua-src among the packages")?;
-    let root = package
-        .manifest_path
-        .parent()
-        .context("a manifest in no directory")?;
+    let root = package.manifest_path.parent().context("a manifest in no directory")?;
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("lua-5.4") {
@@ -42,20 +39,14 @@ pub fn write(directory: &Path, metadata: &Metadata, flags: &str) -> Result<()> {
     let mut objects = Vec::new();
     for entry in fs::read_dir(sources(metadata)?)? {
         let from = entry?.path();
-        let name = from
-            .file_name()
-            .and_then(OsStr::to_str)
-            .context("an odd name")?;
+        let name = from.file_name().and_then(OsStr::to_str).context("an odd name")?;
         put(&directory.join("src").join(name), &fs::read(&from)?)?;
         objects.extend(name.strip_suffix(".c").map(str::to_owned));
     }
     objects.sort();
     put(&directory.join("src/lua.c"), include_bytes!("lua.c"))?;
     put(&directory.join("primes.lua"), include_bytes!("primes.lua"))?;
-    put(
-        &directory.join("pbuild.toml"),
-        build_file(&objects, flags).as_bytes(),
-    )?;
+    put(&directory.join("pbuild.toml"), build_file(&objects, flags).as_bytes())?;
     Ok(())
 }
 

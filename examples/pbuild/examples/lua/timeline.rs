@@ -56,17 +56,9 @@ pub fn draw(events: &[Event]) -> Document {
         .set("font-family", "system-ui, sans-serif")
         .set("font-size", 11)
         // Its own paper, for readers with a dark one.
-        .add(
-            rectangle(0.0, 0.0, WIDTH, height)
-                .set("rx", 6)
-                .set("fill", PAPER),
-        )
+        .add(rectangle(0.0, 0.0, WIDTH, height).set("rx", 6).set("fill", PAPER))
         .add(hatching())
-        .add(
-            text(LEFT, 26.0, &summary)
-                .set("font-size", 14)
-                .set("font-weight", 600),
-        );
+        .add(text(LEFT, 26.0, &summary).set("font-size", 14).set("font-weight", 600));
 
     let step = step(end);
     for i in 0..=(end / step) as usize {
@@ -78,11 +70,7 @@ pub fn draw(events: &[Event]) -> Document {
             .set("y1", TOP - 6.0)
             .set("y2", bottom)
             .set("stroke", FAINT);
-        let label = text(
-            x(seconds),
-            bottom + 16.0,
-            &format!("{seconds:.decimals$} s"),
-        );
+        let label = text(x(seconds), bottom + 16.0, &format!("{seconds:.decimals$} s"));
         picture = picture.add(tick).add(label.set("text-anchor", "middle"));
     }
     for thread in 1..=threads {
@@ -144,10 +132,7 @@ fn step(end: f64) -> f64 {
     let rough = end / 10.0;
     let power = 10f64.powf(rough.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
-    steps
-        .into_iter()
-        .find(|step| *step >= rough)
-        .unwrap_or(rough)
+    steps.into_iter().find(|step| *step >= rough).unwrap_or(rough)
 }
 
 fn hatching() -> Definitions {
@@ -175,10 +160,7 @@ fn rectangle(x: f64, y: f64, width: f64, height: f64) -> Rectangle {
 }
 
 fn text(x: f64, y: f64, words: &str) -> Text {
-    Text::new(words)
-        .set("x", round(x))
-        .set("y", round(y))
-        .set("fill", INK)
+    Text::new(words).set("x", round(x)).set("y", round(y)).set("fill", INK)
 }
 
 /// More would only make the file longer.

@@ -101,11 +101,7 @@ impl Project {
             .process_group(0) // As a shell does. So the system lets it be stopped.
             .spawn()
             .unwrap();
-        Running {
-            child,
-            stdout,
-            stderr,
-        }
+        Running { child, stdout, stderr }
     }
 
     pub fn run(&self, arguments: &[&str]) -> Ended {

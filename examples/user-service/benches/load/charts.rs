@@ -21,14 +21,8 @@ pub fn all(rows: &[Row]) -> Result<[(&'static str, String); 3]> {
         draw(rows, title, value).map_err(|error| anyhow!("{title}: {error}"))
     };
     Ok([
-        (
-            "throughput.svg",
-            chart("Requests per second", &Row::throughput)?,
-        ),
-        (
-            "p99.svg",
-            chart("99 of 100 requests took at most, in ms", &millis)?,
-        ),
+        ("throughput.svg", chart("Requests per second", &Row::throughput)?),
+        ("p99.svg", chart("99 of 100 requests took at most, in ms", &millis)?),
         ("queries.svg", chart("Queries for 100 requests", &percent)?),
     ])
 }

@@ -135,12 +135,7 @@ fn setups(quick: bool) -> Vec<Setup> {
         for cache in [false, true] {
             // One after the other, so that both meet the same machine.
             for shared in [false, true] {
-                setups.push(Setup {
-                    workload,
-                    cache,
-                    shared,
-                    connections,
-                });
+                setups.push(Setup { workload, cache, shared, connections });
             }
         }
     }
@@ -170,15 +165,7 @@ fn measure(setup: Setup, postgres: &Postgres, redis: &Redis, quick: bool) -> Res
         !one_for_all || (1..requests / 2).contains(&queries),
         "shared, PostgreSQL counts {queries} queries for {requests} requests"
     );
-    Ok(Row {
-        setup,
-        requests,
-        micros,
-        p50,
-        p99,
-        p999,
-        queries,
-    })
+    Ok(Row { setup, requests, micros, p50, p99, p999, queries })
 }
 
 fn wrk_version() -> Result<String> {
@@ -208,10 +195,7 @@ fn wrk(setup: Setup, url: &str, seconds: u32) -> Result<[u64; 6]> {
     let figures = text.lines().find_map(|line| line.strip_prefix("figures "));
     let figures = figures.with_context(|| format!("wrk says: {text}"))?;
     let figures: Result<Vec<u64>, _> = figures.split(' ').map(str::parse).collect();
-    figures?
-        .try_into()
-        .ok()
-        .context("not as many figures as the script prints")
+    figures?.try_into().ok().context("not as many figures as the script prints")
 }
 
 /// The service, as a user starts it. When this is dropped, it is gone.
@@ -225,11 +209,9 @@ impl Service {
         let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
         // No request is to be refused: all connections ask for one user.
         command.args(["serve", "--addr=127.0.0.1:0", "--max-followers=256"]);
-        for (name, value) in [
-            ("DATABASE_URL", &*postgres.url()),
-            ("REDIS_URL", &*redis.url()),
-            ("RUST_LOG", "warn"),
-        ] {
+        for (name, value) in
+            [("DATABASE_URL", &*postgres.url()), ("REDIS_URL", &*redis.url()), ("RUST_LOG", "warn")]
+        {
             command.env(name, value);
         }
         match setup.cache {

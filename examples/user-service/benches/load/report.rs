@@ -17,9 +17,8 @@ pub fn machine() -> String {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().find_map(find).unwrap_or("unknown").to_owned()
     };
-    let model = line("/proc/cpuinfo", |line| {
-        Some(line.strip_prefix("model name")?.split_once(": ")?.1)
-    });
+    let model =
+        line("/proc/cpuinfo", |line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
     let kernel = line("/proc/sys/kernel/osrelease", |line| line.split('-').next());
     let load = line("/proc/loadavg", |line| line.split(' ').next());
     format!("{processors} × {model}, Linux {kernel}, load before {load}")
@@ -29,18 +28,12 @@ pub fn versions(wrk: &str, postgres: &Postgres, redis: &Redis) -> Result<String>
     let asked = "SELECT split_part(current_setting('server_version'), ' ', 1), current_date::text";
     let row = postgres.connect().query_one(asked, &[])?;
     let (postgres, date): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    let info: String = redis::cmd("INFO")
-        .arg("server")
-        .query(&mut redis.connect()?)?;
-    let redis = info
-        .lines()
-        .find_map(|line| line.strip_prefix("redis_version:"));
+    let info: String = redis::cmd("INFO").arg("server").query(&mut redis.connect()?)?;
+    let redis = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
     let redis = redis.context("Redis does not say its version")?;
     let rustc = String::from_utf8(Command::new("rustc").arg("-V").output()?.stdout)?;
     let rustc = rustc.split(' ').nth(1).context("no version of rustc")?;
-    Ok(format!(
-        "{date}, PostgreSQL {postgres}, Redis {redis}, wrk {wrk}, rustc {rustc}"
-    ))
+    Ok(format!("{date}, PostgreSQL {postgres}, Redis {redis}, wrk {wrk}, rustc {rustc}"))
 }
 
 impl fmt::Display for Workload {
@@ -50,35 +43,21 @@ impl fmt::Display for Workload {
             Users::Zipf => "users by Zipf's law",
             Users::Uniform => "users all alike",
         })?;
-        f.write_str(if self.slow {
-            ", slow queries"
-        } else {
-            ", quick queries"
-        })
+        f.write_str(if self.slow { ", slow queries" } else { ", quick queries" })
     }
 }
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            workload,
-            connections,
-            ..
-        } = self;
+        let Self { workload, connections, .. } = self;
         let [cache, calls] = self.words();
-        write!(
-            f,
-            "{workload}, cache {cache}, {connections} connections, {calls}"
-        )
+        write!(f, "{workload}, cache {cache}, {connections} connections, {calls}")
     }
 }
 
 impl Setup {
     fn words(&self) -> [&'static str; 2] {
-        [
-            if self.cache { "on" } else { "off" },
-            if self.shared { "shared" } else { "unshared" },
-        ]
+        [if self.cache { "on" } else { "off" }, if self.shared { "shared" } else { "unshared" }]
     }
 }
 
@@ -127,10 +106,7 @@ pub fn markdown(machine: &str, versions: &str, rows: &[Row]) -> String {
              ![Queries for 100 requests](queries.svg)\n\n## All figures\n";
     for workload in WORKLOADS.into_iter().chain([ALIKE]) {
         let _ = writeln!(text, "\nFor {workload}:\n");
-        table(
-            &mut text,
-            rows.iter().filter(|row| row.setup.workload == workload),
-        );
+        table(&mut text, rows.iter().filter(|row| row.setup.workload == workload));
     }
     text
 }
@@ -139,12 +115,7 @@ pub fn markdown(machine: &str, versions: &str, rows: &[Row]) -> String {
 fn said(rows: &[Row]) -> String {
     let pair = |workload, cache, connections| {
         let of = |shared| {
-            let setup = Setup {
-                workload,
-                cache,
-                shared,
-                connections,
-            };
+            let setup = Setup { workload, cache, shared, connections };
             let row = rows.iter().find(|row| row.setup == setup);
             row.expect("all of them are measured")
         };

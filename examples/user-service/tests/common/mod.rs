@@ -79,11 +79,7 @@ impl Site {
     pub fn of(service: Service, directory: TempDir) -> Self {
         let service = Arc::new(service);
         let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&service)).unwrap();
-        Self {
-            server,
-            service,
-            directory,
-        }
+        Self { server, service, directory }
     }
 
     /// As shipped: a `FlightGroup`, the cache in memory, an unhindered database.
@@ -111,14 +107,7 @@ impl Site {
             move |when| hook(&group, when)
         };
         let cache = Cache::memory();
-        Self::watched(
-            group,
-            flights,
-            cache,
-            Expiry::default(),
-            request_timeout,
-            hook,
-        )
+        Self::watched(group, flights, cache, Expiry::default(), request_timeout, hook)
     }
 
     pub fn database(&self) -> PathBuf {
@@ -241,10 +230,7 @@ pub fn user(id: i64) -> Reply {
 }
 
 pub fn error(status: u16, message: &str) -> Reply {
-    Reply {
-        status,
-        body: format!(r#"{{"error":"{message}"}}"#),
-    }
+    Reply { status, body: format!(r#"{{"error":"{message}"}}"#) }
 }
 
 pub fn request(server: SocketAddr, method: &str, path: &str) -> Reply {

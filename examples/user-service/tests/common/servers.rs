@@ -36,11 +36,7 @@ impl Redis {
                 }
                 Err(error) => panic!("{error}"),
             };
-            let redis = Self {
-                process,
-                port,
-                directory,
-            };
+            let redis = Self { process, port, directory };
             if redis.is_up() {
                 return Some(Arc::new(redis));
             }
@@ -246,12 +242,8 @@ impl PgBouncer {
             if is_root() {
                 run(Command::new("chown").args(["-R", "postgres"]).arg(at));
             }
-            let pgbouncer = Self {
-                process: Mutex::new(Self::spawn(&program, at)),
-                port,
-                program,
-                directory,
-            };
+            let pgbouncer =
+                Self { process: Mutex::new(Self::spawn(&program, at)), port, program, directory };
             if pgbouncer.is_up() {
                 return Some(pgbouncer);
             }
@@ -275,9 +267,7 @@ impl PgBouncer {
     }
 
     fn is_up(&self) -> bool {
-        is_up(&self.process, || {
-            postgres::Client::connect(&self.url(), NoTls).is_ok()
-        })
+        is_up(&self.process, || postgres::Client::connect(&self.url(), NoTls).is_ok())
     }
 
     pub fn kill(&self) {
@@ -300,9 +290,7 @@ impl Drop for PgBouncer {
 
 /// Where PostgreSQL's programs are: on the PATH, or where Debian has them, the newest version.
 fn postgres_programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut versions: Vec<_> = versions.map(|version| version.unwrap().path()).collect();
     let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
     versions.sort_by_key(|version| Reverse(number(version)));
