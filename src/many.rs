@@ -105,11 +105,13 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut position = |key: &'k Q| {
             let same_hash = by_hash.entry(self.shared.hasher.hash_one(key)).or_default();
             let mut same = same_hash.iter().copied();
-            same.find(|i| key.is(&distinct[*i].to_key())).unwrap_or_else(|| {
-                same_hash.push(distinct.len());
+            let next = distinct.len();
+            let i = same.find(|i| key.is(&distinct[*i].to_key())).unwrap_or(next);
+            if i == next {
+                same_hash.push(i);
                 distinct.push(key);
-                distinct.len() - 1
-            })
+            }
+            i
         };
         let positions = keys.iter().map(|key| position(key)).collect();
         (distinct, positions)
