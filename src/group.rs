@@ -157,10 +157,9 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     pub(crate) fn map(&self, hash: u64) -> &Mutex<Map<V, E, K>> {
         match &*self.shared.maps {
             [map] => map,
-            // Mixed, because a weak hasher leaves most bits unused, and taken from the middle,
-            // because the table uses both ends.
+            // The high half of a product with 2⁶⁴ / φ, because a weak hasher leaves most bits unused.
             maps => {
-                let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+                let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
                 &maps[((mixed * maps.len() as u64) >> 32) as usize]
             }
         }

@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{mpsc, Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use common::{assert_quiet, follow, lead, until, watchdog};
-use shared_calls::{CallError, FlightGroup, Role, SharedCalls};
+use shared_calls::{CallError, FlightGroup, Lookup, Role, SharedCalls};
 
 type Group = FlightGroup<u32, &'static str>;
 
@@ -76,6 +76,52 @@ fn keys_of_a_weak_hasher_stay_apart() {
         }
     }
     assert_quiet(&group);
+}
+
+/// A key that lets the test do something while the group makes it, under the lock of its shard.
+struct Meanwhile<'f>(u64, &'f dyn Fn());
+
+impl Hash for Meanwhile<'_> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.hash(hasher);
+    }
+}
+
+impl Lookup<u64> for Meanwhile<'_> {
+    fn is(&self, key: &u64) -> bool {
+        *key == self.0
+    }
+
+    fn to_key(&self) -> u64 {
+        (self.1)();
+        self.0
+    }
+}
+
+/// While one of 16 shards is locked, most keys go on, whichever of their hashes' bits differ.
+#[test]
+fn keys_of_a_weak_hasher_are_spread_over_the_shards() {
+    let _watchdog = watchdog();
+    for shift in [0, 20, 56] {
+        let hasher = BuildHasherDefault::<Identity>::default();
+        let group = FlightGroup::<u32, &str, u64>::builder().shards(16).hasher(hasher).build();
+        let group = &group;
+        let (done, returned) = mpsc::channel();
+        thread::scope(|s| {
+            let most_return = || {
+                for key in 1..=64 {
+                    let done = done.clone();
+                    s.spawn(move || {
+                        assert_eq!(group.call(&(key << shift), || Ok(1)), Ok(1));
+                        done.send(()).unwrap();
+                    });
+                }
+                returned.iter().take(48).for_each(drop);
+            };
+            assert_eq!(group.call(&Meanwhile(0, &most_return), || Ok(1)), Ok(1));
+        });
+        assert_quiet(group);
+    }
 }
 
 #[test]
