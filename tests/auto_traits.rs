@@ -144,6 +144,24 @@ fn every_type_is_debug_whatever_its_parameters() {
     assert_eq!(format!("{leader:?}"), "Leader { followers: 1, .. }");
     assert!(format!("{:?}", group.request("k")).starts_with("Request { "));
     assert_eq!(format!("{follower:?}"), "Follower { .. }");
+    let flight = group.request("own").call_with(|flight| {
+        assert_eq!(format!("{flight:?}"), "Flight { .. }");
+        Ok(Plain)
+    });
+    assert!(flight.is_ok());
+    let builder = FlightGroup::<Plain, Plain>::builder().shards(2);
+    assert!(format!("{builder:?}").starts_with("Builder { shards: 2, "));
+}
+
+#[test]
+fn a_job_and_a_ticket_are_debug() {
+    let group = FlightGroup::<u32, ()>::new();
+    let run = |job: Job| {
+        assert_eq!(format!("{job:?}"), "Job { .. }");
+        job.run();
+    };
+    let ticket = group.start("k", run, || Ok(1));
+    assert_eq!(format!("{ticket:?}"), "Ticket { is_done: true, .. }");
 }
 
 thread_local! {
