@@ -387,6 +387,21 @@ fn a_spike_of_keys_leaves_nothing() {
     assert_spike_leaves_nothing(|leaders| drop(leaders));
 }
 
+/// The table shrinks to what is left, and does not wait for the last key to go.
+#[test]
+fn a_spike_that_leaves_some_keys_leaves_their_memory_only() {
+    let group = FlightGroup::<u64, (), u64>::new();
+    group.call(&0, || Ok(1)).unwrap();
+    let before = bytes_held();
+    let mut leaders: Vec<_> = (0..100_000).map(|key| lead(&group, &key)).collect();
+    for leader in leaders.drain(1_000..) {
+        let _ = leader.complete(Ok(1));
+    }
+    leaders.shrink_to_fit();
+    let more = bytes_held() - before;
+    assert!(more <= 1_000 * 500, "{more} bytes for 1,000 keys");
+}
+
 /// Flights with followers, which are given up halfway: they leave nothing either.
 #[test]
 fn a_spike_of_shared_flights_leaves_nothing() {

@@ -417,6 +417,29 @@ fn a_join_with_a_limit_is_refused_when_it_waits() {
     assert_eq!(outer, Ok(1));
 }
 
+/// A caller that led the flight could not have had an outcome in any time. Another one could.
+#[test]
+fn join_and_start_without_time_are_refused_on_the_callers_own_key() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let request = || group.request("k").timeout(Duration::ZERO);
+    let joined = || {
+        let Joined::Follower(follower) = request().join() else { unreachable!() };
+        follower.wait().result
+    };
+    let outcome = group.call("k", || {
+        assert!(is_deadlock(&joined()));
+        assert!(is_deadlock(&request().start(no_job, || Ok(2)).wait().result));
+        Ok(1)
+    });
+    assert_eq!(outcome, Ok(1));
+    let leader = lead(&group, "k");
+    assert_eq!(joined(), Err(CallError::TimedOut));
+    assert_eq!(request().start(no_job, || Ok(2)).wait().result, Err(CallError::TimedOut));
+    drop(leader);
+    assert_quiet(&group);
+}
+
 #[test]
 fn alone_on_deadlock_works_with_a_limit() {
     let _watchdog = watchdog();
