@@ -425,6 +425,22 @@ fn a_spike_of_shared_flights_leaves_nothing() {
     assert_quiet(&group);
 }
 
+/// A group knows the threads that have led, for the names in a refusal, until they end.
+#[test]
+fn a_thread_that_has_ended_is_forgotten() {
+    let group = FlightGroup::<u64, (), u64>::new();
+    let lead_once = |n| {
+        let (group, name) = (group.clone(), format!("{n:10000}"));
+        let call = move || group.call(&n, || Ok(n)).unwrap();
+        thread::Builder::new().name(name).spawn(call).unwrap().join().unwrap();
+    };
+    lead_once(0);
+    let before = bytes_held();
+    (1..=100).for_each(lead_once);
+    let more = bytes_held() - before;
+    assert!(more <= 100 * 1_000, "{more} bytes more than before the threads");
+}
+
 /// Counted where a table has just grown, and has the most free slots for each key.
 #[test]
 fn a_key_in_flight_costs_at_most_150_bytes() {
