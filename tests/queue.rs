@@ -479,3 +479,35 @@ fn a_queue_in_motion_loses_nobody() {
     assert_eq!((stats.calls(), stats.in_flight, stats.waiting), (2_400, 0, 0));
     assert!(group.in_flight().is_empty());
 }
+
+/// A `join` that queues looks at the age of the flight in front when it arrives, and not at that of
+/// the flight that it queues for.
+#[test]
+fn max_age_counts_on_arrival_for_a_join_that_queues() {
+    let _watchdog = watchdog();
+    for _ in 0..100 {
+        let group = FlightGroup::<u32, ()>::new();
+        let front = lead(&group, "k");
+        thread::scope(|s| {
+            s.spawn(|| {
+                match group.request("k").next_flight().max_age(Duration::from_nanos(1)).join() {
+                    Joined::Leader(leader) => leader.complete(Ok(1)),
+                    Joined::Follower(follower) => follower.wait(),
+                }
+            });
+            until_queued(&group, 1);
+            s.spawn(|| {
+                group.request("k").next_flight().call_with(|flight| {
+                    // It leads, so the other one must follow.
+                    while flight.followers() == 0 {
+                        thread::yield_now();
+                    }
+                    Ok(2)
+                })
+            });
+            until_queued(&group, 2);
+            let _ = front.complete(Ok(0));
+        });
+        assert_eq!((group.stats().led, group.stats().followed), (2, 1));
+    }
+}
