@@ -1,9 +1,11 @@
-//! How a model is run, and what every model has to show for itself.
+//! How a model is run, what every model has to show for itself, and what several models begin with.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use crate::sync;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::{sync, FlightGroup, Joined, Leader};
 
 /// What the executions of a model have come across.
 #[derive(Clone, Default)]
@@ -62,5 +64,24 @@ impl Model {
         let bound = self.preemptions.map_or("none".to_owned(), |n| n.to_string());
         println!("bound: {bound}");
         assert_eq!(explored, self.executions, "executions, by spurious wake-ups");
+    }
+}
+
+/// Counts executions; two at once would lose a count.
+#[derive(Default)]
+pub(crate) struct Work(pub(crate) AtomicUsize);
+
+impl Work {
+    pub(crate) fn run(&self) -> usize {
+        let run = self.0.load(Ordering::Relaxed) + 1;
+        self.0.store(run, Ordering::Relaxed);
+        run
+    }
+}
+
+pub(crate) fn first_leader<V, E>(group: &FlightGroup<V, E>) -> Leader<'_, V, E> {
+    match group.join("key") {
+        Joined::Leader(leader) => leader,
+        Joined::Follower(_) => unreachable!("nobody else is here yet"),
     }
 }

@@ -2,35 +2,16 @@
 
 use std::time::Duration;
 
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::Ordering;
 use loom::thread;
 
-use crate::explore::{Model, Reached};
+use crate::explore::{first_leader, Model, Reached, Work};
 use crate::sync::{self, Arc, Deadline};
-use crate::{CallError, FlightGroup, Joined, Leader, Outcome, Role};
+use crate::{CallError, FlightGroup, Joined, Outcome, Role};
 
 type Group = FlightGroup<usize, ()>;
 
 const SOON: Duration = Duration::from_secs(1);
-
-/// Counts executions; two at once would lose a count.
-#[derive(Default)]
-struct Work(AtomicUsize);
-
-impl Work {
-    fn run(&self) -> usize {
-        let run = self.0.load(Ordering::Relaxed) + 1;
-        self.0.store(run, Ordering::Relaxed);
-        run
-    }
-}
-
-fn first_leader(group: &Group) -> Leader<'_, usize, ()> {
-    match group.join("key") {
-        Joined::Leader(leader) => leader,
-        Joined::Follower(_) => unreachable!("nobody else is here yet"),
-    }
-}
 
 fn assert_quiet(group: &Group) {
     assert_eq!(group.stats().in_flight, 0, "the key is stuck");

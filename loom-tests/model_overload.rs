@@ -6,20 +6,13 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use crate::explore::Model;
+use crate::explore::{first_leader, Model};
 use crate::sync::{self, Arc};
-use crate::{CallError, FlightGroup, Follower, Joined, Leader, Role, SharedCalls};
+use crate::{CallError, FlightGroup, Follower, Joined, Role, SharedCalls};
 
 type Group = FlightGroup<u32, ()>;
 
 const SOON: Duration = Duration::from_secs(1);
-
-fn first_leader(group: &Group) -> Leader<'_, u32, ()> {
-    match group.join("key") {
-        Joined::Leader(leader) => leader,
-        Joined::Follower(_) => unreachable!("nobody else is here yet"),
-    }
-}
 
 /// Joins with a cap of 1.
 fn join(group: &Group) -> Follower<u32, ()> {

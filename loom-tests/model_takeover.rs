@@ -3,35 +3,16 @@
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::Ordering;
 use loom::thread;
 
-use crate::explore::Model;
+use crate::explore::{first_leader, Model, Work};
 use crate::sync::{Arc, Deadline};
 use crate::{CallError, FlightGroup, Joined, Leader, Outcome, Role};
 
 type Group = FlightGroup<usize, &'static str>;
 
 const SOON: Duration = Duration::from_secs(1);
-
-/// Counts executions; two at once would lose a count.
-#[derive(Default)]
-struct Work(AtomicUsize);
-
-impl Work {
-    fn run(&self) -> usize {
-        let run = self.0.load(Ordering::Relaxed) + 1;
-        self.0.store(run, Ordering::Relaxed);
-        run
-    }
-}
-
-fn first_leader(group: &Group) -> Leader<'_, usize, &'static str> {
-    match group.join("key") {
-        Joined::Leader(leader) => leader,
-        Joined::Follower(_) => unreachable!("nobody else is here yet"),
-    }
-}
 
 fn panic_in(leader: Leader<'_, usize, &'static str>) {
     let unwound = catch_unwind(AssertUnwindSafe(|| leader.run(|| resume_unwind(Box::new("boom")))));
