@@ -165,7 +165,8 @@ fn answer(client: TcpStream, (state, answered): &(Mutex<Round>, Condvar)) -> Res
     Ok(())
 }
 
-/// What the database has for a key in a round: whoever is told anything else was told wrong.
+/// What the database has for a key in a round: a caller that is told anything else was
+/// told wrong.
 pub fn row(key: &str, round: u64) -> String {
     format!("{key} in round {round}")
 }

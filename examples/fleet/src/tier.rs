@@ -300,8 +300,8 @@ where
         let s = &*self.shared;
         s.counts.lock().locked += 1;
         let result = catch_unwind(AssertUnwindSafe(f));
-        // Whoever asks from here on finds the lock, or nothing: never this flight, of which other
-        // processes are about to learn.
+        // From here on a caller finds the lock, or nothing, but never this flight, whose result
+        // other processes are about to get.
         self.local.forget(key);
         // To send it is the value's own code, or the error's, and may panic, too.
         let json = catch_unwind(AssertUnwindSafe(|| {

@@ -109,7 +109,7 @@ fn renew_due_renews_the_lock_that_ends_first_before_the_others() {
     let held = renew::Held::default();
     let now = Instant::now();
     for (i, (key, token, _)) in acquired.iter().enumerate() {
-        // In no order: 7 and the number of locks have no common divisor.
+        // In a scattered order: 7 and the number of locks have no common divisor.
         let age = lease / 3 + Duration::from_millis((i * 7 % number) as u64);
         held.keep(key, token, now - age);
     }

@@ -349,7 +349,7 @@ fn who_joins_after_the_publication_asks_again() {
     thread::scope(|scope| {
         let in_time = waits_for_another(&b, || scope.spawn(|| b.call("k", never).unwrap()));
         another.publish("old");
-        // Whoever asked there may have returned by now.
+        // The caller that asked there may have returned by now.
         let later = scope.spawn(|| b.call_ex("k", || value("new")));
         assert_eq!(in_time.join().unwrap(), "old");
         let later = later.join().unwrap();
@@ -540,7 +540,7 @@ fn a_deadline_ends_the_wait_for_another_process() {
         assert_timed_out(&late);
         assert_eq!((late.role, late.followers), (Role::Followed, 0));
     }
-    // Whoever waits for nobody is never late.
+    // A caller that waits for no one is never late.
     let leads = b.call_until("free", after(Duration::ZERO), || value("v"));
     assert_eq!(leads.result.unwrap(), "v");
 }

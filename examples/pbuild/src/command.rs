@@ -56,7 +56,7 @@ impl Scratch {
     }
 
     /// The command for a shell. `{in}`, `{rsp}`, `{out}`, `{out1}`, `{out2}` and so on, and
-    /// `{depfile}` are replaced, and nothing else, lest `${HOME}` and awk's braces need quoting.
+    /// `{depfile}` are replaced, and nothing else, so that `${HOME}` and awk's braces need no quoting.
     pub fn command(&self, target: &Target) -> Option<String> {
         let template = &target.command.as_ref()?.text;
         let inputs: Vec<_> = target.inputs.iter().map(|input| &*input.text).collect();

@@ -164,8 +164,8 @@ impl Site {
         assert_eq!(queries, seen_by_sqlite(id));
     }
 
-    /// Clients that keep asking while the user is changed again and again: whoever asks after a
-    /// change has been answered sees that one, or a later one.
+    /// Clients that keep asking while the user is changed again and again: a client that
+    /// asks after a change has been answered sees that change, or a later one.
     pub fn change_under_load(&self, id: i64, changes: u64) {
         let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
         let version = |reply: &Reply| -> u64 {
