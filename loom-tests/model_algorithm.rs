@@ -40,7 +40,7 @@ mod page {
                     &self,
                     guard: MutexGuard<'a, T>,
                 ) -> Result<MutexGuard<'a, T>, Infallible> {
-                    Ok(self.0.wait(guard, Deadline::Never))
+                    Ok(self.0.wait(guard, Deadline::NEVER))
                 }
 
                 pub(in super::super) fn notify_all(&self) {

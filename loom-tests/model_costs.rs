@@ -84,7 +84,7 @@ fn look_at(group: &Weak<Nosy>) {
 /// wait for ever.
 #[test]
 fn keys_and_values_may_look_at_the_group() {
-    Model { preemptions: None, must_reach: &["shared", "alone"], executions: &[10_901] }.explore(
+    Model { preemptions: None, must_reach: &["shared", "alone"], executions: &[10_837] }.explore(
         |reached| {
             let group = Arc::new(Nosy::new());
             let call = {

@@ -175,6 +175,8 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
+    pub(crate) const NEVER: Self = Self::Never;
+
     pub(crate) fn at(_: Instant) -> Self {
         Self::During(Time::now().0)
     }

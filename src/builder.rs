@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    group::FlightGroup, observer::GroupObserver, observer::Observer, options::Options,
-    options::TimeLimit,
+    group::FlightGroup, group::Shared, map::Map, observer::GroupObserver, observer::Observer,
+    options::Options, options::TimeLimit, sync::Arc, sync::Mutex,
 };
 
 /// Builds a group with options. From [`FlightGroup::builder`].
@@ -170,7 +170,10 @@ impl<V, E, K, S> Builder<V, E, K, S> {
     /// See [`Builder`] for an example.
     #[must_use]
     pub fn build(self) -> FlightGroup<V, E, K, S> {
-        FlightGroup::with_parts(self.shards, self.hasher, self.defaults, self.observer)
+        let Self { shards, hasher, defaults, observer, .. } = self;
+        let maps = (0..shards).map(|_| Mutex::new(Map::new())).collect();
+        let counts = Arc::default();
+        FlightGroup { shared: Arc::new(Shared { maps, hasher, defaults, counts, observer }) }
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! *Which thread leads a flight* can be read from the [`FlightId`] of a call: the thread that drew
 //! it. A [`Leader`](crate::Leader) and a [`Job`](crate::Job) can move to another thread, which
-//! writes down that it runs the function ([`Running`]).
+//! writes down that it runs the function.
 //!
 //! *Why no cycle is missed.* The search and the writing down of a wait happen under one lock. The
 //! last thread of a cycle finds the waits of all others.
@@ -73,7 +73,7 @@ impl Graph {
     fn wait_of_leader(&self, flight: FlightId) -> Option<(u64, &Wait)> {
         let FlightId { thread, serial } = self.run_as(flight)?;
         let wait = self.waits.get(&thread.get())?;
-        wait.own.contain(serial).then_some((thread.get(), wait))
+        wait.own.binary_search(&serial).is_ok().then_some((thread.get(), wait))
     }
 
     /// The threads of the cycle that a wait for this flight would close.
@@ -83,7 +83,7 @@ impl Graph {
         loop {
             let leader = self.run_as(flight)?;
             if leader.thread.get() == me {
-                return own.contain(leader.serial).then_some(cycle);
+                return own.binary_search(&leader.serial).is_ok().then_some(cycle);
             }
             let (thread, wait) = self.wait_of_leader(flight)?;
             if wait.limited {
@@ -109,7 +109,7 @@ impl Waiting {
         queued: bool,
         turn: impl FnOnce() -> bool,
     ) -> Result<Option<Self>, Deadlock> {
-        let Some(own) = OwnFlights::take() else {
+        let Some(own) = threads::take_own() else {
             return Ok(None);
         };
         let me = threads::number();
@@ -117,7 +117,7 @@ impl Waiting {
         let awaited = (!turn()).then_some(awaited);
         if let Some(cycle) = awaited.and_then(|flight| graph.cycle(me, &own, flight)) {
             drop(graph);
-            own.give_back();
+            threads::give_back(own);
             return Err(deadlock(&cycle));
         }
         let wait = Wait { awaited, queued, limited, own };
@@ -130,7 +130,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let wait = GRAPH.lock().waits.remove(&self.me);
         if let Some(wait) = wait {
-            wait.own.give_back();
+            threads::give_back(wait.own);
         }
     }
 }
@@ -172,41 +172,23 @@ pub(crate) fn run_as_leader<V, E>(
     flight: FlightId,
     f: impl FnOnce() -> Result<V, E>,
 ) -> (Result<V, CallError<E>>, Option<Payload>) {
-    let transferred = flight.is_transferable().then(|| Transferred::begin(flight));
-    let here = transferred.as_ref().map_or(flight, |it| it.here);
-    threads::run_as_leader(here.serial, f)
+    match flight.is_transferable() {
+        false => threads::run_as_leader(&[flight.serial], f),
+        true => run_transferred(flight, f),
+    }
 }
 
-/// Runs a part of a flight that is not its function and does not panic.
-pub(crate) fn while_leading(flight: FlightId, f: impl FnOnce()) {
-    let ran = run_as_leader(flight, || {
-        f();
-        Ok::<_, ()>(())
-    });
-    drop(ran);
-}
-
-/// A flight of a [`Leader`](crate::Leader) or a [`Job`](crate::Job), while this thread runs its
-/// function.
-struct Transferred {
+/// The same for a flight of a [`Leader`](crate::Leader) or a [`Job`](crate::Job).
+#[cold]
+fn run_transferred<V, E>(
     flight: FlightId,
-    /// The identity that this thread has given it.
-    here: FlightId,
-}
-
-impl Transferred {
-    #[cold]
-    fn begin(flight: FlightId) -> Self {
-        let here = FlightId::draw(false);
-        GRAPH.lock().running.insert(flight, here);
-        Self { flight, here }
-    }
-}
-
-impl Drop for Transferred {
-    fn drop(&mut self) {
-        GRAPH.lock().running.remove(&self.flight);
-    }
+    f: impl FnOnce() -> Result<V, E>,
+) -> (Result<V, CallError<E>>, Option<Payload>) {
+    let here = FlightId::draw(false);
+    GRAPH.lock().running.insert(flight, here);
+    let ran = threads::run_as_leader(&[here.serial], f);
+    GRAPH.lock().running.remove(&flight);
+    ran
 }
 
 /// What is known of a flight: the number of the thread that runs its function, and the flight that

@@ -259,24 +259,6 @@ impl<E: AsRef<dyn Error + Send + Sync>> Error for StdError<E> {
     }
 }
 
-/// Why a caller does not get a flight's outcome.
-#[derive(Clone)]
-pub(crate) enum Refusal {
-    TimedOut,
-    Deadlock(Deadlock),
-    Overloaded,
-}
-
-impl<E> From<Refusal> for CallError<E> {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::TimedOut => Self::TimedOut,
-            Refusal::Deadlock(deadlock) => Self::Deadlock(deadlock),
-            Refusal::Overloaded => Self::Overloaded,
-        }
-    }
-}
-
 /// The leader's function panicked.
 ///
 /// A follower gets the panic's [`message`](Self::message), if it has one. The payload itself goes on

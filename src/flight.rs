@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{group::FlightGroup, leader::Lead};
+use crate::leader::Leader;
 
 /// The flight that a function runs for, as [`Request::call_with`](crate::Request::call_with) and
 /// [`Request::start_with`](crate::Request::start_with) show it to the function.
@@ -77,17 +77,16 @@ impl Flight<'_> {
     /// whether its caller still wants the result, `key` makes the key for the list of given-up
     /// flights.
     pub(crate) fn show<V, E, K, S, R>(
-        group: &FlightGroup<V, E, K, S>,
-        lead: Option<&Lead>,
+        leader: Option<&Leader<'_, V, E, K, S>>,
         leader_wants: impl Fn() -> bool,
         key: impl Fn() -> K,
         f: impl FnOnce(&Flight<'_>) -> R,
     ) -> R {
         f(&Flight(&|question| match question {
-            Question::Followers => lead.map_or(0, |lead| group.followers(lead)),
+            Question::Followers => leader.map_or(0, Leader::followers),
             Question::IsWanted => {
-                let awaited = |lead| group.is_awaited(lead, &key);
-                usize::from(leader_wants() || lead.is_some_and(awaited))
+                let awaited = |it: &Leader<'_, V, E, K, S>| it.group.is_awaited(&it.caller, &key);
+                usize::from(leader_wants() || leader.is_some_and(awaited))
             }
         }))
     }

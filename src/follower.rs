@@ -3,9 +3,9 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::Refusal,
-    latch::Awaited, latch::Latch, map::HeldBy, observer::Event, observer::Events, outcome::Outcome,
-    outcome::Role, sync::Arc, sync::Deadline, sync::Unmodelled,
+    counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::CallError,
+    leader::Caller, map::Kind, map::Place, observer::Event, outcome::Outcome, outcome::Role,
+    sync::Arc, sync::Deadline, sync::Unmodelled,
 };
 
 /// A place on a flight that another caller leads, from
@@ -34,29 +34,26 @@ use crate::{
 /// ```
 #[must_use = "a follower that is dropped leaves the flight"]
 pub struct Follower<V, E> {
-    /// Where it has a place. `None` if that was refused, or is not needed any more.
-    pub(crate) latch: Option<Arc<Latch<V, E>>>,
-    pub(crate) held_by: HeldBy,
-    /// Whether it is a place in the queue. That is given up under the map's lock, not by a drop.
-    pub(crate) queued: bool,
-    /// Whether the place was given up already.
-    pub(crate) left: bool,
+    /// `None` if a place was refused, or is not needed any more.
+    pub(crate) place: Option<Place<V, E>>,
+    pub(crate) caller: Caller,
     /// The ticket of the call that started the flight is no follower.
     pub(crate) role: Role,
     pub(crate) deadline: Deadline,
     counts: Arc<FollowerCounts>,
-    events: Option<Box<Events>>,
-    ended: Unmodelled<Ended>,
+    ended: Unmodelled<Ended<E>>,
 }
 
 /// How far the call of a follower has come.
-#[derive(Default)]
-struct Ended {
+struct Ended<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
     /// Once given, it stays, and the place is given up.
-    refusal: Option<Refusal>,
+    refusal: Option<CallError<E>>,
 }
+
+/// What a wait ends with: the flight's outcome, or a refusal.
+pub(crate) type Waited<V, E> = Result<Arc<Outcome<V, E>>, CallError<E>>;
 
 impl<V: Clone, E> Follower<V, E> {
     /// Blocks until the flight has landed, and returns the leader's outcome, with
@@ -76,15 +73,15 @@ impl<V: Clone, E> Follower<V, E> {
     ///
     /// See [`Follower`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
-        match self.wait_for(self.deadline) {
-            Ok(Some(Awaited::Landed(landed))) => self.into_outcome(landed),
+        let waited = self.wait_until(self.deadline).unwrap_or_else(|| {
             // A caller that led the flight could not have had an outcome in any time.
-            Ok(_) => match self.held_by.map(|(flight, _)| refuse_own(flight)) {
-                Some(Err(deadlock)) => self.refused(Refusal::Deadlock(deadlock)),
-                _ => self.refused(Refusal::TimedOut),
-            },
-            Err(refusal) => self.refused(refusal),
-        }
+            let held_by = self.place.as_ref().and_then(|place| place.held_by);
+            match held_by.map(|(flight, _)| refuse_own(flight)) {
+                Some(Err(deadlock)) => Err(CallError::Deadlock(deadlock)),
+                _ => Err(CallError::TimedOut),
+            }
+        });
+        self.end(waited)
     }
 
     /// Blocks until the flight has landed, but not longer than `timeout`. Returns `None` if that has
@@ -112,7 +109,7 @@ impl<V: Clone, E> Follower<V, E> {
     /// ```
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Outcome<V, E>> {
-        self.wait_until(Deadline::after(timeout))
+        self.wait_until(Deadline::after(timeout)).map(|waited| self.outcome(waited))
     }
 
     /// Returns the outcome if the flight has landed. Does not block.
@@ -132,42 +129,43 @@ impl<V: Clone, E> Follower<V, E> {
     /// ```
     #[must_use]
     pub fn try_wait(&self) -> Option<Outcome<V, E>> {
-        self.wait_until(Deadline::Passed)
+        self.ready().map(|waited| self.outcome(waited))
     }
 
-    fn wait_until(&self, deadline: Deadline) -> Option<Outcome<V, E>> {
-        match self.wait_for(deadline) {
-            Ok(Some(Awaited::Landed(landed))) => {
-                self.count(None);
-                Some(Outcome::from_landed(landed, self.role))
-            }
-            Ok(_) => None,
-            Err(refusal) => Some(self.refused(refusal)),
+    /// The end of this call. The last caller to come here gets the value itself, the others get
+    /// clones.
+    pub(crate) fn end(mut self, waited: Waited<V, E>) -> Outcome<V, E> {
+        if waited.is_ok() {
+            self.place = None;
         }
+        self.outcome(waited)
     }
 
-    /// The end of this call with an outcome. The last caller to come here gets the value itself, the
-    /// others get clones.
-    pub(crate) fn into_outcome(mut self, landed: Arc<Outcome<V, E>>) -> Outcome<V, E> {
-        self.count(None);
-        self.latch = None;
-        Outcome::from_landed(landed, self.role)
+    fn outcome(&self, waited: Waited<V, E>) -> Outcome<V, E> {
+        match waited {
+            Ok(landed) => {
+                self.count(None);
+                Outcome::from_landed(landed, self.role)
+            }
+            Err(refusal) => {
+                self.refuse(refusal.clone());
+                self.count(Some(&refusal));
+                Outcome { result: Err(refusal), role: self.role, followers: 0 }
+            }
+        }
     }
 }
 
 impl<V, E> Follower<V, E> {
     /// Without a place yet.
-    pub(crate) fn new(counts: &Arc<FollowerCounts>, events: Option<Box<Events>>) -> Self {
+    pub(crate) fn new(counts: &Arc<FollowerCounts>, caller: Caller) -> Self {
         Self {
-            latch: None,
-            held_by: None,
-            queued: false,
-            left: false,
+            place: None,
+            caller,
             role: Role::Followed,
-            deadline: Deadline::Never,
+            deadline: Deadline::NEVER,
             counts: Arc::clone(counts),
-            events,
-            ended: Unmodelled::new(Ended::default()),
+            ended: Unmodelled::new(Ended { counted: false, refusal: None }),
         }
     }
 
@@ -176,36 +174,49 @@ impl<V, E> Follower<V, E> {
     /// See [`Follower`] for an example.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        !matches!(self.wait_for(Deadline::Passed), Ok(None))
+        self.ready().is_some()
     }
 
-    /// Blocks until the outcome is there, or the turn for a queued caller, or the deadline has
-    /// passed. Refuses a wait that would never end.
-    pub(crate) fn wait_for(&self, deadline: Deadline) -> Result<Option<Awaited<V, E>>, Refusal> {
+    pub(crate) fn is_queued(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.kind == Kind::Queued)
+    }
+
+    /// What a wait would end with without blocking.
+    fn ready(&self) -> Option<Waited<V, E>> {
         if let Some(refusal) = &self.ended.lock().refusal {
-            return Err(refusal.clone());
+            return Some(Err(refusal.clone()));
         }
-        let Some(latch) = &self.latch else {
-            return Ok(None);
-        };
+        self.place.as_ref()?.latch.outcome().map(Ok)
+    }
+
+    /// Blocks until the flight has landed. Without an outcome, this returns when the deadline has
+    /// passed, or the turn of a queued caller has come. Refuses a wait that would never end.
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> Option<Waited<V, E>> {
         // A wait that does not block needs no look at the graph.
-        let there = latch.wait(Deadline::Passed, self.queued);
-        if there.is_some() || deadline.has_passed() {
-            return Ok(there);
+        let ready = self.ready();
+        if ready.is_some() || deadline.has_passed() {
+            return ready;
         }
-        let _waiting = match self.held_by {
+        let Place { latch, held_by, .. } = self.place.as_ref()?;
+        let queued = self.is_queued();
+        let _waiting = match held_by {
             None => None,
             Some((flight, _)) => {
-                let turn = || self.queued && latch.has_turn();
-                Waiting::begin(flight, deadline.is_finite(), self.queued, turn)
-                    .map_err(Refusal::Deadlock)?
+                let turn = || queued && latch.has_turn();
+                match Waiting::begin(*flight, deadline.is_finite(), queued, turn) {
+                    Ok(waiting) => waiting,
+                    Err(deadlock) => return Some(Err(CallError::Deadlock(deadlock))),
+                }
             }
         };
-        let wait = || latch.wait(deadline, self.queued);
-        Ok(self.counts.while_waiting(wait))
+        self.counts.waiting.add(1);
+        let outcome = latch.wait(deadline, queued);
+        self.counts.waiting.add(1_u64.wrapping_neg());
+        outcome.map(Ok)
     }
 
-    pub(crate) fn refuse(&self, refusal: Refusal) {
+    /// Gives the place up.
+    pub(crate) fn refuse(&self, refusal: CallError<E>) {
         let before = self.ended.lock().refusal.replace(refusal);
         if before.is_none() {
             self.leave();
@@ -213,38 +224,38 @@ impl<V, E> Follower<V, E> {
     }
 
     fn leave(&self) {
-        let left = self.left || self.queued || self.role == Role::Led;
-        if let (Some(latch), false) = (&self.latch, left) {
+        if let Some(Place { latch, kind: Kind::Follows, .. }) = &self.place {
             latch.leave();
         }
     }
 
-    /// The end of this call without one.
-    pub(crate) fn refused(&self, refusal: Refusal) -> Outcome<V, E> {
-        self.refuse(refusal.clone());
-        self.count(Some(&refusal));
-        Outcome::refused(refusal, self.role)
-    }
-
-    /// Counts this call when it first yields an outcome.
-    fn count(&self, refusal: Option<&Refusal>) {
+    /// Counts this call when it first yields an outcome, and tells the observer of a refusal.
+    fn count(&self, refusal: Option<&CallError<E>>) {
         if std::mem::replace(&mut self.ended.lock().counted, true) {
             return;
         }
+        let (counter, event) = match refusal {
+            None => (&self.counts.followed, None),
+            Some(CallError::Deadlock(deadlock)) => {
+                (&self.counts.deadlocked, Some(Event::Deadlocked(deadlock)))
+            }
+            Some(CallError::Overloaded) => (&self.counts.overloaded, Some(Event::Overloaded)),
+            Some(_) => (&self.counts.timed_out, Some(Event::TimedOut)),
+        };
         // The call that started the flight is counted when that ends.
         if self.role == Role::Followed {
-            self.counts.add(refusal);
+            counter.add(1);
         }
-        if let (Some(events), Some(refusal)) = (&self.events, refusal) {
-            events.tell(Event::Refused(refusal));
+        if let (Some(events), Some(event)) = (&self.caller.events, event) {
+            events.tell(event);
         }
     }
 }
 
 impl<V, E> Drop for Follower<V, E> {
     fn drop(&mut self) {
-        if let (Some(latch), Role::Led) = (&self.latch, self.role) {
-            latch.drop_ticket();
+        if let (Some(place), Role::Led) = (&self.place, self.role) {
+            place.latch.drop_ticket();
         }
         if self.ended.lock().refusal.is_none() {
             self.leave();

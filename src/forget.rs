@@ -6,7 +6,7 @@
 use std::hash::BuildHasher;
 
 use crate::{
-    group::FlightGroup, keys::Lookup, leader::Lead, map::Entry, map::Map, map::OptionLatch,
+    group::FlightGroup, keys::Lookup, leader::Caller, map::Entry, map::Map, map::OptionLatch,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -70,75 +70,57 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     where
         Q: Lookup<K> + ?Sized,
     {
-        self.forget_if(key, |latch| latch.as_ref().map_or(0, |it| it.followers()) == 0)
+        let unshared =
+            |latch: &OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers()) == 0;
+        self.forget_if(key, |entry| unshared(&entry.latch))
     }
 
     fn forget_if<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
-        may: impl FnOnce(&OptionLatch<V, E>) -> bool,
+        may: impl Fn(&Entry<V, E>) -> bool,
     ) -> bool {
         let hash = self.shared.hasher.hash_one(key);
-        let is_it = |named: &K, _: &Entry<V, E>| key.is(named);
-        let given_up = (self.map(hash).lock()).give_up(hash, is_it, may, || key.to_key());
-        self.gave_up(given_up)
+        self.give_up(hash, |named, entry| key.is(named) && may(entry), || key.to_key())
     }
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// What is left to do for a flight that was given up, once the map's lock is released. Tells
-    /// whether one was.
-    fn gave_up(&self, given_up: Option<(OptionLatch<V, E>, Option<K>)>) -> bool {
-        let Some((queue, key)) = given_up else {
-            return false;
-        };
-        queue.iter().for_each(|queue| queue.wake());
-        drop(key);
-        true
-    }
-
-    /// Whether a follower or a ticket waits for the flight. If nobody does, it is given up, so that
-    /// nobody will.
-    pub(crate) fn is_awaited(&self, lead: &Lead, key: impl FnOnce() -> K) -> bool {
-        let (hash, flight) = (lead.hash, lead.flight);
-        let mut map = self.map(hash).lock();
-        let latch = map.latch_of(hash, flight);
-        let awaited = latch.is_some_and(|latch| latch.is_awaited());
-        if !awaited {
-            // Under the same lock. Nothing to do if it was given up before.
-            let given_up = map.give_up(hash, |_, it| it.leader == Some(flight), |_| true, key);
-            drop(map);
-            self.gave_up(given_up);
-        }
-        awaited
-    }
-}
-
-impl<V, E, K> Map<V, E, K> {
-    /// Gives up the flight with this hash that `is_it`, if `may` allows. Gives the queue whose turn
-    /// has come, and the key of an entry without one.
-    pub(crate) fn give_up(
-        &mut self,
+    /// Gives up the flight with this hash that `is_it`, and tells whether there is one.
+    fn give_up(
+        &self,
         hash: u64,
         is_it: impl Fn(&K, &Entry<V, E>) -> bool,
-        may: impl FnOnce(&OptionLatch<V, E>) -> bool,
-        key: impl FnOnce() -> K,
-    ) -> Option<(OptionLatch<V, E>, Option<K>)> {
-        let entry = self.flights.find(hash, is_it)?;
-        if entry.leader.is_none() || !may(&entry.latch) {
-            return None;
-        }
-        entry.give_up(key(), &mut self.given_up);
-        let queue = entry.queue.clone();
-        Some((queue, self.remove_empty(hash)))
+        key: impl Fn() -> K,
+    ) -> bool {
+        let mut garbage = None;
+        let mut map = self.map(hash).lock();
+        let Map { flights, given_up, .. } = &mut *map;
+        let queue = flights.update(hash, usize::MAX, &mut garbage, |named, entry| {
+            let gives_up = entry.leader.is_some() && is_it(named, entry);
+            gives_up.then(|| {
+                let queue = entry.give_up(&key, given_up);
+                let stays = queue.is_some();
+                (queue, stays)
+            })
+        });
+        drop(map);
+        queue.iter().flatten().for_each(|queue| queue.wake());
+        queue.is_some()
     }
 
-    /// Removes the entry that has neither a leader nor a queue any more, if there is one.
-    pub(crate) fn remove_empty(&mut self, hash: u64) -> Option<K> {
-        let mut key = None;
-        self.flights.remove(hash, false, &mut key, |entry| {
-            (entry.leader.is_none() && entry.queue.is_none()).then_some(())
-        });
-        key
+    /// Whether a follower or a ticket waits for this caller's flight. If nobody does, it is given up
+    /// under the lock that finds it so, and nobody will.
+    pub(crate) fn is_awaited(&self, caller: &Caller, key: impl Fn() -> K) -> bool {
+        let awaited = |latch: &OptionLatch<V, E>| latch.as_ref().is_some_and(|it| it.is_awaited());
+        let is_it = |_: &K, entry: &Entry<V, E>| {
+            entry.leader == Some(caller.flight) && !awaited(&entry.latch)
+        };
+        if self.give_up(caller.hash, is_it, key) {
+            return false;
+        }
+        // It is awaited, or was given up before.
+        let map = self.map(caller.hash).lock();
+        map.given_up.get(&caller.flight).map_or(true, |(_, latch)| awaited(latch))
     }
 }

@@ -27,14 +27,11 @@ use std::{
 };
 
 use crate::{
-    counts::FollowerCounts, deadlock, error::CallError, keys::Lookup, leader::Lead, map::Entry,
-    map::Map, observer::GroupObserver, options::Intent, options::Options, outcome::Ending,
-    outcome::Outcome, outcome::Role, sync::Arc, sync::Mutex, threads::FlightId, wait::Arrival,
+    counts::FollowerCounts, deadlock, error::CallError, join::Joined, keys::Garbage, keys::Lookup,
+    latch::Latch, leader::Caller, leader::Leader, map::Entry, map::Map, observer::GroupObserver,
+    options::Intent, options::Options, outcome::Ending, outcome::Outcome, outcome::Role, sync::Arc,
+    sync::Mutex, threads::FlightId,
 };
-
-/// A key that was looked up by a longer `str` or slice than this is not kept for reuse. (A form that
-/// owns its memory, such as a `&String`, does not show how long it is, so its key is kept.)
-const RETIRED_KEY_BYTES: usize = 256;
 
 /// A group of calls. Of calls with equal keys at the same time, one runs and all get its result.
 ///
@@ -112,7 +109,7 @@ impl<V, E, K> FlightGroup<V, E, K> {
     #[must_use]
     #[doc(alias("NewSharedCalls", "NewSingleFlight"))]
     pub fn new() -> Self {
-        Self::with_hasher(RandomState::new())
+        Self::builder().build()
     }
 }
 
@@ -133,24 +130,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// ```
     #[must_use]
     pub fn with_hasher(hasher: S) -> Self {
-        Self::with_parts(1, hasher, Options::default(), None)
-    }
-
-    pub(crate) fn with_parts(
-        shards: usize,
-        hasher: S,
-        defaults: Options,
-        observer: Option<GroupObserver<K>>,
-    ) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                maps: (0..shards).map(|_| Mutex::new(Map::new())).collect(),
-                hasher,
-                defaults,
-                counts: Arc::default(),
-                observer,
-            }),
-        }
+        FlightGroup::builder().hasher(hasher).build()
     }
 
     /// The map that a key with this hash belongs to.
@@ -241,46 +221,40 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         F: FnOnce() -> Result<V, E>,
         V: Clone,
     {
-        match self.arrive(key, &self.shared.defaults) {
-            Arrival::Leads(mut lead) => self.run(&mut lead, |_| f()),
-            Arrival::Follows(follows) => {
-                self.wait(key, &self.shared.defaults, None, follows, |_| f())
-            }
-        }
-    }
-
-    #[inline]
-    fn new_lead<Q: Lookup<K> + ?Sized>(&self, key: &Q, intent: Intent) -> Lead {
-        let observer = self.shared.observer.as_ref();
-        Lead {
-            hash: self.shared.hasher.hash_one(key),
-            flight: FlightId::draw(intent != Intent::Call),
-            retire_key: size_of_val(key) <= RETIRED_KEY_BYTES,
-            ended: false,
-            events: observer.map(|observer| observer.with_key(key.to_key())),
+        let defaults = &self.shared.defaults;
+        match self.arrive(key, defaults) {
+            Joined::Leader(leader) => Outcome::of_leader(self.run(leader, |_| f())),
+            Joined::Follower(follower) => self.wait(key, defaults, None, follower, |_| f()),
         }
     }
 
     /// Looks the key up, and inserts a flight if none is there.
     #[inline]
-    pub(crate) fn arrive<Q: Lookup<K> + ?Sized>(
-        &self,
-        key: &Q,
-        options: &Options,
-    ) -> Arrival<V, E> {
-        let lead = self.new_lead(key, options.intent);
-        let mut guard = self.map(lead.hash).lock();
-        let map = &mut *guard;
-        let new = || Entry::led_by(lead.flight, options.intent);
-        let found = map.flights.find_or_insert(lead.hash, key, new); // look up; insert
+    pub(crate) fn arrive<Q>(&self, key: &Q, options: &Options) -> Joined<'_, V, E, K, S>
+    where
+        Q: Lookup<K> + ?Sized,
+    {
+        let caller = Caller {
+            hash: self.shared.hasher.hash_one(key),
+            flight: FlightId::draw(options.intent != Intent::Call),
+            key_size: size_of_val(key),
+            events: self.shared.observer.as_ref().map(|it| it.with_key(key.to_key())),
+        };
+        let mut map = self.map(caller.hash).lock();
+        let Map { flights, given_up, .. } = &mut *map;
+        let new = || Entry {
+            leader: Some(caller.flight),
+            latch: (options.intent == Intent::Start).then(|| Latch::new(true)),
+            queue: None,
+        };
+        let found = flights.find_or_insert(caller.hash, key, new); // look up; insert
         if let Some(entry) = found {
-            let found = entry.enter(key, lead.flight, options, &mut map.given_up);
-            drop(guard);
-            return self.arrived(lead, found);
+            let found = entry.enter(key, caller.flight, options, given_up);
+            drop(map);
+            return self.arrived(caller, found);
         }
-        drop(guard); // unlock
-        self.announce(&lead);
-        Arrival::Leads(lead)
+        drop(map); // unlock
+        Joined::Leader(Leader::new(self, caller, None))
     }
 }
 
@@ -289,93 +263,50 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     #[inline]
     pub(crate) fn run(
         &self,
-        lead: &mut Lead,
-        f: impl FnOnce(&Lead) -> Result<V, E>,
-    ) -> Outcome<V, E>
-    where
-        V: Clone,
-    {
-        let (result, panic) = deadlock::run_as_leader(lead.flight, || f(lead)); // run
+        leader: Leader<'_, V, E, K, S>,
+        f: impl FnOnce(&Leader<'_, V, E, K, S>) -> Result<V, E>,
+    ) -> Ended<V, E> {
+        let (result, panic) = deadlock::run_as_leader(leader.caller.flight, || f(&leader)); // run
         let mut garbage = None;
-        let ended = self.finish(lead, result, &mut garbage);
+        let ended = self.finish(&leader.caller, result, &mut garbage);
+        leader.disarm();
+        // Before unwinding: a key's `Drop` that panicked then would abort.
+        if let Some(garbage) = garbage {
+            drop(garbage);
+        }
         if let Some(payload) = panic {
-            // A key's `Drop` that panicked while unwinding would abort.
-            drop((garbage, lead.events.take()));
             resume_unwind(payload);
         }
-        ended.into_outcome()
+        ended
     }
 
     /// Ends a flight: takes it out of the map, and only then publishes its outcome.
     pub(crate) fn finish(
         &self,
-        lead: &mut Lead,
+        caller: &Caller,
         result: Result<V, CallError<E>>,
-        garbage: &mut Option<K>,
+        garbage: &mut Garbage<K, Entry<V, E>>,
     ) -> Ended<V, E> {
-        lead.ended = true;
         // A caller that gets the lock before this thread joins, and gets a result older than its call.
-        let mut map = self.map(lead.hash).lock_spinning();
+        let mut map = self.map(caller.hash).lock_spinning();
         map.ended[Ending::of(&result) as usize] += 1;
-        let unlinked = map.unlink(lead, garbage); // delete
+        let (latch, queue) = map.unlink(caller, garbage); // delete
         drop(map);
-        let ended = match unlinked.latch {
-            None => Ended::Alone(Outcome::led(result, 0)),
-            Some(latch) => Ended::Shared(latch.land(result)), // done
+        let ended = match latch {
+            None => Ok(Outcome { result, role: Role::Led, followers: 0 }),
+            Some(latch) => Err(latch.land(result)), // done
         };
-        if let Some(queue) = unlinked.queue {
+        if let Some(queue) = queue {
             queue.set_turn();
             queue.wake();
         }
-        if let Some(events) = &lead.events {
-            events.landed(ended.outcome());
-        }
-        if unlinked.outgrown {
-            self.shrink(lead.hash);
+        if let Some(events) = &caller.events {
+            events.landed(&ended);
         }
         ended
     }
-
-    #[cold]
-    fn shrink(&self, hash: u64) {
-        let mut map = self.map(hash).lock();
-        // Another thread may have done it meanwhile.
-        let old_table = map.flights.is_outgrown().then(|| map.flights.shrink());
-        drop(map);
-        drop(old_table);
-    }
-
-    /// Ends a flight that will have no result. Does nothing if it has ended.
-    pub(crate) fn abandon(&self, lead: &mut Lead) {
-        if !lead.ended {
-            self.finish(lead, Err(CallError::Abandoned), &mut None);
-        }
-    }
 }
 
-/// Where the outcome is once the flight has ended.
-pub(crate) enum Ended<V, E> {
-    /// Still with the leader: nobody waited.
-    Alone(Outcome<V, E>),
-    /// With the followers, for all of them and the leader to clone.
-    Shared(Arc<Outcome<V, E>>),
-}
-
-impl<V, E> Ended<V, E> {
-    pub(crate) fn outcome(&self) -> &Outcome<V, E> {
-        match self {
-            Self::Alone(outcome) => outcome,
-            Self::Shared(landed) => landed,
-        }
-    }
-
-    pub(crate) fn into_outcome(self) -> Outcome<V, E>
-    where
-        V: Clone,
-    {
-        match self {
-            Self::Alone(outcome) => outcome,
-            Self::Shared(landed) => Outcome::from_landed(landed, Role::Led),
-        }
-    }
-}
+/// The outcome of a flight that has ended. As from [`Arc::try_unwrap`]: the leader's own if nobody
+/// waited, and otherwise shared with the followers.
+pub(crate) type Ended<V, E> = Result<Outcome<V, E>, Arc<Outcome<V, E>>>;

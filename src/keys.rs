@@ -2,7 +2,7 @@
 //!
 //! The map is keyed by the hash, so growing and shrinking never run user code, and an entry is
 //! found and removed by its identity, without a key. User code runs in
-//! [`find_or_insert`](KeyMap::find_or_insert) and [`find`](KeyMap::find) only, before
+//! [`find_or_insert`](KeyMap::find_or_insert) and [`update`](KeyMap::update) only, before
 //! anything has changed: a panic there leaves the map as it was.
 //!
 //! A few keys of removed entries are kept, to be written over for the next ones, so that a lone
@@ -90,10 +90,18 @@ where
 /// A map that never held more keys than this does not shrink.
 const SMALL: usize = 64;
 
+/// A key that was looked up by a longer `str` or slice than this is not kept for reuse. (A form that
+/// owns its memory, such as a `&String`, does not show how long it is, so its key is kept.)
+const RETIRED_KEY_BYTES: usize = 256;
+
 /// How many keys of removed entries are kept.
 const RETIRED: usize = 4;
 
 pub(crate) type Table<K, T> = HashMap<u64, (K, T), BuildHasherDefault<Prehashed>>;
+
+/// What is removed under the lock and is to be dropped outside: a key, because its `Drop` is user
+/// code, and a table that has become too large, because to free it can take long.
+pub(crate) type Garbage<K, T> = Option<(K, Option<Box<Table<K, T>>>)>;
 
 pub(crate) struct KeyMap<K, T> {
     /// The first key with its hash.
@@ -154,79 +162,66 @@ impl<K, T> KeyMap<K, T> {
         }
     }
 
-    /// Finds the entry with this hash that `is_it`.
-    pub(crate) fn find(&mut self, hash: u64, is_it: impl Fn(&K, &T) -> bool) -> Option<&mut T> {
-        match self.by_hash.get_mut(&hash) {
-            Some((key, value)) if is_it(key, value) => Some(value),
-            _ => {
-                let mut collided = self.collided.iter_mut();
-                let found =
-                    collided.find(|(other, key, value)| *other == hash && is_it(key, value));
-                found.map(|(_, _, value)| value)
-            }
-        }
-    }
-
-    /// Removes the entry with this hash for which `take` returns `Some`, and returns that. The key is
-    /// kept for reuse if `retire_key` says so and there is room. If not, it becomes garbage, to be
-    /// dropped outside the lock: its `Drop` is user code.
+    /// Changes the one entry with this hash for which `change` does not return `None`. It returns
+    /// what to give back, and whether the entry stays. The key of one that does not is kept for reuse
+    /// if there is room and it is not larger than that.
     #[inline]
-    pub(crate) fn remove<R>(
+    pub(crate) fn update<R>(
         &mut self,
         hash: u64,
-        retire_key: bool,
-        garbage: &mut Option<K>,
-        take: impl Fn(&mut T) -> Option<R>,
+        key_size: usize,
+        garbage: &mut Garbage<K, T>,
+        mut change: impl FnMut(&K, &mut T) -> Option<(R, bool)>,
     ) -> Option<R> {
-        if self.by_hash.len() > self.peak {
-            self.peak = self.by_hash.len();
-        }
+        self.peak = self.peak.max(self.by_hash.len());
         if let Entry::Occupied(mut first) = self.by_hash.entry(hash) {
-            if let Some(taken) = take(&mut first.get_mut().1) {
-                let (key, _) = first.remove();
-                if retire_key && self.retired.len() < RETIRED {
-                    self.retired.push(key);
-                } else {
-                    *garbage = Some(key);
+            let (key, value) = first.get_mut();
+            if let Some((changed, stays)) = change(key, value) {
+                if !stays {
+                    let (key, _) = first.remove();
+                    if self.peak > SMALL && self.by_hash.len() <= self.peak / 8 {
+                        *garbage = Some((key, Some(self.shrink())));
+                    } else if key_size <= RETIRED_KEY_BYTES && self.retired.len() < RETIRED {
+                        self.retired.push(key);
+                    } else {
+                        *garbage = Some((key, None));
+                    }
                 }
-                return Some(taken);
+                return Some(changed);
             }
         }
-        self.remove_collided(hash, garbage, take)
+        self.update_collided(hash, garbage, change)
     }
 
     #[cold]
-    fn remove_collided<R>(
+    fn update_collided<R>(
         &mut self,
         hash: u64,
-        garbage: &mut Option<K>,
-        take: impl Fn(&mut T) -> Option<R>,
+        garbage: &mut Garbage<K, T>,
+        mut change: impl FnMut(&K, &mut T) -> Option<(R, bool)>,
     ) -> Option<R> {
         let mut same = (self.collided.iter_mut().enumerate()).filter(|(_, other)| other.0 == hash);
-        let (i, taken) = same.find_map(|(i, other)| Some((i, take(&mut other.2)?)))?;
-        *garbage = Some(self.collided.swap_remove(i).1);
-        if self.collided.len() <= self.collided.capacity() / 8 {
-            self.collided.shrink_to(self.collided.len() * 2);
+        let (i, (changed, stays)) =
+            same.find_map(|(i, (_, key, value))| Some((i, change(key, value)?)))?;
+        if !stays {
+            *garbage = Some((self.collided.swap_remove(i).1, None));
+            if self.collided.len() <= self.collided.capacity() / 8 {
+                self.collided.shrink_to(self.collided.len() * 2);
+            }
         }
-        Some(taken)
+        Some(changed)
     }
 
-    /// Whether a spike of keys is over, so that it is time to [`shrink`](Self::shrink).
-    #[inline]
-    pub(crate) fn is_outgrown(&self) -> bool {
-        self.peak > SMALL && self.by_hash.len() <= self.peak / 8
-    }
-
-    /// Gives memory back, which `HashMap` never does by itself. Drop the old table outside the lock:
-    /// that can take long.
+    /// Gives memory back after a spike of keys, as `HashMap` does not by itself.
     ///
     /// This moves the keys that are left once seven eighths have gone. Spread over the removals that
     /// led here, that is a constant cost for each, and the map can double before it grows again.
-    pub(crate) fn shrink(&mut self) -> Table<K, T> {
+    #[cold]
+    fn shrink(&mut self) -> Box<Table<K, T>> {
         self.peak = self.by_hash.len() * 2;
         let mut smaller = HashMap::with_capacity_and_hasher(self.peak, Default::default());
         smaller.extend(self.by_hash.drain());
-        mem::replace(&mut self.by_hash, smaller)
+        Box::new(mem::replace(&mut self.by_hash, smaller))
     }
 }
 
@@ -256,15 +251,17 @@ mod tests {
         assert!(map.find_or_insert(hash, &key, || key * 10).is_none());
     }
 
-    fn remove(map: &mut KeyMap<u64, u64>, hash: u64, key: u64) {
-        assert!(map.find(hash, |_, value| *value == key * 10).is_some());
+    fn find(map: &mut KeyMap<u64, u64>, hash: u64, key: u64) -> Option<u64> {
+        map.update(hash, 0, &mut None, |named, value| (*named == key).then_some((*value, true)))
+    }
+
+    fn remove(map: &mut KeyMap<u64, u64>, hash: u64, key: u64, retire_key: bool) {
         let mut garbage = None;
-        let is_it = |value: &mut u64| (*value == key * 10).then_some(());
-        assert!(map.remove(hash, false, &mut garbage, is_it).is_some());
-        assert_eq!(garbage, Some(key));
-        if map.is_outgrown() {
-            map.shrink();
-        }
+        map.update(hash, if retire_key { 0 } else { usize::MAX }, &mut garbage, |_, value| {
+            (*value == key * 10).then_some(((), false))
+        })
+        .expect("it is there");
+        assert_eq!(garbage.map(|(key, _)| key), (!retire_key).then_some(key));
     }
 
     #[test]
@@ -274,12 +271,12 @@ mod tests {
             insert(&mut map, 7, key);
         }
         assert_eq!(map.find_or_insert(7, &2, || panic!("it is there")), Some(&mut 20));
-        assert!(map.find(8, |named, _| *named == 2).is_none());
-        assert!(map.find(7, |_, value| *value == 99).is_none());
+        assert_eq!(find(&mut map, 8, 2), None);
+        assert_eq!(find(&mut map, 7, 99), None);
         for key in [0, 3, 1, 2] {
-            assert_eq!(map.find(7, |named, _| *named == key), Some(&mut (key * 10)));
-            remove(&mut map, 7, key);
-            assert!(map.find(7, |named, _| *named == key).is_none());
+            assert_eq!(find(&mut map, 7, key), Some(key * 10));
+            remove(&mut map, 7, key, false);
+            assert_eq!(find(&mut map, 7, key), None);
         }
         assert_eq!(map.len(), 0);
         assert!(map.by_hash.is_empty() && map.collided.is_empty());
@@ -295,7 +292,7 @@ mod tests {
                 insert(&mut map, hash(key), key);
             }
             for key in 0..keys {
-                remove(&mut map, hash(key), key);
+                remove(&mut map, hash(key), key, false);
             }
             assert!(map.peak <= super::SMALL);
             assert!(map.by_hash.capacity() <= 2 * super::SMALL);
@@ -310,9 +307,7 @@ mod tests {
             insert(&mut map, key, key);
         }
         for key in 0..10_000 {
-            let mut garbage = None;
-            map.remove(key, true, &mut garbage, |_| Some(()));
-            assert!(!map.is_outgrown());
+            remove(&mut map, key, key, true);
             insert(&mut map, key + 1_000, key + 1_000);
         }
         assert_eq!((map.len(), map.peak), (1_000, 1_000));

@@ -21,8 +21,8 @@
 use std::time::Duration;
 
 use crate::{
-    error::CallError, outcome::Outcome, sync::Arc, sync::Condvar, sync::Deadline, sync::Mutex,
-    sync::Time,
+    error::CallError, outcome::Outcome, outcome::Role, sync::Arc, sync::Condvar, sync::Deadline,
+    sync::Mutex, sync::Time,
 };
 
 pub(crate) struct Latch<V, E> {
@@ -49,12 +49,6 @@ enum Phase<V, E> {
     /// leader, or any of its callers can take the lead.
     Turn,
     /// Set once by the leader, after the map has ceased to name the flight.
-    Landed(Arc<Outcome<V, E>>),
-}
-
-/// What a waiter has found.
-pub(crate) enum Awaited<V, E> {
-    Turn,
     Landed(Arc<Outcome<V, E>>),
 }
 
@@ -135,25 +129,34 @@ impl<V, E> Latch<V, E> {
     /// has ceased to name the flight (G2).
     pub(crate) fn land(&self, result: Result<V, CallError<E>>) -> Arc<Outcome<V, E>> {
         // Nobody joins any more. A follower that leaves now is counted, but not waited for.
-        let outcome = Arc::new(Outcome::led(result, self.followers()));
+        let outcome = Arc::new(Outcome { result, role: Role::Led, followers: self.followers() });
         self.state.lock().phase = Phase::Landed(Arc::clone(&outcome));
         // After unlocking: a waiter that woke under the lock would only block on it.
         self.wake();
         outcome
     }
 
+    /// The outcome, if it is there.
+    pub(crate) fn outcome(&self) -> Option<Arc<Outcome<V, E>>> {
+        match &self.state.lock().phase {
+            Phase::Landed(outcome) => Some(Arc::clone(outcome)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn has_turn(&self) -> bool {
         !matches!(self.state.lock().phase, Phase::Pending)
     }
 
-    /// Blocks until the outcome is there, or the turn for a caller that is `queued`, or the
-    /// deadline has passed. What is there by then is found, however late it is.
-    pub(crate) fn wait(&self, deadline: Deadline, queued: bool) -> Option<Awaited<V, E>> {
+    /// Blocks until the outcome is there. Without it, this returns when the deadline has passed, or
+    /// the turn of a caller that is `queued` has come. What is there by then is found, however late it
+    /// is.
+    pub(crate) fn wait(&self, deadline: Deadline, queued: bool) -> Option<Arc<Outcome<V, E>>> {
         let mut state = self.state.lock();
         loop {
             match &state.phase {
-                Phase::Landed(outcome) => return Some(Awaited::Landed(Arc::clone(outcome))),
-                Phase::Turn if queued => return Some(Awaited::Turn),
+                Phase::Landed(outcome) => return Some(Arc::clone(outcome)),
+                Phase::Turn if queued => return None,
                 _ if deadline.has_passed() => return None,
                 // A loop, because a condition variable may wake without a notification.
                 _ => state = self.changed.wait(state, deadline),

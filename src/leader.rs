@@ -1,10 +1,10 @@
 //! The leader's side: running the function, and the flight's end, however that comes.
 
-use std::{collections::hash_map::RandomState, fmt};
+use std::{collections::hash_map::RandomState, fmt, mem};
 
 use crate::{
-    error::CallError, group::Ended, group::FlightGroup, map::OptionLatch, observer::Events,
-    outcome::Outcome, sync::Arc, threads::FlightId,
+    deadlock, error::CallError, group::FlightGroup, map::OptionLatch, observer::Event,
+    observer::Events, outcome::Outcome, sync::Arc, sync::Time, threads::FlightId,
 };
 
 /// The lead of a flight, from [`FlightGroup::join`]: its holder has to provide the outcome.
@@ -27,19 +27,24 @@ use crate::{
 /// ```
 #[must_use = "dropping a leader abandons its flight"]
 pub struct Leader<'g, V, E, K = String, S = RandomState> {
-    group: &'g FlightGroup<V, E, K, S>,
-    lead: Lead,
+    pub(crate) group: &'g FlightGroup<V, E, K, S>,
+    pub(crate) caller: Caller,
 }
 
-/// What a leader holds: nothing of the flight but its identity.
-pub(crate) struct Lead {
+/// One call: the flight that it leads, if it comes to that, and where its events go.
+pub(crate) struct Caller {
     pub(crate) hash: u64,
     pub(crate) flight: FlightId,
-    /// Whether the key is small enough to be kept for reuse.
-    pub(crate) retire_key: bool,
-    pub(crate) ended: bool,
-    /// In a group with an observer: where the events of this call go.
+    /// The size of what the key was looked up by.
+    pub(crate) key_size: usize,
+    /// In a group with an observer.
     pub(crate) events: Option<Box<Events>>,
+}
+
+impl Caller {
+    pub(crate) fn take(&mut self) -> Self {
+        Self { events: self.events.take(), ..*self }
+    }
 }
 
 impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
@@ -64,7 +69,9 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     pub fn complete(self, result: Result<V, E>) -> Outcome<V, E> {
         let result = result.map_err(|error| CallError::Failed(Arc::new(error)));
         let mut garbage = None;
-        self.finish(result, &mut garbage).into_outcome()
+        let ended = self.group.finish(&self.caller, result, &mut garbage);
+        self.disarm();
+        Outcome::of_leader(ended)
     }
 
     /// Runs the function, and ends the flight with its result, as [`FlightGroup::call_ex`] does for
@@ -92,14 +99,30 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     /// let outcomes = joined.map(|joined| joined.unwrap_or_else(|follower| follower.wait()));
     /// assert!(outcomes.iter().all(|outcome| outcome.fresh()));
     /// ```
-    pub fn run(mut self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
-        self.group.run(&mut self.lead, |_| f())
+    pub fn run(self, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
+        Outcome::of_leader(self.group.run(self, |_| f()))
     }
 }
 
 impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
-    pub(crate) fn new(group: &'g FlightGroup<V, E, K, S>, lead: Lead) -> Self {
-        Self { group, lead }
+    /// For a flight that has just begun. Those who queued behind one that it replaces, and that was
+    /// given up, follow it now: they are to `wake`.
+    #[inline]
+    pub(crate) fn new(
+        group: &'g FlightGroup<V, E, K, S>,
+        mut caller: Caller,
+        wake: OptionLatch<V, E>,
+    ) -> Self {
+        wake.iter().for_each(|queue| queue.wake());
+        if let Some(events) = &mut caller.events {
+            events.began = Time::now();
+            // As a part of the flight, so that an observer that calls for the same key is refused.
+            drop(deadlock::run_as_leader(caller.flight, || {
+                events.tell(Event::Began);
+                Ok::<(), ()>(())
+            }));
+        }
+        Self { group, caller }
     }
 
     /// How many followers the flight has now. Other threads may change the number at any time.
@@ -116,45 +139,24 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
     /// ```
     #[must_use]
     pub fn followers(&self) -> usize {
-        self.group.followers(&self.lead)
+        self.latch().map_or(0, |latch| latch.followers())
     }
 
-    pub(crate) fn finish(
-        mut self,
-        result: Result<V, CallError<E>>,
-        garbage: &mut Option<K>,
-    ) -> Ended<V, E> {
-        self.group.finish(&mut self.lead, result, garbage)
+    /// For a flight that has ended.
+    pub(crate) fn disarm(mut self) {
+        drop(self.caller.events.take());
+        mem::forget(self);
     }
 
-    pub(crate) fn take_events(&mut self) -> Option<Box<Events>> {
-        self.lead.events.take()
-    }
-
-    pub(crate) fn serial(&self) -> u64 {
-        self.lead.flight.serial
-    }
-
-    /// Gives the lead to a holder with a group handle of its own.
-    pub(crate) fn into_lead(mut self) -> Lead {
-        self.lead.ended = true;
-        Lead { events: self.lead.events.take(), ended: false, ..self.lead }
-    }
-}
-
-impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    pub(crate) fn latch_of(&self, lead: &Lead) -> OptionLatch<V, E> {
-        self.map(lead.hash).lock().latch_of(lead.hash, lead.flight)
-    }
-
-    pub(crate) fn followers(&self, lead: &Lead) -> usize {
-        self.latch_of(lead).map_or(0, |latch| latch.followers())
+    /// Where others wait for the flight, if any do.
+    pub(crate) fn latch(&self) -> OptionLatch<V, E> {
+        self.group.map(self.caller.hash).lock().latch_of(&self.caller)
     }
 }
 
 impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
     fn drop(&mut self) {
-        self.group.abandon(&mut self.lead);
+        drop(self.group.finish(&self.caller, Err(CallError::Abandoned), &mut None));
     }
 }
 

@@ -233,18 +233,8 @@ pub use error::{CallError, Deadlock, Panicked, StdError};
 #[doc(alias("cancel", "cancellation", "interrupt"))]
 pub use flight::Flight;
 pub use follower::Follower;
-#[doc(alias(
-    "singleflight",
-    "SingleFlight",
-    "Group",
-    "coalesce",
-    "coalescing",
-    "dedup",
-    "deduplicate",
-    "stampede",
-    "dogpile",
-    "thundering herd"
-))]
+#[doc(alias("singleflight", "SingleFlight", "Group", "coalesce", "coalescing", "dedup"))]
+#[doc(alias("deduplicate", "stampede", "dogpile", "thundering herd"))]
 pub use group::FlightGroup;
 pub use join::Joined;
 #[doc(alias = "Equivalent")]

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, hash::BuildHasher, panic::resume_unwind};
 
 use crate::{
-    error::CallError, group::FlightGroup, keys::Lookup, leader::Leader, threads, wait::Arrival,
+    error::CallError, group::FlightGroup, join::Joined, keys::Lookup, leader::Leader,
+    outcome::Outcome, threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -61,8 +62,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut results: Vec<_> = distinct.iter().map(|_| Err(CallError::Abandoned)).collect();
         for (i, key) in distinct.iter().enumerate() {
             match self.arrive(*key, &options) {
-                Arrival::Leads(lead) => led.push((i, Leader::new(self, lead))),
-                Arrival::Follows((mut follower, _)) => {
+                Joined::Leader(leader) => led.push((i, leader)),
+                Joined::Follower(mut follower) => {
                     follower.deadline = deadline;
                     followed.push((i, follower));
                 }
@@ -125,8 +126,8 @@ fn lead_all<V: Clone, E, K, S>(
     f: impl FnOnce() -> Result<Vec<V>, E>,
     keys: usize,
 ) -> Vec<Result<V, CallError<E>>> {
-    let serials: Vec<_> = leaders.iter().map(|leader| leader.serial()).collect();
-    let (loaded, panic) = threads::run_as_leader_of_all(&serials, || {
+    let serials: Vec<_> = leaders.iter().map(|leader| leader.caller.flight.serial).collect();
+    let (loaded, panic) = threads::run_as_leader(&serials, || {
         let loaded = f();
         if let Ok(values) = &loaded {
             let n = values.len();
@@ -141,17 +142,19 @@ fn lead_all<V: Clone, E, K, S>(
     let mut garbage: Vec<_> = results.iter().map(|_| None).collect();
     let finish = leaders.into_iter().zip(results).zip(&mut garbage);
     let finish = finish.map(|((mut leader, result), garbage)| {
-        let events = leader.take_events();
-        (leader.finish(result, garbage), events)
+        let events = leader.caller.events.take();
+        let ended = leader.group.finish(&leader.caller, result, garbage);
+        leader.disarm();
+        (ended, events)
     });
-    let (ended, events): (Vec<_>, Vec<_>) = finish.unzip();
+    let ended: Vec<_> = finish.collect();
     // All flights have landed by now: observers, clones of values and drops of keys are user code.
-    for (ended, events) in ended.iter().zip(&events) {
-        events.iter().for_each(|it| it.landed(ended.outcome()));
+    for (ended, events) in &ended {
+        events.iter().for_each(|it| it.landed(ended));
     }
     if let Some(payload) = panic {
-        drop((garbage, events));
+        drop((ended, garbage));
         resume_unwind(payload);
     }
-    ended.into_iter().map(|ended| ended.into_outcome().result).collect()
+    ended.into_iter().map(|(ended, _)| Outcome::of_leader(ended).result).collect()
 }

@@ -23,8 +23,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    deadlock, error::Refusal, keys::KeyMap, keys::Lookup, latch::Latch, leader::Lead,
-    options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
+    deadlock, error::CallError, keys::Garbage, keys::KeyMap, keys::Lookup, latch::Latch,
+    leader::Caller, options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
 };
 
 pub(crate) struct Map<V, E, K> {
@@ -55,38 +55,30 @@ pub(crate) enum Found<V, E> {
     Leads {
         wake: OptionLatch<V, E>,
     },
-    /// It has a place on a latch, in the queue for its turn if it is `queued`.
-    Waits {
-        latch: Arc<Latch<V, E>>,
-        held_by: HeldBy,
-        queued: bool,
-    },
-    Refused(Refusal),
+    Waits(Place<V, E>),
+    Refused(CallError<E>),
 }
 
-/// The flight that a caller waits for, and when a caller first waited for it. `None` if the flight is
-/// unlinked already: its outcome is about to arrive.
-pub(crate) type HeldBy = Option<(FlightId, Time)>;
+/// Where a caller waits.
+pub(crate) struct Place<V, E> {
+    pub(crate) latch: Arc<Latch<V, E>>,
+    /// The flight that it waits for, and when a caller first waited for that. `None` if it is
+    /// unlinked already: its outcome is about to arrive.
+    pub(crate) held_by: Option<(FlightId, Time)>,
+    pub(crate) kind: Kind,
+}
 
-/// What is left to do once a flight is unlinked.
-pub(crate) struct Unlinked<V, E> {
-    /// The latch, if anyone waits on it for the outcome.
-    pub(crate) latch: OptionLatch<V, E>,
-    /// The queue whose turn has come.
-    pub(crate) queue: OptionLatch<V, E>,
-    /// Whether a spike of keys is over.
-    pub(crate) outgrown: bool,
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Counted on the latch, for the outcome.
+    Follows,
+    /// Counted on the latch, for its turn. Given up under the map's lock only.
+    Queued,
+    /// Not counted: given up, or that of the ticket of the call that started the flight.
+    Uncounted,
 }
 
 impl<V, E> Entry<V, E> {
-    pub(crate) fn led_by(flight: FlightId, intent: Intent) -> Self {
-        Self {
-            leader: Some(flight),
-            latch: (intent == Intent::Start).then(|| Latch::new(true)),
-            queue: None,
-        }
-    }
-
     /// A caller that arrives and finds the entry leads it, takes a place, or is refused.
     pub(crate) fn enter<Q: Lookup<K> + ?Sized, K>(
         &mut self,
@@ -95,34 +87,37 @@ impl<V, E> Entry<V, E> {
         options: &Options,
         given_up: &mut GivenUp<V, E, K>,
     ) -> Found<V, E> {
-        let Some(leader) = self.leader else {
-            return self.lead(flight, options.intent, false);
-        };
-        // A caller that only joins is refused when it waits: that may be on another thread.
-        if options.next_flight || options.intent == Intent::Call {
-            if let Err(deadlock) = deadlock::refuse_own(leader) {
-                return Found::Refused(Refusal::Deadlock(deadlock));
+        if let Some(leader) = self.leader {
+            // A caller that only joins is refused when it waits: that may be on another thread.
+            if options.next_flight || options.intent == Intent::Call {
+                if let Err(deadlock) = deadlock::refuse_own(leader) {
+                    return Found::Refused(CallError::Deadlock(deadlock));
+                }
+            }
+            if !self.is_older_than(options) {
+                return self.take_place(leader, options);
             }
         }
-        if self.is_older_than(options) {
-            self.give_up(key.to_key(), given_up);
-            return self.lead(flight, options.intent, true);
-        }
+        let wake = self.give_up(|| key.to_key(), given_up);
+        self.lead(flight, options.intent);
+        Found::Leads { wake }
+    }
+
+    fn take_place(&mut self, leader: FlightId, options: &Options) -> Found<V, E> {
+        let max_followers = options.max_followers.unwrap_or(usize::MAX);
         // The flight's age counts from here, because a caller waits or is refused a place.
         let mut latch = self.latch.get_or_insert_with(|| Latch::new(false));
         let held_by = Some((leader, latch.since()));
-        let max_followers = options.max_followers.unwrap_or(usize::MAX);
-        if options.next_flight {
-            // A queue is not made for a caller that gets no place in it.
-            if max_followers == 0 {
-                return Found::Refused(Refusal::Overloaded);
-            }
+        let mut kind = Kind::Follows;
+        // A queue is not made for a caller that gets no place in it.
+        if options.next_flight && max_followers > 0 {
             latch = self.queue.get_or_insert_with(|| Latch::new(false));
+            kind = Kind::Queued;
         }
-        if !latch.join(max_followers) {
-            return Found::Refused(Refusal::Overloaded);
+        match latch.join(max_followers) {
+            true => Found::Waits(Place { latch: Arc::clone(latch), held_by, kind }),
+            false => Found::Refused(CallError::Overloaded),
         }
-        Found::Waits { latch: Arc::clone(latch), held_by, queued: options.next_flight }
     }
 
     /// Whether others have waited for the flight for too long. With a limit of zero, nobody follows.
@@ -133,31 +128,32 @@ impl<V, E> Entry<V, E> {
     }
 
     /// Gives the entry a leader. Callers in the queue become its followers.
-    pub(crate) fn lead(&mut self, flight: FlightId, intent: Intent, gave_up: bool) -> Found<V, E> {
+    pub(crate) fn lead(&mut self, flight: FlightId, intent: Intent) {
         let ticket = intent == Intent::Start;
-        let queue = self.queue.take();
         self.leader = Some(flight);
-        self.latch = queue.filter(|queue| queue.begin(ticket));
+        self.latch = self.queue.take().filter(|queue| queue.begin(ticket));
         if ticket {
             self.latch.get_or_insert_with(|| Latch::new(true));
         }
-        let wake = self.latch.clone().filter(|_| gave_up);
-        Found::Leads { wake }
     }
 
-    /// Moves the flight to the list. The queue stays, and its turn has come: it is to be woken once
-    /// the map's lock is released.
-    pub(crate) fn give_up<K>(&mut self, key: K, list: &mut GivenUp<V, E, K>) {
-        let Some(leader) = self.leader.take() else {
-            return;
-        };
-        if let Some(queue) = &self.queue {
-            // Under the lock, so that nobody meets the next flight while the graph still has its
-            // callers wait for this one.
-            queue.set_turn();
-            deadlock::given_up(leader);
-        }
+    /// Moves the flight to the list, if there is one. The queue stays, and its turn has come: it is
+    /// returned, to be woken once the map's lock is released.
+    pub(crate) fn give_up<K>(
+        &mut self,
+        key: impl FnOnce() -> K,
+        list: &mut GivenUp<V, E, K>,
+    ) -> OptionLatch<V, E> {
+        let leader = self.leader?;
+        let key = key();
+        self.leader = None;
         list.insert(leader, (key, self.latch.take()));
+        let queue = self.queue.clone()?;
+        // Under the lock, so that nobody meets the next flight while the graph still has its
+        // callers wait for this one.
+        queue.set_turn();
+        deadlock::given_up(leader);
+        Some(queue)
     }
 }
 
@@ -172,51 +168,42 @@ impl<V, E, K> Map<V, E, K> {
     }
 
     /// Takes a flight out of the map, or off the list. By its identity, so that a successor with the
-    /// same key stays (G6).
+    /// same key stays (G6). An entry with a queue stays, too, without a leader.
+    ///
+    /// Gives the latch, if anyone waits on it for the outcome, and the queue whose turn has come.
     #[inline]
-    pub(crate) fn unlink(&mut self, lead: &Lead, garbage: &mut Option<K>) -> Unlinked<V, E> {
-        let removed = (self.flights).remove(lead.hash, lead.retire_key, garbage, |entry| {
-            let last = entry.leader == Some(lead.flight) && entry.queue.is_none();
-            last.then(|| entry.latch.take())
-        });
-        let (latch, queue) = match removed {
-            Some(latch) => (latch, None),
-            None => self.unlink_special(lead, garbage),
-        };
-        // No caller can join any more, so none that waits is missed.
-        let latch = latch.filter(|latch| latch.is_awaited());
-        let outgrown = self.flights.is_outgrown();
-        Unlinked { latch, queue, outgrown }
-    }
-
-    /// The same for a flight that has a queue, or that was given up.
-    #[cold]
-    fn unlink_special(
+    pub(crate) fn unlink(
         &mut self,
-        lead: &Lead,
-        garbage: &mut Option<K>,
+        caller: &Caller,
+        garbage: &mut Garbage<K, Entry<V, E>>,
     ) -> (OptionLatch<V, E>, OptionLatch<V, E>) {
-        let is_it = |_: &K, entry: &Entry<V, E>| entry.leader == Some(lead.flight);
-        if let Some(entry) = self.flights.find(lead.hash, is_it) {
-            entry.leader = None;
-            return (entry.latch.take(), entry.queue.clone());
-        }
-        let given_up = self.given_up.remove(&lead.flight);
-        let latch = given_up.and_then(|(key, latch)| {
-            *garbage = Some(key);
-            latch
+        let unlink = |_: &K, entry: &mut Entry<V, E>| {
+            let is_it = entry.leader == Some(caller.flight);
+            is_it.then(|| {
+                entry.leader = None;
+                let queue = entry.queue.clone();
+                let stays = queue.is_some();
+                ((entry.latch.take(), queue), stays)
+            })
+        };
+        let unlinked = self.flights.update(caller.hash, caller.key_size, garbage, unlink);
+        let (latch, queue) = unlinked.unwrap_or_else(|| {
+            let (key, latch) = self.given_up.remove(&caller.flight).unzip();
+            *garbage = key.map(|key| (key, None));
+            (latch.flatten(), None)
         });
-        (latch, None)
+        // No caller can join any more, so none that waits is missed.
+        (latch.filter(|latch| latch.is_awaited()), queue)
     }
 
-    /// The latch of this flight, if it has one.
-    pub(crate) fn latch_of(&mut self, hash: u64, flight: FlightId) -> OptionLatch<V, E> {
-        match self.given_up.get(&flight) {
-            Some((_, latch)) => latch.clone(),
-            None => {
-                let entry = self.flights.find(hash, |_, it| it.leader == Some(flight));
-                entry.and_then(|entry| entry.latch.clone())
-            }
+    /// The latch of this caller's flight, if it has one.
+    pub(crate) fn latch_of(&mut self, caller: &Caller) -> OptionLatch<V, E> {
+        if let Some((_, latch)) = self.given_up.get(&caller.flight) {
+            return latch.clone();
         }
+        let found = self.flights.update(caller.hash, 0, &mut None, |_, entry| {
+            (entry.leader == Some(caller.flight)).then(|| (entry.latch.clone(), true))
+        });
+        found.flatten()
     }
 }

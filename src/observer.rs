@@ -5,9 +5,7 @@
 
 use std::{any::Any, panic::catch_unwind, panic::AssertUnwindSafe, time::Duration};
 
-use crate::{
-    error::Deadlock, error::Refusal, outcome::Ending, outcome::Outcome, sync::Arc, sync::Time,
-};
+use crate::{error::Deadlock, group::Ended, outcome::Ending, sync::Arc, sync::Time};
 
 /// Is told what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
 ///
@@ -141,7 +139,9 @@ pub(crate) enum Event<'a> {
     Began,
     Joined,
     Landed(&'a Landed),
-    Refused(&'a Refusal),
+    TimedOut,
+    Overloaded,
+    Deadlocked(&'a Deadlock),
 }
 
 impl<K> GroupObserver<K> {
@@ -159,11 +159,9 @@ impl<K> GroupObserver<K> {
                     Event::Began => observer.flight_began(&key),
                     Event::Joined => observer.caller_joined(&key),
                     Event::Landed(landed) => observer.flight_landed(&key, landed),
-                    Event::Refused(Refusal::TimedOut) => observer.caller_timed_out(&key),
-                    Event::Refused(Refusal::Overloaded) => observer.overload_refused(&key),
-                    Event::Refused(Refusal::Deadlock(deadlock)) => {
-                        observer.deadlock_refused(&key, deadlock);
-                    }
+                    Event::TimedOut => observer.caller_timed_out(&key),
+                    Event::Overloaded => observer.overload_refused(&key),
+                    Event::Deadlocked(deadlock) => observer.deadlock_refused(&key, deadlock),
                 })
             },
         }
@@ -183,7 +181,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn landed<V, E>(&self, outcome: &Outcome<V, E>) {
+    pub(crate) fn landed<V, E>(&self, ended: &Ended<V, E>) {
+        let outcome = ended.as_ref().unwrap_or_else(|landed| landed);
         let ending = Ending::of(&outcome.result);
         let landed = Landed::new(self.began.age(), outcome.followers, ending);
         self.tell(Event::Landed(&landed));

@@ -56,7 +56,7 @@ impl Options {
     /// clock only if there is a limit.
     pub(crate) fn deadline(&self) -> Deadline {
         match self.time_limit {
-            None => Deadline::Never,
+            None => Deadline::NEVER,
             Some(TimeLimit::For(timeout)) => Deadline::after(timeout),
             Some(TimeLimit::Until(deadline)) => deadline,
         }

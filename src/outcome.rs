@@ -1,6 +1,6 @@
 //! What a call gets back.
 
-use crate::{error::CallError, error::Refusal, sync::Arc};
+use crate::{error::CallError, sync::Arc};
 
 /// What one call got: the result, whether the call led or followed, and how many followed.
 ///
@@ -78,6 +78,11 @@ impl<V, E> Outcome<V, E> {
 }
 
 impl<V: Clone, E> Outcome<V, E> {
+    /// What the leader gets of a flight that has ended.
+    pub(crate) fn of_leader(ended: Result<Self, Arc<Self>>) -> Self {
+        ended.unwrap_or_else(|landed| Self::from_landed(landed, Role::Led))
+    }
+
     /// A landed outcome, as a caller in this role sees it. A caller that finds all others gone gets
     /// the value itself, every other one a clone.
     pub(crate) fn from_landed(landed: Arc<Self>, role: Role) -> Self {
@@ -87,19 +92,10 @@ impl<V: Clone, E> Outcome<V, E> {
 }
 
 impl<V, E> Outcome<V, E> {
-    #[inline]
-    pub(crate) fn led(result: Result<V, CallError<E>>, followers: usize) -> Self {
-        Self { result, role: Role::Led, followers }
-    }
-
     /// For a call that nobody can share.
     pub(crate) fn alone(result: Result<V, E>) -> Self {
-        Self::led(result.map_err(|error| CallError::Failed(Arc::new(error))), 0)
-    }
-
-    /// For a caller that does not get a flight's outcome.
-    pub(crate) fn refused(refusal: Refusal, role: Role) -> Self {
-        Self { result: Err(refusal.into()), role, followers: 0 }
+        let result = result.map_err(|error| CallError::Failed(Arc::new(error)));
+        Self { result, role: Role::Led, followers: 0 }
     }
 }
 

@@ -2,60 +2,60 @@
 //! the flight it waits for is too old, or when it leaves the queue.
 
 use crate::{
-    keys::Lookup, latch::Latch, map::Found, map::Map, map::OptionLatch, options::Options,
-    sync::Arc, threads::FlightId,
+    keys::Garbage, keys::Lookup, latch::Latch, leader::Caller, map::Entry, map::Found, map::Kind,
+    map::Map, map::OptionLatch, map::Place, options::Options, sync::Arc,
 };
 
 impl<V, E, K> Map<V, E, K> {
-    /// For a caller with a place on a latch, when its turn has come or its age limit has passed. Lets
-    /// it lead, or returns what it waits for now. `None` if it has given up its place and has to
-    /// arrive again.
+    /// For a caller with a place, when its turn has come or its age limit has passed. Lets it lead,
+    /// or returns its place now. `None` if it has given up its place and has to arrive again.
     pub(crate) fn enter_again<Q: Lookup<K> + ?Sized>(
         &mut self,
-        hash: u64,
         key: &Q,
-        flight: FlightId,
+        caller: &Caller,
         options: &Options,
         latch: &Arc<Latch<V, E>>,
     ) -> Option<Found<V, E>> {
-        let waits = |(flight, since), queued| Found::Waits {
-            latch: Arc::clone(latch),
-            held_by: Some((flight, since)),
-            queued,
-        };
-        let found = (self.flights).find(hash, |_, it| is(&it.latch, latch) || is(&it.queue, latch));
-        if let Some(entry) = found {
-            let leader = entry.leader;
-            if let Some(leader) = leader {
-                if !entry.is_older_than(options) {
-                    let front = entry.latch.as_ref().unwrap_or(latch);
-                    return Some(waits((leader, front.since()), is(&entry.queue, latch)));
-                }
-                entry.give_up(key.to_key(), &mut self.given_up);
+        let waits = |held_by, kind| Found::Waits(Place { latch: Arc::clone(latch), held_by, kind });
+        let Self { flights, given_up, .. } = self;
+        let found = flights.update(caller.hash, usize::MAX, &mut None, |_, entry| {
+            let kind = match is(&entry.queue, latch) {
+                true => Kind::Queued,
+                false if is(&entry.latch, latch) => Kind::Follows,
+                false => return None,
+            };
+            if let (Some(leader), false) = (entry.leader, entry.is_older_than(options)) {
+                let front = entry.latch.as_ref().unwrap_or(latch);
+                return Some((waits(Some((leader, front.since())), kind), true));
             }
+            let wake = entry.give_up(|| key.to_key(), given_up);
             latch.leave(); // A leader does not follow.
-            return Some(entry.lead(flight, options.intent, leader.is_some()));
+            entry.lead(caller.flight, options.intent);
+            Some((Found::Leads { wake }, true))
+        });
+        if found.is_some() {
+            return found;
         }
-        let mut given_up = self.given_up.iter();
-        let Some((flight, _)) = given_up.find(|(_, (_, it))| is(it, latch)) else {
-            return Some(Found::Waits { latch: Arc::clone(latch), held_by: None, queued: false });
-        };
-        if latch.is_older_than(options.max_age) {
+        let flight = given_up.iter().find(|(_, (_, it))| is(it, latch)).map(|(flight, _)| *flight);
+        if flight.is_some() && latch.is_older_than(options.max_age) {
             latch.leave();
             return None;
         }
-        Some(waits((*flight, latch.since()), false))
+        Some(waits(flight.map(|flight| (flight, latch.since())), Kind::Follows))
     }
 
-    /// Gives up a place in a queue. Returns the key of the entry if that is removed, because no caller
-    /// is left to lead it.
-    pub(crate) fn leave_queue(&mut self, hash: u64, latch: &Arc<Latch<V, E>>) -> Option<K> {
-        if latch.leave() > 0 {
-            return None;
+    /// Gives up a place in a queue. The last to leave an entry without a leader removes it.
+    pub(crate) fn leave_queue(
+        &mut self,
+        hash: u64,
+        latch: &Arc<Latch<V, E>>,
+        garbage: &mut Garbage<K, Entry<V, E>>,
+    ) {
+        if latch.leave() == 0 {
+            self.flights.update(hash, usize::MAX, garbage, |_, entry| {
+                is(&entry.queue, latch).then(|| (entry.queue = None, entry.leader.is_some()))
+            });
         }
-        let entry = self.flights.find(hash, |_, entry| is(&entry.queue, latch))?;
-        entry.queue = None;
-        self.remove_empty(hash)
     }
 }
 

@@ -5,9 +5,9 @@ use std::{
 };
 
 use crate::{
-    error::CallError, flight::Flight, group::FlightGroup, join::Joined, keys::Lookup, leader::Lead,
+    error::CallError, flight::Flight, group::FlightGroup, join::Joined, keys::Lookup,
     leader::Leader, options::Intent, options::Options, options::TimeLimit, outcome::Outcome,
-    sync::Deadline, wait::Arrival,
+    sync::Deadline,
 };
 
 /// A call with options, from [`FlightGroup::request`].
@@ -358,10 +358,9 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
     pub fn call_with(self, f: impl FnOnce(&Flight<'_>) -> Result<V, E>) -> Result<V, CallError<E>> {
         let mut options = self.options();
         let deadline = options.fix_deadline();
-        let (group, key) = (self.group, self.key);
-        let outcome = self.call_as(options, |lead| {
-            let leader_wants = || !deadline.has_passed();
-            Flight::show(group, lead, leader_wants, || key.to_key(), f)
+        let key = self.key;
+        let outcome = self.call_as(options, |leader| {
+            Flight::show(leader, || !deadline.has_passed(), || key.to_key(), f)
         });
         outcome.result
     }
@@ -369,14 +368,14 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
     fn call_as(
         self,
         options: Options,
-        f: impl FnOnce(Option<&Lead>) -> Result<V, E>,
+        f: impl FnOnce(Option<&Leader<'_, V, E, K, S>>) -> Result<V, E>,
     ) -> Outcome<V, E> {
-        let group = self.group;
+        let (group, willing) = (self.group, self.willing.as_ref());
         match group.arrive(self.key, &options) {
-            Arrival::Leads(mut lead) => group.run(&mut lead, |lead| f(Some(lead))),
-            Arrival::Follows(follows) => {
-                group.wait(self.key, &options, self.willing.as_ref(), follows, f)
+            Joined::Leader(leader) => {
+                Outcome::of_leader(group.run(leader, |leader| f(Some(leader))))
             }
+            Joined::Follower(follower) => group.wait(self.key, &options, willing, follower, f),
         }
     }
 }
@@ -406,10 +405,7 @@ impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q
     /// ```
     pub fn join(self) -> Joined<'g, V, E, K, S> {
         let options = self.options().with_intent(Intent::Join);
-        match self.group.arrive_in_turn(self.key, &options) {
-            Arrival::Leads(lead) => Joined::Leader(Leader::new(self.group, lead)),
-            Arrival::Follows((follower, _)) => Joined::Follower(follower),
-        }
+        self.group.arrive_in_turn(self.key, &options)
     }
 }
 

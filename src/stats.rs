@@ -127,7 +127,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             timed_out: counts.timed_out.get(),
             deadlocked: counts.deadlocked.get(),
             overloaded: counts.overloaded.get(),
-            waiting: counts.waiting(),
+            waiting: counts.waiting.get(),
             ..Stats::default()
         };
         for map in self.shared.maps.iter() {
@@ -173,7 +173,12 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             let map = map.lock();
             let followers =
                 |latch: &OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers());
-            let mut show = |key: &K, flight, latch: &OptionLatch<V, E>, queued, given_up| {
+            let named = map.flights.iter().map(|(key, entry)| {
+                (key, entry.leader, &entry.latch, followers(&entry.queue), false)
+            });
+            let given_up = (map.given_up.iter())
+                .map(|(flight, (key, latch))| (key, Some(*flight), latch, 0, true));
+            for (key, flight, latch, queued, given_up) in named.chain(given_up) {
                 flights.push(flight);
                 in_flight.push(InFlight {
                     key: key.clone(),
@@ -184,12 +189,6 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                     given_up,
                     waits_for: None,
                 });
-            };
-            for (key, entry) in map.flights.iter() {
-                show(key, entry.leader, &entry.latch, followers(&entry.queue), false);
-            }
-            for (flight, (key, latch)) in &map.given_up {
-                show(key, Some(*flight), latch, 0, true);
             }
         }
         let leaders = deadlock::leaders(flights.iter().copied());

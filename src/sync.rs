@@ -75,15 +75,11 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         deadline: Deadline,
     ) -> MutexGuard<'a, T> {
-        match deadline {
-            Deadline::Passed => guard,
-            Deadline::At(instant) => {
-                let left = instant.saturating_duration_since(Instant::now());
-                let woken = self.0.wait_timeout(guard, left);
-                woken.unwrap_or_else(PoisonError::into_inner).0
-            }
-            Deadline::Never => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
-        }
+        let Some(instant) = deadline.0 else {
+            return self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        };
+        let left = instant.saturating_duration_since(Instant::now());
+        self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(crate) fn notify_all(&self) {
@@ -91,43 +87,33 @@ impl Condvar {
     }
 }
 
-/// When a wait ends. Time enters the crate here and in [`Time`] only.
+/// When a wait ends, if it does. Time enters the crate here and in [`Time`] only.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Deadline {
-    Passed,
-    At(Instant),
-    Never,
-}
+pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
+    pub(crate) const NEVER: Self = Self(None);
+
     pub(crate) fn at(instant: Instant) -> Self {
-        Self::At(instant)
+        Self(Some(instant))
     }
 
-    /// That long from now. Never, if an `Instant` cannot hold it.
+    /// That long from now.
     pub(crate) fn after(timeout: Duration) -> Self {
         Time::now().plus(timeout)
     }
 
     /// Reads the clock only if there is an instant to compare with.
     pub(crate) fn has_passed(self) -> bool {
-        match self {
-            Self::Passed => true,
-            Self::At(instant) => instant <= Instant::now(),
-            Self::Never => false,
-        }
+        self.0.is_some_and(|instant| instant <= Instant::now())
     }
 
     pub(crate) fn is_finite(self) -> bool {
-        !matches!(self, Self::Never)
+        self.0.is_some()
     }
 
     pub(crate) fn or_sooner(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Passed, _) | (_, Self::Passed) => Self::Passed,
-            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
-            (deadline, Self::Never) | (Self::Never, deadline) => deadline,
-        }
+        Self([self.0, other.0].into_iter().flatten().min())
     }
 }
 
@@ -140,8 +126,9 @@ impl Time {
         Self(Instant::now())
     }
 
+    /// Never, if an `Instant` cannot hold it.
     pub(crate) fn plus(self, duration: Duration) -> Deadline {
-        self.0.checked_add(duration).map_or(Deadline::Never, Deadline::At)
+        Deadline(self.0.checked_add(duration))
     }
 
     pub(crate) fn age(self) -> Duration {

@@ -58,7 +58,7 @@ local! {
         number: Cell::new(0),
         drawn: Cell::new(0),
         innermost: Cell::new(0),
-        has_outer: Cell::new(false),
+        is_nested: Cell::new(false),
     };
 }
 
@@ -69,23 +69,26 @@ struct Me {
     drawn: Cell<u64>,
     /// The serial of the flight whose function this thread is running. 0 for none.
     innermost: Cell<u64>,
-    /// Whether [`OUTER`] is not empty.
-    has_outer: Cell<bool>,
+    /// Whether there are flights around that one.
+    is_nested: Cell<bool>,
 }
 
 thread_local! {
-    /// The serials of the flights around the innermost one, in ascending order: the function of each
-    /// called that of the next.
-    static OUTER: RefCell<Vec<u64>> = RefCell::default();
-    static NAME: RefCell<Option<Name>> = RefCell::default();
+    static NESTED: RefCell<Nested> = RefCell::default();
 }
 
-/// A thread's entry in [`THREADS`].
-struct Name(u64);
+#[derive(Default)]
+struct Nested {
+    /// The thread's number in [`THREADS`].
+    number: u64,
+    /// The serials of the flights around the innermost one, in ascending order: the function of each
+    /// called that of the next.
+    outer: Vec<u64>,
+}
 
-impl Drop for Name {
+impl Drop for Nested {
     fn drop(&mut self) {
-        THREADS.lock().by_number.remove(&self.0);
+        THREADS.lock().by_number.remove(&self.number);
     }
 }
 
@@ -96,27 +99,57 @@ impl Me {
         threads.drawn += 1;
         let number = threads.drawn;
         self.number.set(number);
-        // In the destructor of another thread-local the name may be gone: such a thread has a
-        // number, but nobody can ask for its name.
-        let named = NAME.try_with(|name| *name.borrow_mut() = Some(Name(number)));
-        if named.is_ok() {
+        // In the destructor of another thread-local this may be gone: such a thread has a number,
+        // but nobody can ask for its name.
+        if NESTED.try_with(|nested| nested.borrow_mut().number = number).is_ok() {
             threads.by_number.insert(number, thread::current());
         }
         NonZeroU64::new(number).expect("numbers begin with 1")
     }
+
+    #[inline]
+    fn begin(&self, serial: u64) {
+        let outer = self.innermost.replace(serial);
+        if outer != 0 {
+            self.with_outer(|flights| flights.push(outer));
+        }
+    }
+
+    #[inline]
+    fn end(&self, serial: u64) {
+        match self.is_nested.get() {
+            false => self.innermost.set(0),
+            true => self.with_outer(|outer| match self.innermost.get() == serial {
+                true => self.innermost.set(outer.pop().unwrap_or(0)),
+                // Not the last to begin: the program runs coroutines on this thread.
+                false => outer.retain(|other| *other != serial),
+            }),
+        }
+    }
+
+    /// Once the thread-local is gone, the flights around the innermost one are not known.
+    #[cold]
+    fn with_outer(&self, change: impl FnOnce(&mut Vec<u64>)) {
+        let is_nested = NESTED.try_with(|nested| {
+            let outer = &mut nested.borrow_mut().outer;
+            change(outer);
+            !outer.is_empty()
+        });
+        self.is_nested.set(is_nested.unwrap_or(false));
+    }
 }
 
-/// Runs the function of the flight that has this serial on this thread. Catches its panic, and gives
-/// the payload as well.
+/// Runs the function of the flights that have these serials on this thread. Catches its panic, and
+/// gives the payload as well.
 #[inline]
 pub(crate) fn run_as_leader<V, E>(
-    serial: u64,
+    serials: &[u64],
     f: impl FnOnce() -> Result<V, E>,
 ) -> (Result<V, CallError<E>>, Option<Payload>) {
-    begin(serial);
+    ME.with(|me| serials.iter().for_each(|serial| me.begin(*serial)));
     // Nothing of the function's is looked at after a panic.
     let ran = catch_unwind(AssertUnwindSafe(f));
-    end(serial);
+    ME.with(|me| serials.iter().rev().for_each(|serial| me.end(*serial)));
     match ran {
         Ok(Ok(value)) => (Ok(value), None),
         Ok(Err(error)) => (Err(CallError::Failed(Arc::new(error))), None),
@@ -127,91 +160,27 @@ pub(crate) fn run_as_leader<V, E>(
     }
 }
 
-/// The same for all flights of a batch.
-pub(crate) fn run_as_leader_of_all<V, E>(
-    serials: &[u64],
-    f: impl FnOnce() -> Result<V, E>,
-) -> (Result<V, CallError<E>>, Option<Payload>) {
-    let [others @ .., last] = serials else {
-        unreachable!("a batch that runs leads a flight");
-    };
-    others.iter().for_each(|serial| begin(*serial));
-    let ran = run_as_leader(*last, f);
-    others.iter().rev().for_each(|serial| end(*serial));
-    ran
-}
-
 /// What a function panicked with.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-#[inline]
-fn begin(serial: u64) {
-    ME.with(|me| {
-        let outer = me.innermost.replace(serial);
-        if outer != 0 {
-            me.nest(outer);
-        }
-    });
+/// The serials of the flights that a thread leads, in ascending order.
+pub(crate) type OwnFlights = Vec<u64>;
+
+/// Takes this thread's list, without copying it. `None` if the thread leads nothing.
+pub(crate) fn take_own() -> Option<OwnFlights> {
+    let innermost = ME.with(|me| me.innermost.get());
+    (innermost != 0).then(|| {
+        let outer = NESTED.try_with(|nested| mem::take(&mut nested.borrow_mut().outer));
+        let mut own = outer.unwrap_or_default();
+        own.push(innermost);
+        own
+    })
 }
 
-#[inline]
-fn end(serial: u64) {
-    ME.with(|me| match me.has_outer.get() {
-        false => me.innermost.set(0),
-        true => me.unnest(serial),
-    });
-}
-
-impl Me {
-    #[cold]
-    fn nest(&self, outer: u64) {
-        // Once the thread-local is gone, the flights around the innermost one are not known.
-        let pushed = OUTER.try_with(|all| all.borrow_mut().push(outer));
-        self.has_outer.set(pushed.is_ok());
-    }
-
-    #[cold]
-    fn unnest(&self, serial: u64) {
-        let left = OUTER.try_with(|outer| {
-            let mut outer = outer.borrow_mut();
-            if self.innermost.get() == serial {
-                self.innermost.set(outer.pop().unwrap_or(0));
-            } else {
-                // Not the last to begin: the program runs coroutines on this thread.
-                outer.retain(|other| *other != serial);
-            }
-            !outer.is_empty()
-        });
-        self.has_outer.set(left.unwrap_or(false));
-    }
-}
-
-/// The serials of the flights that a thread leads.
-pub(crate) struct OwnFlights {
-    innermost: u64,
-    outer: Vec<u64>,
-}
-
-impl OwnFlights {
-    /// Takes this thread's list, without copying it. `None` if the thread leads nothing.
-    pub(crate) fn take() -> Option<Self> {
-        let innermost = ME.with(|me| me.innermost.get());
-        if innermost == 0 {
-            return None;
-        }
-        let outer = OUTER.try_with(|outer| mem::take(&mut *outer.borrow_mut()));
-        let outer = outer.unwrap_or_default();
-        Some(Self { innermost, outer })
-    }
-
-    /// Gives this thread its list back.
-    pub(crate) fn give_back(self) {
-        let _ = OUTER.try_with(|outer| *outer.borrow_mut() = self.outer);
-    }
-
-    pub(crate) fn contain(&self, serial: u64) -> bool {
-        self.innermost == serial || self.outer.binary_search(&serial).is_ok()
-    }
+/// Gives this thread its list back.
+pub(crate) fn give_back(mut own: OwnFlights) {
+    own.pop();
+    let _ = NESTED.try_with(|nested| nested.borrow_mut().outer = own);
 }
 
 /// Whether this thread runs the function of any flight.

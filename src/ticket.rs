@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    deadlock, flight::Flight, follower::Follower, group::FlightGroup, keys::Lookup, leader::Lead,
-    leader::Leader, observer::drop_payload, options::Intent, outcome::Outcome, outcome::Role,
-    request::Request, wait::Arrival,
+    flight::Flight, follower::Follower, group::FlightGroup, join::Joined, keys::Lookup,
+    leader::Caller, leader::Leader, map::Kind, map::Place, observer::drop_payload, options::Intent,
+    outcome::Outcome, outcome::Role, request::Request,
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
@@ -63,17 +63,6 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     {
         self.request(key).start(spawn, f)
     }
-
-    /// Runs the function on the thread of a pool. That thread has to survive, so no panic leaves this
-    /// function: not one of `f`, and not one of a `Drop`.
-    fn run_job(&self, lead: &mut Lead, f: impl FnOnce(&Lead) -> Result<V, E>) {
-        let (result, panic) = deadlock::run_as_leader(lead.flight, || f(lead));
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            self.finish(lead, result, &mut None);
-        }));
-        // The function's panic is with the tickets and followers now.
-        [panic, ended.err()].into_iter().flatten().for_each(drop_payload);
-    }
 }
 
 impl<V, E, Q, K, S> Request<'_, '_, V, E, Q, K, S>
@@ -113,7 +102,9 @@ where
         f: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Ticket<V, E> {
         self.start_as(spawn, |_| {
-            |group: &FlightGroup<V, E, K, S>, lead: &mut Lead| group.run_job(lead, |_| f())
+            |leader: Leader<'_, _, _, _, _>| {
+                drop(leader.group.run(leader, |_| f()));
+            }
         })
     }
 
@@ -132,9 +123,10 @@ where
         self.start_as(spawn, |key| {
             // For the list of given-up flights, should the function find that nobody waits.
             let own = Cell::new(Some(key.to_key()));
-            move |group: &FlightGroup<V, E, K, S>, lead: &mut Lead| {
+            move |leader: Leader<'_, _, _, _, _>| {
                 let key = || own.take().expect("a flight is given up once");
-                group.run_job(lead, |lead| Flight::show(group, Some(lead), || false, key, f));
+                let f = |it: &Leader<'_, _, _, _, _>| Flight::show(Some(it), || false, key, f);
+                drop(leader.group.run(leader, f));
             }
         })
     }
@@ -142,42 +134,51 @@ where
     /// `job` makes what runs the function and ends the flight.
     fn start_as<R>(self, spawn: impl FnOnce(Job), job: impl FnOnce(&Q) -> R) -> Ticket<V, E>
     where
-        R: FnOnce(&FlightGroup<V, E, K, S>, &mut Lead) + Send + 'static,
+        R: FnOnce(Leader<'_, V, E, K, S>) + Send + 'static,
     {
         let (group, key, options) = self.into_parts();
         let mut options = options.with_intent(Intent::Start);
         let deadline = options.fix_deadline();
-        let leader = match group.arrive_in_turn(key, &options) {
-            Arrival::Leads(lead) => Leader::new(group, lead),
-            Arrival::Follows((follower, _)) => return Ticket(follower),
+        let mut leader = match group.arrive_in_turn(key, &options) {
+            Joined::Leader(leader) => leader,
+            Joined::Follower(follower) => return Ticket(follower),
         };
         let run = job(key);
-        let lead = leader.into_lead();
-        let mut ticket = Follower::new(&group.shared.counts, lead.events.clone());
+        let flight = leader.caller.flight;
+        let events = leader.caller.events.clone();
+        let mut ticket = Follower::new(&group.shared.counts, Caller { events, ..leader.caller });
         ticket.role = Role::Led;
         ticket.deadline = deadline;
-        ticket.latch = group.latch_of(&lead);
-        ticket.held_by = ticket.latch.as_ref().map(|latch| (lead.flight, latch.since()));
-        let mut owned = OwnedLead { group: group.clone(), lead };
+        ticket.place = leader.latch().map(|latch| {
+            let held_by = Some((flight, latch.since()));
+            Place { latch, held_by, kind: Kind::Uncounted }
+        });
+        let mut owned = OwnedLeader { group: group.clone(), caller: Some(leader.caller.take()) };
+        leader.disarm();
         spawn(Job(Box::new(move || {
             // Captured first, so dropped first if the job never runs: then the flight is abandoned
             // before the `Drop` of anything that the function has captured.
-            let owned = &mut owned;
-            run(&owned.group, &mut owned.lead);
+            owned.lead().map(run);
         })));
         Ticket(ticket)
     }
 }
 
-/// A [`Leader`](crate::Leader) that keeps its group alive.
-struct OwnedLead<V, E, K, S> {
+/// A leader that keeps its group alive.
+struct OwnedLeader<V, E, K, S> {
     group: FlightGroup<V, E, K, S>,
-    lead: Lead,
+    caller: Option<Caller>,
 }
 
-impl<V, E, K, S> Drop for OwnedLead<V, E, K, S> {
+impl<V, E, K, S> OwnedLeader<V, E, K, S> {
+    fn lead(&mut self) -> Option<Leader<'_, V, E, K, S>> {
+        Some(Leader { group: &self.group, caller: self.caller.take()? })
+    }
+}
+
+impl<V, E, K, S> Drop for OwnedLeader<V, E, K, S> {
     fn drop(&mut self) {
-        self.group.abandon(&mut self.lead);
+        drop(self.lead());
     }
 }
 

@@ -8,98 +8,44 @@
 //! deadline that has passed, a turn to lead does not. A queued caller that leaves wakes nobody,
 //! because its turn has woken all that queue with it; the last to leave removes the entry.
 
-use std::{
-    hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe,
-    time::Duration,
-};
+use std::{hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe};
 
 use crate::{
-    deadlock, error::CallError, error::Refusal, follower::Follower, group::FlightGroup,
-    keys::Lookup, latch::Awaited, leader::Lead, map::Found, map::OptionLatch, observer::Event,
-    options::Options, outcome::Outcome, request::Predicate, sync::Deadline, sync::Time,
+    error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
+    keys::Lookup, leader::Caller, leader::Leader, map::Found, map::Kind, observer::Event,
+    options::Options, outcome::Outcome, request::Predicate, sync::Deadline,
 };
 
-/// What has become of a caller.
-pub(crate) enum Arrival<V, E> {
-    Leads(Lead),
-    Follows(Follows<V, E>),
+/// What comes next for a caller that does not lead.
+enum Next<'g, V, E, K, S> {
+    Leads(Leader<'g, V, E, K, S>),
+    Waits,
+    Ends(Waited<V, E>),
 }
 
-/// A caller that has a place or a refusal, and what it leads with if it comes to that.
-pub(crate) type Follows<V, E> = (Follower<V, E>, Lead);
-
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// What an arriving caller does next. To be called once the map's lock is released.
-    pub(crate) fn arrived(&self, mut lead: Lead, found: Found<V, E>) -> Arrival<V, E> {
-        let mut follower = Follower::new(&self.shared.counts, lead.events.clone());
+    /// For a caller that finds an entry in the map. To be called once the map's lock is released.
+    pub(crate) fn arrived(&self, caller: Caller, found: Found<V, E>) -> Joined<'_, V, E, K, S> {
+        let mut follower = Follower::new(&self.shared.counts, caller);
         match found {
             Found::Leads { wake } => {
-                self.took_lead(&mut lead, wake);
-                return Arrival::Leads(lead);
+                return Joined::Leader(Leader::new(self, follower.caller.take(), wake));
             }
             Found::Refused(refusal) => follower.refuse(refusal),
-            Found::Waits { latch, held_by, queued } => {
-                follower.latch = Some(latch);
-                follower.held_by = held_by;
-                follower.queued = queued;
-                if let Some(events) = &lead.events {
-                    events.tell(Event::Joined);
-                }
+            Found::Waits(place) => {
+                follower.place = Some(place);
+                follower.caller.events.iter().for_each(|it| it.tell(Event::Joined));
             }
         }
-        Arrival::Follows((follower, lead))
+        Joined::Follower(follower)
     }
 
-    /// For a caller that leads an entry which it found in the map.
-    fn took_lead(&self, lead: &mut Lead, wake: OptionLatch<V, E>) {
-        // Those who queued behind a flight that was given up follow this one now.
-        wake.iter().for_each(|queue| queue.wake());
-        if let Some(events) = &mut lead.events {
-            events.began = Time::now();
-        }
-        self.announce(lead);
-    }
-
-    /// Tells the observer, if there is one, that a flight has begun.
-    #[inline]
-    pub(crate) fn announce(&self, lead: &Lead) {
-        if let Some(events) = &lead.events {
-            // As a part of the flight, so that an observer that calls for the same key is refused.
-            deadlock::while_leading(lead.flight, || events.tell(Event::Began));
-        }
-    }
-
-    /// Waits until the deadline or the age limit passes. If the age limit has passed, or the turn has
-    /// come, the caller has to act on it.
-    fn wait_for(
-        &self,
-        follower: &mut Follower<V, E>,
-        lead: &Lead,
-        max_age: Option<Duration>,
-    ) -> Result<Option<Awaited<V, E>>, Refusal> {
-        let deadline = follower.deadline;
-        let too_old = match (max_age, follower.held_by) {
-            (Some(age), Some((_, since))) => since.plus(age),
-            _ => Deadline::Never,
-        };
-        let refusal = match follower.wait_for(deadline.or_sooner(too_old)) {
-            Ok(Some(Awaited::Landed(landed))) => return Ok(Some(Awaited::Landed(landed))),
-            Ok(awaited) if !deadline.has_passed() => return Ok(awaited),
-            Ok(_) => Refusal::TimedOut,
-            Err(refusal) => refusal,
-        };
-        self.leave_queue(follower, lead);
-        Err(refusal)
-    }
-
-    fn leave_queue(&self, follower: &mut Follower<V, E>, lead: &Lead) {
-        if let (Some(latch), true) = (&follower.latch, follower.queued) {
-            let mut map = self.map(lead.hash).lock();
-            let key = map.leave_queue(lead.hash, latch);
-            drop(map);
-            follower.left = true;
-            follower.queued = false;
-            drop(key);
+    fn leave_queue(&self, follower: &mut Follower<V, E>) {
+        if let (true, Some(place)) = (follower.is_queued(), &mut follower.place) {
+            let hash = follower.caller.hash;
+            let mut garbage = None;
+            self.map(hash).lock().leave_queue(hash, &place.latch, &mut garbage);
+            place.kind = Kind::Uncounted;
         }
     }
 }
@@ -113,8 +59,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         key: &Q,
         options: &Options,
         willing: Option<&Predicate<'_, E>>,
-        (mut follower, mut lead): Follows<V, E>,
-        f: impl FnOnce(Option<&Lead>) -> Result<V, E>,
+        mut follower: Follower<V, E>,
+        f: impl FnOnce(Option<&Leader<'_, V, E, K, S>>) -> Result<V, E>,
     ) -> Outcome<V, E>
     where
         V: Clone,
@@ -127,36 +73,30 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             _ => false,
         };
         follower.deadline = options.deadline();
+        let mut next = Next::Waits;
         loop {
-            let leads = match self.wait_for(&mut follower, &lead, options.max_age) {
-                Ok(Some(Awaited::Landed(landed))) => {
-                    let again = takeovers > 0
-                        && landed.result.as_ref().err().is_some_and(takes_over)
-                        && !follower.deadline.has_passed();
-                    if !again {
-                        return follower.into_outcome(landed);
-                    }
-                    takeovers -= 1;
-                    drop(landed);
-                    self.ask_again(key, &mut options, &mut follower, &mut lead)
-                }
-                Ok(_) => self.enter_again(key, &mut options, &mut follower, &mut lead),
-                Err(refusal) => {
-                    let alone = options.alone_on_deadlock;
-                    let alone = alone && matches!(refusal, Refusal::Deadlock(_));
-                    let refused = follower.refused(refusal);
-                    drop(follower);
-                    return match alone {
-                        true => Outcome::alone(f(None)),
-                        false => refused,
-                    };
-                }
-            };
-            if leads {
+            next = match next {
                 // The follower is dropped afterwards: it may hold the last outcome of a flight that
                 // was given up, and a panic in its `Drop` must not lose the lead.
-                return self.run(&mut lead, |lead| f(Some(lead)));
-            }
+                Next::Leads(leader) => {
+                    return Outcome::of_leader(self.run(leader, |leader| f(Some(leader))));
+                }
+                Next::Waits => self.wait_in_place(key, &mut options, &mut follower),
+                Next::Ends(Ok(landed))
+                    if takeovers > 0
+                        && landed.result.as_ref().err().is_some_and(takes_over)
+                        && !follower.deadline.has_passed() =>
+                {
+                    takeovers -= 1;
+                    drop(landed);
+                    self.ask_again(key, &mut options, &mut follower)
+                }
+                Next::Ends(Err(CallError::Deadlock(deadlock))) if options.alone_on_deadlock => {
+                    drop(follower.end(Err(CallError::Deadlock(deadlock))));
+                    return Outcome::alone(f(None));
+                }
+                Next::Ends(waited) => return follower.end(waited),
+            };
         }
     }
 
@@ -165,88 +105,96 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         &self,
         key: &Q,
         options: &Options,
-    ) -> Arrival<V, E> {
-        let (mut follower, mut lead) = match self.arrive(key, options) {
-            Arrival::Follows(follows) => follows,
+    ) -> Joined<'_, V, E, K, S> {
+        let mut follower = match self.arrive(key, options) {
+            Joined::Follower(follower) => follower,
             leads => return leads,
         };
         let mut options = Options { max_age: None, ..*options };
         follower.deadline = options.deadline();
-        while follower.queued {
-            match self.wait_for(&mut follower, &lead, None) {
-                Err(refusal) => follower.refuse(refusal),
-                Ok(_) => {
-                    if self.enter_again(key, &mut options, &mut follower, &mut lead) {
-                        return Arrival::Leads(lead);
-                    }
-                }
+        while follower.is_queued() {
+            match self.wait_in_place(key, &mut options, &mut follower) {
+                Next::Leads(leader) => return Joined::Leader(leader),
+                Next::Waits => {}
+                Next::Ends(Err(refusal)) => follower.refuse(refusal),
+                // The next flight has come and gone.
+                Next::Ends(Ok(_)) => break,
             }
         }
-        Arrival::Follows((follower, lead))
+        Joined::Follower(follower)
     }
 
-    /// Arrives anew, with the deadline that the caller had. Tells whether it leads.
-    fn ask_again<Q: Lookup<K> + ?Sized>(
+    /// Waits until there is an outcome, or the caller has to act: its turn has come, or its deadline
+    /// or age limit has passed.
+    fn wait_in_place<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         options: &mut Options,
         follower: &mut Follower<V, E>,
-        lead: &mut Lead,
-    ) -> bool {
-        // All that is in flight now began after this call did.
-        options.next_flight = false;
+    ) -> Next<'_, V, E, K, S> {
         let deadline = follower.deadline;
-        // Dropped first: their `Drop` is user code, and a panic in it must not lose a new lead.
-        *follower = Follower::new(&self.shared.counts, None);
-        lead.events = None;
-        match self.arrive(key, options) {
-            Arrival::Leads(new) => {
-                *lead = new;
-                true
-            }
-            Arrival::Follows(new) => {
-                (*follower, *lead) = new;
-                follower.deadline = deadline;
-                false
-            }
-        }
+        let held_by = follower.place.as_ref().and_then(|place| place.held_by);
+        let too_old = match (options.max_age, held_by) {
+            (Some(age), Some((_, since))) => since.plus(age),
+            _ => Deadline::NEVER,
+        };
+        let refusal = match follower.wait_until(deadline.or_sooner(too_old)) {
+            Some(Ok(landed)) => return Next::Ends(Ok(landed)),
+            Some(Err(refusal)) => refusal,
+            None if deadline.has_passed() => CallError::TimedOut,
+            None => return self.enter_again(key, options, follower),
+        };
+        self.leave_queue(follower);
+        Next::Ends(Err(refusal))
     }
 
-    /// For a caller whose turn has come, or for which the flight in the way is too old. Tells
-    /// whether it leads.
+    /// For a caller whose turn has come, or for which the flight in the way is too old.
     fn enter_again<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         options: &mut Options,
         follower: &mut Follower<V, E>,
-        lead: &mut Lead,
-    ) -> bool {
-        let latch = follower.latch.as_ref().expect("it has a place");
+    ) -> Next<'_, V, E, K, S> {
+        let (caller, latch) = (&follower.caller, &follower.place.as_ref().expect("it waits").latch);
         let entered = catch_unwind(AssertUnwindSafe(|| {
-            let mut map = self.map(lead.hash).lock();
-            map.enter_again(lead.hash, key, lead.flight, options, latch)
+            self.map(caller.hash).lock().enter_again(key, caller, options, latch)
         }));
         match entered {
+            Ok(Some(Found::Waits(place))) => {
+                follower.place = Some(place);
+                Next::Waits
+            }
+            Ok(Some(Found::Leads { wake })) => {
+                // The map has given the place up.
+                follower.place.iter_mut().for_each(|place| place.kind = Kind::Uncounted);
+                Next::Leads(Leader::new(self, follower.caller.take(), wake))
+            }
+            Ok(_) => self.ask_again(key, options, follower),
             Err(payload) => {
-                self.leave_queue(follower, lead);
+                self.leave_queue(follower);
                 resume_unwind(payload)
             }
-            Ok(Some(Found::Waits { held_by, queued, .. })) => {
-                follower.held_by = held_by;
-                follower.queued = queued;
-                false
-            }
-            Ok(found) => {
-                // The map has given the place up.
-                follower.left = true;
-                follower.queued = false;
-                match found {
-                    Some(Found::Leads { wake }) => {
-                        self.took_lead(lead, wake);
-                        true
-                    }
-                    _ => self.ask_again(key, options, follower, lead),
-                }
+        }
+    }
+
+    /// Arrives anew, with the deadline that the caller had.
+    fn ask_again<Q: Lookup<K> + ?Sized>(
+        &self,
+        key: &Q,
+        options: &mut Options,
+        follower: &mut Follower<V, E>,
+    ) -> Next<'_, V, E, K, S> {
+        // First, because this may drop a value or an error: a panic in it must not lose a new lead.
+        follower.place = None;
+        // All that is in flight now began after this call did.
+        options.next_flight = false;
+        match self.arrive(key, options) {
+            Joined::Leader(leader) => Next::Leads(leader),
+            Joined::Follower(new) => {
+                let deadline = follower.deadline;
+                *follower = new;
+                follower.deadline = deadline;
+                Next::Waits
             }
         }
     }

@@ -324,7 +324,7 @@ fn a_queued_join_is_back_when_the_flight_in_front_is_given_up() {
     thread::scope(|s| {
         let (group, key) = (&group, &key);
         all_arrived(group, key, 1, || {
-            s.spawn(move || back.send(group.request(key).next_flight().join()))
+            s.spawn(move || drop(back.send(group.request(key).next_flight().join())))
         });
         assert!(is_back.try_recv().is_err());
         let next = give_up(group, key);
@@ -437,7 +437,7 @@ fn a_queued_join_is_back_when_the_flight_before_has_ended() {
         all_arrived(&group, &key, 2, || {
             for _ in 0..2 {
                 let (group, key, back) = (&group, &key, back.clone());
-                s.spawn(move || back.send(group.request(key).next_flight().join()));
+                s.spawn(move || drop(back.send(group.request(key).next_flight().join())));
             }
         });
         let _ = running.complete(Ok(1));

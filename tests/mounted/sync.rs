@@ -78,7 +78,7 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         deadline: Deadline,
     ) -> MutexGuard<'a, T> {
-        if let Deadline(shipped::Deadline::At(_)) = deadline {
+        if deadline.is_finite() {
             count_clock_reading();
         }
         self.0.wait(guard, deadline.0)
@@ -93,10 +93,8 @@ impl Condvar {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(shipped::Deadline);
 
-#[allow(non_upper_case_globals)] // Variants, in what is shipped.
 impl Deadline {
-    pub(crate) const Passed: Self = Self(shipped::Deadline::Passed);
-    pub(crate) const Never: Self = Self(shipped::Deadline::Never);
+    pub(crate) const NEVER: Self = Self(shipped::Deadline::NEVER);
 
     pub(crate) fn at(instant: Instant) -> Self {
         Self(shipped::Deadline::at(instant))
@@ -107,7 +105,7 @@ impl Deadline {
     }
 
     pub(crate) fn has_passed(self) -> bool {
-        if let shipped::Deadline::At(_) = self.0 {
+        if self.is_finite() {
             count_clock_reading();
         }
         self.0.has_passed()

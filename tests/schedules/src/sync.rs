@@ -199,6 +199,8 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
+    pub(crate) const NEVER: Self = Self::Never;
+
     pub(crate) fn at(instant: Instant) -> Self {
         let since = instant.saturating_duration_since(epoch());
         Self::At(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
