@@ -8,8 +8,8 @@ use loom::thread;
 
 use crate::deadlock;
 use crate::explore::{Model, Reached};
-use crate::sync::Arc;
-use crate::{CallError, FlightGroup, Joined, Outcome, Role};
+use crate::sync::{Arc, Mutex};
+use crate::{CallError, FlightGroup, Follower, Joined, Outcome, Role};
 
 /// The function of a flight fails with this when it was refused what it asked for.
 #[derive(Debug, PartialEq)]
@@ -520,4 +520,39 @@ fn a_ring_through_a_job() {
         });
         assert_over(&[&group]);
     });
+}
+
+/// Two threads wait with the same follower, one of them from within the flight's function. That one
+/// is refused, and the other gets the outcome.
+#[test]
+fn a_refusal_leaves_the_place_to_another_waiter() {
+    Model { preemptions: None, must_reach: &["waited"], executions: &[44, 114, 254] }.explore(
+        |reached| {
+            let group = Group::new();
+            // What runs the function, and the follower that it waits with.
+            let (spawned, shared) = (Mutex::new(None), Arc::new(Mutex::new(None)));
+            let f = {
+                let shared = Arc::clone(&shared);
+                move || {
+                    let follower: Arc<Follower<usize, Refused>> = shared.lock().take().unwrap();
+                    let got = follower.wait_timeout(Duration::MAX).expect("there is no limit");
+                    assert!(is_refused(&got));
+                    Ok(1)
+                }
+            };
+            drop(group.start("k", |job| *spawned.lock() = Some(job), f));
+            let Joined::Follower(follower) = group.join("k") else { unreachable!("a job leads") };
+            let follower = Arc::new(follower);
+            *shared.lock() = Some(Arc::clone(&follower));
+            let job = spawned.lock().take().unwrap();
+            let runner = thread::spawn(move || job.run());
+            let got = follower.wait_timeout(Duration::MAX).expect("there is no limit");
+            // The refusal comes from a lock that loom does not see, so always after this has begun.
+            assert_eq!(got.result, Ok(1));
+            reached.mark("waited");
+            runner.join().unwrap();
+            drop(follower);
+            assert_over(&[&group]);
+        },
+    );
 }

@@ -37,18 +37,18 @@ pub struct Follower<V, E> {
     /// `None` if a place was refused, or is not needed any more.
     pub(crate) place: Option<Place<V, E>>,
     pub(crate) caller: Caller,
-    /// The ticket of the call that started the flight is no follower.
+    /// `Led` for the ticket of the call that started the flight, which is not a follower.
     pub(crate) role: Role,
     pub(crate) deadline: Deadline,
     counts: Arc<FollowerCounts>,
-    ended: Unmodelled<Ended<E>>,
+    progress: Unmodelled<Progress<E>>,
 }
 
 /// How far the call of a follower has come.
-struct Ended<E> {
+struct Progress<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
-    /// Once given, it stays, and the place is given up.
+    /// Once given, it stays.
     refusal: Option<CallError<E>>,
 }
 
@@ -74,7 +74,7 @@ impl<V: Clone, E> Follower<V, E> {
     /// See [`Follower`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
         let waited = self.wait_until(self.deadline).unwrap_or_else(|| {
-            // A caller that led the flight could not have had an outcome in any time.
+            // If this thread leads the flight, no wait could have ended: that is a deadlock.
             let held_by = self.place.as_ref().and_then(|place| place.held_by);
             match held_by.map(|(flight, _)| refuse_own(flight)) {
                 Some(Err(deadlock)) => Err(CallError::Deadlock(deadlock)),
@@ -165,7 +165,7 @@ impl<V, E> Follower<V, E> {
             role: Role::Followed,
             deadline: Deadline::NEVER,
             counts: Arc::clone(counts),
-            ended: Unmodelled::new(Ended { counted: false, refusal: None }),
+            progress: Unmodelled::new(Progress { counted: false, refusal: None }),
         }
     }
 
@@ -181,9 +181,9 @@ impl<V, E> Follower<V, E> {
         self.place.as_ref().is_some_and(|place| place.kind == Kind::Queued)
     }
 
-    /// What a wait would end with without blocking.
+    /// The outcome or the refusal, if one is there already.
     fn ready(&self) -> Option<Waited<V, E>> {
-        if let Some(refusal) = &self.ended.lock().refusal {
+        if let Some(refusal) = &self.progress.lock().refusal {
             return Some(Err(refusal.clone()));
         }
         self.place.as_ref()?.latch.outcome().map(Ok)
@@ -215,23 +215,14 @@ impl<V, E> Follower<V, E> {
         outcome.map(Ok)
     }
 
-    /// Gives the place up.
+    /// The place is kept until the follower is dropped: another thread may be waiting with it.
     pub(crate) fn refuse(&self, refusal: CallError<E>) {
-        let before = self.ended.lock().refusal.replace(refusal);
-        if before.is_none() {
-            self.leave();
-        }
-    }
-
-    fn leave(&self) {
-        if let Some(Place { latch, kind: Kind::Follows, .. }) = &self.place {
-            latch.leave();
-        }
+        self.progress.lock().refusal = Some(refusal);
     }
 
     /// Counts this call when it first yields an outcome, and tells the observer of a refusal.
     fn count(&self, refusal: Option<&CallError<E>>) {
-        if std::mem::replace(&mut self.ended.lock().counted, true) {
+        if std::mem::replace(&mut self.progress.lock().counted, true) {
             return;
         }
         let (counter, event) = match refusal {
@@ -254,11 +245,10 @@ impl<V, E> Follower<V, E> {
 
 impl<V, E> Drop for Follower<V, E> {
     fn drop(&mut self) {
-        if let (Some(place), Role::Led) = (&self.place, self.role) {
-            place.latch.drop_ticket();
-        }
-        if self.ended.lock().refusal.is_none() {
-            self.leave();
+        match &self.place {
+            Some(place) if self.role == Role::Led => place.latch.drop_ticket(),
+            Some(Place { latch, kind: Kind::Follows, .. }) => drop(latch.leave()),
+            _ => {}
         }
     }
 }

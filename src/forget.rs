@@ -119,7 +119,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         if self.give_up(caller.hash, is_it, key) {
             return false;
         }
-        // It is awaited, or was given up before.
+        // Either it was awaited, or it had been given up, and then nobody can join it any more.
         let map = self.map(caller.hash).lock();
         map.given_up.get(&caller.flight).map_or(true, |(_, latch)| awaited(latch))
     }

@@ -1,4 +1,4 @@
-//! The group, and the algorithm: go-zero's.
+//! The group and its algorithm, which is go-zero's.
 //!
 //! Under the map's lock, look the key up. If a flight is there, follow it: see `wait`. If none is
 //! there, insert one, unlock, and run the function. Then **delete first, done later**: take the
@@ -11,19 +11,20 @@
 //! share results that others have already got.
 //!
 //! *A flight that nobody shares needs no meeting place.* The map's entry says who leads. The first
-//! caller that waits puts a latch there. A leader that finds no latch when it deletes its entry has
-//! no one to notify.
+//! caller that wants to wait puts a latch there. A leader that finds no latch when it deletes its
+//! entry has no one to notify.
 //!
 //! *Why no caller is left waiting* (G4). A caller takes its place under the map's lock, on a latch
 //! that the map names. The leader deletes the entry under the same lock, and publishes the outcome
-//! on the latch that it finds there. A flight ends exactly once: by a value, an error or a panic in `run`, or
-//! by `abandon`.
+//! on the latch that it finds there. A flight ends exactly once: by
+//! [`run`](FlightGroup::run), by [`Leader::complete`], or when its [`Leader`] is dropped.
 //!
-//! *What runs under the map's lock* is `map`, which calls no user code but a key's
-//! [`Lookup`]. Running the function and dropping keys, values and errors happen outside (G10).
+//! *What runs under the map's lock* calls no user code but a key's [`Lookup`]. Running the function
+//! and dropping removed keys, values and errors happen outside (G10).
 
 use std::{
-    collections::hash_map::RandomState, hash::BuildHasher, mem::size_of_val, panic::resume_unwind,
+    collections::hash_map::RandomState, hash::BuildHasher, mem::size_of_val, mem::ManuallyDrop,
+    panic::resume_unwind,
 };
 
 use crate::{
@@ -39,9 +40,9 @@ use crate::{
 /// randomly keyed, so keys may come from untrusted sources. A `FlightGroup` is a handle: a clone is
 /// another handle to the same group. It is `Send` and `Sync` if all four are.
 ///
-/// A group is not a cache: once a flight has ended, its value is not kept (G11). The group keeps up
-/// to 4 retired keys for reuse, but none that was looked up by a `str` or slice of over 256 bytes. If
-/// your keys are large, look them up in such a form and not as a `&String`.
+/// A group is not a cache: once a flight has ended, its value is not kept (G11). Each map of the group
+/// keeps up to 4 retired keys for reuse, but none that was looked up by a `str` or slice of over 256
+/// bytes. If your keys are large, look them up in such a form and not as a `&String`.
 ///
 /// Each follower clones the value on its own thread, outside every lock. If cloning is expensive,
 /// make `V` an `Arc`.
@@ -266,11 +267,12 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         leader: Leader<'_, V, E, K, S>,
         f: impl FnOnce(&Leader<'_, V, E, K, S>) -> Result<V, E>,
     ) -> Ended<V, E> {
+        let mut leader = ManuallyDrop::new(leader); // It does not abandon a flight that ends here.
         let (result, panic) = deadlock::run_as_leader(leader.caller.flight, || f(&leader)); // run
         let mut garbage = None;
         let ended = self.finish(&leader.caller, result, &mut garbage);
-        leader.disarm();
-        // Before unwinding: a key's `Drop` that panicked then would abort.
+        // Before unwinding: a key's `Drop` that panicked then would abort. (The check saves a call.)
+        drop(leader.caller.events.take());
         if let Some(garbage) = garbage {
             drop(garbage);
         }
@@ -280,23 +282,26 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         ended
     }
 
-    /// Ends a flight: takes it out of the map, and only then publishes its outcome.
+    /// Ends a flight: takes it out of the map, and only then publishes its outcome. To be called once
+    /// for each flight. `garbage` is to be dropped by the caller: that is user code.
     pub(crate) fn finish(
         &self,
         caller: &Caller,
         result: Result<V, CallError<E>>,
         garbage: &mut Garbage<K, Entry<V, E>>,
     ) -> Ended<V, E> {
-        // A caller that gets the lock before this thread joins, and gets a result older than its call.
+        // Spins, because a caller that gets the lock first still follows, and gets a result that is
+        // older than its call.
         let mut map = self.map(caller.hash).lock_spinning();
         map.ended[Ending::of(&result) as usize] += 1;
         let (latch, queue) = map.unlink(caller, garbage); // delete
         drop(map);
         let ended = match latch {
+            // Nobody to wake.
             None => Ok(Outcome { result, role: Role::Led, followers: 0 }),
             Some(latch) => Err(latch.land(result)), // done
         };
-        if let Some(queue) = queue {
+        if let Some(queue) = &queue {
             queue.set_turn();
             queue.wake();
         }

@@ -104,9 +104,9 @@ pub(crate) type Table<K, T> = HashMap<u64, (K, T), BuildHasherDefault<Prehashed>
 pub(crate) type Garbage<K, T> = Option<(K, Option<Box<Table<K, T>>>)>;
 
 pub(crate) struct KeyMap<K, T> {
-    /// The first key with its hash.
+    /// The first key to come for each hash.
     by_hash: Table<K, T>,
-    /// Keys whose hash another key had when they came. There are hardly ever any.
+    /// Keys that came while another with the same hash was there. There are hardly ever any.
     collided: Vec<(u64, K, T)>,
     retired: Vec<K>,
     /// The most keys that the table may have held since it last shrank. Its own `capacity()` will
@@ -162,9 +162,9 @@ impl<K, T> KeyMap<K, T> {
         }
     }
 
-    /// Changes the one entry with this hash for which `change` does not return `None`. It returns
-    /// what to give back, and whether the entry stays. The key of one that does not is kept for reuse
-    /// if there is room and it is not larger than that.
+    /// Calls `change` for the entries with this hash until it returns `Some`: the result, and whether
+    /// the entry stays. The key of an entry that does not stay is kept for reuse if there is room and
+    /// `key_size` is at most [`RETIRED_KEY_BYTES`].
     #[inline]
     pub(crate) fn update<R>(
         &mut self,

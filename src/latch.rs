@@ -1,8 +1,8 @@
 //! Where the followers of a flight wait for its outcome: a state under a lock, and a condition
 //! variable.
 //!
-//! A flight has a latch only if a caller waits for it. The first caller to wait makes it, under the
-//! map's lock.
+//! A flight has a latch only if a caller has wanted to wait for it. The first such caller makes it,
+//! under the map's lock.
 //!
 //! ```text
 //!             (made by the first to queue)

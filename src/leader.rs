@@ -1,6 +1,6 @@
-//! The leader's side: running the function, and the flight's end, however that comes.
+//! The leader's handle, and what identifies a caller.
 
-use std::{collections::hash_map::RandomState, fmt, mem};
+use std::{collections::hash_map::RandomState, fmt, mem::ManuallyDrop};
 
 use crate::{
     deadlock, error::CallError, group::FlightGroup, map::OptionLatch, observer::Event,
@@ -31,17 +31,18 @@ pub struct Leader<'g, V, E, K = String, S = RandomState> {
     pub(crate) caller: Caller,
 }
 
-/// One call: the flight that it leads, if it comes to that, and where its events go.
+/// One call. Its flight's identity is drawn on arrival, and not used if the caller only follows.
 pub(crate) struct Caller {
     pub(crate) hash: u64,
     pub(crate) flight: FlightId,
-    /// The size of what the key was looked up by.
+    /// The size in bytes of what the key was looked up by.
     pub(crate) key_size: usize,
-    /// In a group with an observer.
+    /// Where its events go, in a group with an observer.
     pub(crate) events: Option<Box<Events>>,
 }
 
 impl Caller {
+    /// The caller, with its events. What is left behind has none.
     pub(crate) fn take(&mut self) -> Self {
         Self { events: self.events.take(), ..*self }
     }
@@ -69,8 +70,9 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     pub fn complete(self, result: Result<V, E>) -> Outcome<V, E> {
         let result = result.map_err(|error| CallError::Failed(Arc::new(error)));
         let mut garbage = None;
-        let ended = self.group.finish(&self.caller, result, &mut garbage);
-        self.disarm();
+        let mut leader = ManuallyDrop::new(self);
+        let ended = leader.group.finish(&leader.caller, result, &mut garbage);
+        drop(leader.caller.events.take());
         Outcome::of_leader(ended)
     }
 
@@ -105,8 +107,8 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
 }
 
 impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
-    /// For a flight that has just begun. Those who queued behind one that it replaces, and that was
-    /// given up, follow it now: they are to `wake`.
+    /// Begins to lead. `wake` is the latch of callers who queued behind a flight that was given up,
+    /// and follow this one now.
     #[inline]
     pub(crate) fn new(
         group: &'g FlightGroup<V, E, K, S>,
@@ -142,13 +144,7 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
         self.latch().map_or(0, |latch| latch.followers())
     }
 
-    /// For a flight that has ended.
-    pub(crate) fn disarm(mut self) {
-        drop(self.caller.events.take());
-        mem::forget(self);
-    }
-
-    /// Where others wait for the flight, if any do.
+    /// The flight's latch, if it has one.
     pub(crate) fn latch(&self) -> OptionLatch<V, E> {
         self.group.map(self.caller.hash).lock().latch_of(&self.caller)
     }

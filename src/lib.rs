@@ -164,8 +164,8 @@
 //! A follower takes the map's lock once, and the latch's lock before and after it sleeps. Only a
 //! follower that is itself inside a shared function takes the lock of the deadlock graph, of which
 //! there is one for all groups. There it follows the chain of threads that it would wait for, whatever
-//! they lead besides. A thread's first call that leads takes a lock and allocates, to register the
-//! thread's name.
+//! they lead besides. A thread's first call takes a lock and allocates, to register the thread's
+//! name.
 //!
 //! One lock guards the map, for well under a microsecond at a time, except when the table grows or
 //! shrinks. If very many threads call for distinct keys, [`shards`](Builder::shards) splits it.

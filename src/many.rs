@@ -1,6 +1,6 @@
 //! Many keys at once, one function for all that nobody is loading.
 
-use std::{collections::HashMap, hash::BuildHasher, panic::resume_unwind};
+use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop, panic::resume_unwind};
 
 use crate::{
     error::CallError, group::FlightGroup, join::Joined, keys::Lookup, leader::Leader,
@@ -141,11 +141,10 @@ fn lead_all<V: Clone, E, K, S>(
     };
     let mut garbage: Vec<_> = results.iter().map(|_| None).collect();
     let finish = leaders.into_iter().zip(results).zip(&mut garbage);
-    let finish = finish.map(|((mut leader, result), garbage)| {
+    let finish = finish.map(|((leader, result), garbage)| {
+        let mut leader = ManuallyDrop::new(leader);
         let events = leader.caller.events.take();
-        let ended = leader.group.finish(&leader.caller, result, garbage);
-        leader.disarm();
-        (ended, events)
+        (leader.group.finish(&leader.caller, result, garbage), events)
     });
     let ended: Vec<_> = finish.collect();
     // All flights have landed by now: observers, clones of values and drops of keys are user code.

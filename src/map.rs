@@ -1,6 +1,6 @@
-//! What a group's lock guards: who leads which key, and which latches others wait on.
+//! What a map's lock guards: who leads which key, and which latches others wait on.
 //!
-//! Every change of a flight's state is made here, under that one lock:
+//! A flight is in one of these places, and moves under that lock:
 //!
 //! ```text
 //!   arrive ──▶ in the map ──finish──▶ gone
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! *In the map*, a flight is an [`Entry`]: a plain value with the identity of its leader. The first
-//! caller that waits for it makes the latch. *On the list* is a flight that was given up: the map
+//! caller that wants to wait for it makes the latch. *On the list* is a flight that was given up: the map
 //! does not name it, but its followers still get its outcome. The leader finds its flight in one of
 //! the two when it ends, takes it out, and only then publishes the outcome.
 //!
@@ -62,8 +62,9 @@ pub(crate) enum Found<V, E> {
 /// Where a caller waits.
 pub(crate) struct Place<V, E> {
     pub(crate) latch: Arc<Latch<V, E>>,
-    /// The flight that it waits for, and when a caller first waited for that. `None` if it is
-    /// unlinked already: its outcome is about to arrive.
+    /// The flight that holds the caller up, which for a queued one is the flight in front, and since
+    /// when that has held callers up. `None` if it is unlinked already, so that its outcome is about to
+    /// arrive.
     pub(crate) held_by: Option<(FlightId, Time)>,
     pub(crate) kind: Kind,
 }
@@ -94,7 +95,7 @@ impl<V, E> Entry<V, E> {
                     return Found::Refused(CallError::Deadlock(deadlock));
                 }
             }
-            if !self.is_older_than(options) {
+            if !self.is_too_old(options) {
                 return self.take_place(leader, options);
             }
         }
@@ -121,7 +122,7 @@ impl<V, E> Entry<V, E> {
     }
 
     /// Whether others have waited for the flight for too long. With a limit of zero, nobody follows.
-    pub(crate) fn is_older_than(&self, options: &Options) -> bool {
+    pub(crate) fn is_too_old(&self, options: &Options) -> bool {
         let latch = self.latch.as_ref();
         options.max_age.is_some_and(|age| age.is_zero())
             || latch.is_some_and(|latch| latch.is_older_than(options.max_age))
@@ -149,8 +150,8 @@ impl<V, E> Entry<V, E> {
         self.leader = None;
         list.insert(leader, (key, self.latch.take()));
         let queue = self.queue.clone()?;
-        // Under the lock, so that nobody meets the next flight while the graph still has its
-        // callers wait for this one.
+        // Under the lock, so that nobody finds the next flight while the deadlock graph still shows
+        // its callers waiting for this one.
         queue.set_turn();
         deadlock::given_up(leader);
         Some(queue)

@@ -19,12 +19,12 @@ impl<V, E, K> Map<V, E, K> {
         let waits = |held_by, kind| Found::Waits(Place { latch: Arc::clone(latch), held_by, kind });
         let Self { flights, given_up, .. } = self;
         let found = flights.update(caller.hash, usize::MAX, &mut None, |_, entry| {
-            let kind = match is(&entry.queue, latch) {
+            let kind = match is_same(&entry.queue, latch) {
                 true => Kind::Queued,
-                false if is(&entry.latch, latch) => Kind::Follows,
+                false if is_same(&entry.latch, latch) => Kind::Follows,
                 false => return None,
             };
-            if let (Some(leader), false) = (entry.leader, entry.is_older_than(options)) {
+            if let (Some(leader), false) = (entry.leader, entry.is_too_old(options)) {
                 let front = entry.latch.as_ref().unwrap_or(latch);
                 return Some((waits(Some((leader, front.since())), kind), true));
             }
@@ -36,7 +36,8 @@ impl<V, E, K> Map<V, E, K> {
         if found.is_some() {
             return found;
         }
-        let flight = given_up.iter().find(|(_, (_, it))| is(it, latch)).map(|(flight, _)| *flight);
+        let flight =
+            given_up.iter().find(|(_, (_, it))| is_same(it, latch)).map(|(flight, _)| *flight);
         if flight.is_some() && latch.is_older_than(options.max_age) {
             latch.leave();
             return None;
@@ -44,7 +45,8 @@ impl<V, E, K> Map<V, E, K> {
         Some(waits(flight.map(|flight| (flight, latch.since())), Kind::Follows))
     }
 
-    /// Gives up a place in a queue. The last to leave an entry without a leader removes it.
+    /// Gives up a place in a queue. The last to leave removes the queue, and the entry if that has no
+    /// leader.
     pub(crate) fn leave_queue(
         &mut self,
         hash: u64,
@@ -53,12 +55,12 @@ impl<V, E, K> Map<V, E, K> {
     ) {
         if latch.leave() == 0 {
             self.flights.update(hash, usize::MAX, garbage, |_, entry| {
-                is(&entry.queue, latch).then(|| (entry.queue = None, entry.leader.is_some()))
+                is_same(&entry.queue, latch).then(|| (entry.queue = None, entry.leader.is_some()))
             });
         }
     }
 }
 
-fn is<V, E>(latch: &OptionLatch<V, E>, other: &Arc<Latch<V, E>>) -> bool {
+fn is_same<V, E>(latch: &OptionLatch<V, E>, other: &Arc<Latch<V, E>>) -> bool {
     latch.as_ref().is_some_and(|latch| Arc::ptr_eq(latch, other))
 }

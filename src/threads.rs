@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct FlightId {
     /// The number of the thread that took the lead.
     pub(crate) thread: NonZeroU64,
-    /// How many that thread had drawn before, times two; and one if the lead can pass to another
+    /// How many that thread has drawn, times two; and one more if the lead can pass to another
     /// thread, as that of a [`Leader`](crate::Leader) or a [`Job`](crate::Job) can.
     pub(crate) serial: u64,
 }
@@ -44,7 +44,7 @@ impl FlightId {
     }
 }
 
-/// The threads that have led a flight and are still there.
+/// The threads that have called a group and are still there.
 static THREADS: Unmodelled<Threads> =
     Unmodelled::new(Threads { drawn: 0, by_number: BTreeMap::new() });
 
@@ -64,7 +64,7 @@ local! {
 
 /// Has no `Drop`, so it can be used in the destructors of other thread-locals.
 struct Me {
-    /// 0 before the thread's first flight.
+    /// 0 before the thread's first call.
     number: Cell<u64>,
     drawn: Cell<u64>,
     /// The serial of the flight whose function this thread is running. 0 for none.

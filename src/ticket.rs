@@ -1,8 +1,8 @@
 //! Start now, collect later: a flight whose function another thread runs.
 
 use std::{
-    cell::Cell, fmt, hash::BuildHasher, panic::catch_unwind, panic::AssertUnwindSafe,
-    time::Duration,
+    cell::Cell, fmt, hash::BuildHasher, mem::ManuallyDrop, panic::catch_unwind,
+    panic::AssertUnwindSafe, time::Duration,
 };
 
 use crate::{
@@ -103,7 +103,7 @@ where
     ) -> Ticket<V, E> {
         self.start_as(spawn, |_| {
             |leader: Leader<'_, _, _, _, _>| {
-                drop(leader.group.run(leader, |_| f()));
+                run_job(leader, |_| f());
             }
         })
     }
@@ -126,7 +126,7 @@ where
             move |leader: Leader<'_, _, _, _, _>| {
                 let key = || own.take().expect("a flight is given up once");
                 let f = |it: &Leader<'_, _, _, _, _>| Flight::show(Some(it), || false, key, f);
-                drop(leader.group.run(leader, f));
+                run_job(leader, f);
             }
         })
     }
@@ -139,7 +139,7 @@ where
         let (group, key, options) = self.into_parts();
         let mut options = options.with_intent(Intent::Start);
         let deadline = options.fix_deadline();
-        let mut leader = match group.arrive_in_turn(key, &options) {
+        let leader = match group.arrive_in_turn(key, &options) {
             Joined::Leader(leader) => leader,
             Joined::Follower(follower) => return Ticket(follower),
         };
@@ -153,8 +153,10 @@ where
             let held_by = Some((flight, latch.since()));
             Place { latch, held_by, kind: Kind::Uncounted }
         });
-        let mut owned = OwnedLeader { group: group.clone(), caller: Some(leader.caller.take()) };
-        leader.disarm();
+        let mut owned = OwnedLeader {
+            group: group.clone(),
+            caller: Some(ManuallyDrop::new(leader).caller.take()),
+        };
         spawn(Job(Box::new(move || {
             // Captured first, so dropped first if the job never runs: then the flight is abandoned
             // before the `Drop` of anything that the function has captured.
@@ -162,6 +164,16 @@ where
         })));
         Ticket(ticket)
     }
+}
+
+/// Runs the function on the thread of a pool. A panic ends here, so that what the job holds is not
+/// dropped while unwinding. A function's panic is with the tickets and followers by then.
+fn run_job<V, E, K, S>(
+    leader: Leader<'_, V, E, K, S>,
+    f: impl FnOnce(&Leader<'_, V, E, K, S>) -> Result<V, E>,
+) {
+    let ran = catch_unwind(AssertUnwindSafe(|| drop(leader.group.run(leader, f))));
+    ran.unwrap_or_else(drop_payload);
 }
 
 /// A leader that keeps its group alive.

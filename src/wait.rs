@@ -5,8 +5,9 @@
 //! error. In each case it goes back to the map, under the map's lock.
 //!
 //! *No follower does another's work after its deadline* (G8): an outcome that is ready beats a
-//! deadline that has passed, a turn to lead does not. A queued caller that leaves wakes nobody,
-//! because its turn has woken all that queue with it; the last to leave removes the entry.
+//! deadline that has passed; a turn to lead does not. A queued caller that leaves need not wake
+//! another, because the turn wakes all of them. The last to leave removes the entry, if that has no
+//! leader.
 
 use std::{hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe};
 
@@ -89,7 +90,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 {
                     takeovers -= 1;
                     drop(landed);
-                    self.ask_again(key, &mut options, &mut follower)
+                    self.arrive_again(key, &mut options, &mut follower)
                 }
                 Next::Ends(Err(CallError::Deadlock(deadlock))) if options.alone_on_deadlock => {
                     drop(follower.end(Err(CallError::Deadlock(deadlock))));
@@ -165,11 +166,11 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 Next::Waits
             }
             Ok(Some(Found::Leads { wake })) => {
-                // The map has given the place up.
+                // The map has given the place up. It stays until the function has run: see `wait`.
                 follower.place.iter_mut().for_each(|place| place.kind = Kind::Uncounted);
                 Next::Leads(Leader::new(self, follower.caller.take(), wake))
             }
-            Ok(_) => self.ask_again(key, options, follower),
+            Ok(_) => self.arrive_again(key, options, follower),
             Err(payload) => {
                 self.leave_queue(follower);
                 resume_unwind(payload)
@@ -177,15 +178,17 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         }
     }
 
-    /// Arrives anew, with the deadline that the caller had.
-    fn ask_again<Q: Lookup<K> + ?Sized>(
+    /// Arrives again, with the deadline that the caller had.
+    fn arrive_again<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         options: &mut Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
-        // First, because this may drop a value or an error: a panic in it must not lose a new lead.
+        // First, because this may drop a value, an error or a key: a panic in it must not lose a new
+        // lead.
         follower.place = None;
+        follower.caller.events = None;
         // All that is in flight now began after this call did.
         options.next_flight = false;
         match self.arrive(key, options) {

@@ -1367,3 +1367,27 @@ fn a_panic_in_the_midst_of_others_leaves_them_known() {
     assert_eq!(led.unwrap(), 1);
     assert_over(group, [7, 0, 0, 6]);
 }
+
+/// A follower may be shared by threads. One that is refused does not take the place of another that
+/// waits with the same follower.
+#[test]
+fn a_refusal_leaves_another_thread_waiting_with_the_same_follower() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let leader = lead(&group, "k");
+    let follower = follow(&group, "k");
+    thread::scope(|s| {
+        let waiter = s.spawn(|| follower.wait_timeout(Duration::MAX));
+        until_waiting(&group, 1);
+        let led = leader.run(|| {
+            let refused = follower.wait_timeout(Duration::MAX).expect("no time limit passes");
+            assert_eq!(refusal(refused.result).threads().len(), 1);
+            Ok(1)
+        });
+        assert_eq!(led.followers, 1);
+        assert_eq!(waiter.join().unwrap().expect("no time limit passes").result, Ok(1));
+    });
+    assert!(follower.is_done());
+    drop(follower);
+    assert_quiet(&group);
+}

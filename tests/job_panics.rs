@@ -6,14 +6,16 @@ mod common;
 
 use std::hash::{Hash, Hasher};
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use common::{assert_quiet, follow, watchdog};
-use shared_calls::{CallError, Flight, FlightGroup, Job, Landed, Lookup, Observer, Panicked};
+use shared_calls::{
+    CallError, Ending, Flight, FlightGroup, Job, Joined, Landed, Lookup, Observer, Panicked,
+};
 
 /// Panics when it is dropped, once for each time it is told to.
 #[derive(Debug)]
@@ -387,5 +389,85 @@ fn a_call_unwinds_with_the_payload_itself() {
     let group = FlightGroup::<u32, ()>::new();
     let payload = catch_unwind(AssertUnwindSafe(|| group.call("k", || panic_any(42_u8))));
     assert_eq!(*payload.unwrap_err().downcast::<u8>().unwrap(), 42);
+    assert_quiet(&group);
+}
+
+/// A key whose `Drop` panics once it is armed, even while its thread unwinds: that would abort.
+struct ArmedKey(Arc<AtomicBool>);
+
+impl Drop for ArmedKey {
+    fn drop(&mut self) {
+        assert!(!self.0.swap(false, SeqCst), "the drop of a key panics");
+    }
+}
+
+struct Armed<'a>(&'a Arc<AtomicBool>);
+
+impl Hash for Armed<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u8(1);
+    }
+}
+
+impl Lookup<ArmedKey> for Armed<'_> {
+    fn is(&self, _: &ArmedKey) -> bool {
+        true
+    }
+    fn to_key(&self) -> ArmedKey {
+        ArmedKey(Arc::clone(self.0))
+    }
+}
+
+#[test]
+fn a_panic_of_the_function_and_then_of_the_drop_of_the_jobs_key() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, (), ArmedKey>::new();
+    let armed = Arc::new(AtomicBool::new(false));
+    let (jobs, worker) = worker();
+    let f = {
+        let armed = Arc::clone(&armed);
+        move |_: &Flight<'_>| -> Result<u32, ()> {
+            armed.store(true, SeqCst);
+            panic!("the function panics")
+        }
+    };
+    let ticket = group.request(&Armed(&armed)).start_with(|job| jobs.send(job).unwrap(), f);
+    assert_eq!(panicked(ticket.wait().result).message(), Some("the function panics"));
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+    assert!(!armed.load(SeqCst), "a key was dropped");
+    assert_eq!(group.stats().panicked, 1);
+}
+
+/// The key that an observer's events have is dropped when the flight has ended, once.
+#[test]
+fn a_flight_whose_observers_key_panics_when_it_is_dropped_has_ended_once() {
+    struct Landings(Arc<AtomicUsize>);
+    impl Observer<ArmedKey> for Landings {
+        fn flight_landed(&self, _: &ArmedKey, landed: &Landed) {
+            assert_eq!(landed.ending, Ending::Succeeded);
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let landings = Arc::new(AtomicUsize::new(0));
+    let observer = Landings(Arc::clone(&landings));
+    let group = FlightGroup::<u32, (), ArmedKey>::builder().observer(observer).build();
+    let armed = Arc::new(AtomicBool::new(false));
+    let key = Armed(&armed);
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        group.call(&key, || {
+            armed.store(true, SeqCst);
+            Ok(1)
+        })
+    }));
+    assert!(called.is_err(), "the drop of the key panics out of the call");
+    let completed = catch_unwind(AssertUnwindSafe(|| {
+        let Joined::Leader(leader) = group.join(&key) else { panic!("nobody leads") };
+        armed.store(true, SeqCst);
+        leader.complete(Ok(1))
+    }));
+    assert!(completed.is_err());
+    let stats = group.stats();
+    assert_eq!((stats.led, stats.abandoned, landings.load(SeqCst)), (2, 0, 2));
     assert_quiet(&group);
 }
