@@ -55,7 +55,10 @@ impl<V, E, K> Map<V, E, K> {
     ) {
         if latch.leave() == 0 {
             self.flights.update(hash, usize::MAX, garbage, |_, entry| {
-                is_same(&entry.queue, latch).then(|| (entry.queue = None, entry.leader.is_some()))
+                is_same(&entry.queue, latch).then(|| {
+                    entry.queue = None;
+                    ((), entry.leader.is_some())
+                })
             });
         }
     }
