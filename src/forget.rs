@@ -22,8 +22,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `Hash`, `Eq` or `Drop` of the key panics, or `Drop` of the flight's value, where this
-    /// happens to be the last to let go of it.
+    /// If `Hash`, `Eq`, `to_owned` or `Drop` of the key panics, or `Drop` of the next flight's value,
+    /// where this happens to be the last to let go of it.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined, Role};
@@ -52,7 +52,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `Hash`, `Eq` or `Drop` of the key panics.
+    /// As [`forget`](Self::forget) does.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined};

@@ -44,8 +44,8 @@ use crate::{
 /// keeps up to 4 retired keys for reuse, but none that was looked up by a `str` or slice of over 256
 /// bytes. If your keys are large, look them up in such a form and not as a `&String`.
 ///
-/// Each follower clones the value on its own thread, outside every lock. If cloning is expensive,
-/// make `V` an `Arc`.
+/// Callers that share a flight clone the value, each on its own thread and outside every lock; the
+/// last one may get the value itself. If cloning is expensive, make `V` an `Arc`.
 ///
 /// ```
 /// use shared_calls::FlightGroup;
@@ -62,9 +62,9 @@ use crate::{
 ///
 /// # Keys
 ///
-/// Keys are looked up by a borrowed form, as in a `HashMap`. The group makes the owned key itself, and
-/// only for a caller that finds no flight to follow. For a key without a borrowed form, such as a
-/// compound key, implement [`Lookup`].
+/// Keys are looked up by a borrowed form, as in a `HashMap`. The group makes the owned key itself, for
+/// a caller that finds no flight to follow (and for every call, if it has an observer). For a key
+/// without a borrowed form, such as a compound key, implement [`Lookup`].
 ///
 /// ```
 /// use shared_calls::FlightGroup;
@@ -151,7 +151,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Runs `f`, or waits for the call on an equal key that is running now, and returns the result:
     /// go-zero's and x/sync's `Do`.
     ///
-    /// At most one function per key runs at a time (G1). What it wrote is visible to every caller
+    /// At most one function per key runs at a time, unless a flight is given up (G1). What it wrote is visible to every caller
     /// that gets its result (G5). A call that starts after another call has got a flight's outcome
     /// never shares that flight (G2).
     ///

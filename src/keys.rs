@@ -51,8 +51,9 @@ use std::{
 /// # Laws
 ///
 /// All lookups of one key hash alike: if `a.is(&b.to_key())`, then `a` and `b` have the same
-/// [`Hash`]. `K` itself is never hashed. A lookup that breaks this starts a second flight for the
-/// key; nothing else goes wrong.
+/// [`Hash`]. `K` itself is never hashed. `a.is(&a.to_key())` holds, and `overwrite` leaves the key
+/// that `to_key` makes. A lookup that breaks this starts a second flight for the key; nothing else
+/// goes wrong.
 ///
 /// The three methods run under the group's lock, as those of a key in `HashMap::entry` would under
 /// yours. They must not call the group. A panic in one of them leaves the group as it was.
@@ -90,8 +91,9 @@ where
 /// A map that never held more keys than this does not shrink.
 const SMALL: usize = 64;
 
-/// A key that was looked up by a longer `str` or slice than this is not kept for reuse. (A form that
-/// owns its memory, such as a `&String`, does not show how long it is, so its key is kept.)
+/// A key that was looked up by something larger than this is not kept for reuse. (A form that only
+/// points to its data, such as a `&String` or a struct with a `&str`, does not show how large that is,
+/// so its key is kept.)
 const RETIRED_KEY_BYTES: usize = 256;
 
 /// How many keys of removed entries are kept.
