@@ -1,13 +1,15 @@
 //! The next flight (G7): callers queue for it, and when their turn comes one of them leads.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering as StdOrdering};
 use std::time::Duration;
 
 use loom::sync::atomic::Ordering;
-use loom::thread;
+use loom::thread::{self, ThreadId};
 
 use crate::explore::{first_leader, Model, Reached, Work};
 use crate::sync::{self, Arc, Deadline};
-use crate::{CallError, FlightGroup, Joined, Outcome, Role};
+use crate::{CallError, FlightGroup, Job, Joined, Leader, Outcome, Role};
 
 type Group = FlightGroup<usize, ()>;
 
@@ -372,5 +374,70 @@ fn a_queue_behind_a_flight_that_hangs() {
         assert_eq!(group.stats().in_flight, 1, "the hung one");
         assert_eq!(hung.complete(Ok(1)).followers, 0);
         assert_quiet(&group);
+    });
+}
+
+/// The next flight begins and ends before the caller that set its turn is done. That caller may be the
+/// last to let go of the value, and its own call must not suffer from that value's `Drop`.
+fn the_value_of_the_next_flight_panics(
+    reached: &Reached,
+    end: fn(&FlightGroup<Value, ()>, Leader<'_, Value, ()>),
+) {
+    let group = Arc::new(FlightGroup::new());
+    let Joined::Leader(first) = group.join("key") else { panic!("G11: the group is not empty") };
+    let (here, last) = (thread::current().id(), Arc::default());
+    let value = Value(Some((here, Arc::clone(&last))));
+    let other = thread::spawn({
+        let group = Arc::clone(&group);
+        move || drop(group.request("key").next_flight().start(Job::run, || Ok(value)))
+    });
+    end(&group, first);
+    other.join().unwrap();
+    reached.mark(if last.load(StdOrdering::Relaxed) { "was the last" } else { "was not" });
+    assert_eq!(group.stats().in_flight, 0, "the key is stuck");
+}
+
+/// Panics where it is dropped on this thread, and notes it.
+#[derive(Clone)]
+struct Value(Option<(ThreadId, Arc<AtomicBool>)>);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        match &self.0 {
+            Some((thread, last)) if thread::current().id() == *thread => {
+                last.store(true, StdOrdering::Relaxed);
+                resume_unwind(Box::new("the value of the next flight"));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_next_value_panics_where_a_leader_drops_it() {
+    Model {
+        preemptions: None,
+        must_reach: &["was the last", "was not"],
+        executions: &[18, 31, 48],
+    }
+    .explore(|reached| {
+        the_value_of_the_next_flight_panics(reached, |_, first| {
+            assert!(first.complete(Ok(Value(None))).result.is_ok());
+        });
+    });
+}
+
+#[test]
+fn the_next_value_panics_where_one_that_forgets_drops_it() {
+    Model {
+        preemptions: None,
+        must_reach: &["was the last", "was not"],
+        executions: &[143, 257, 407],
+    }
+    .explore(|reached| {
+        the_value_of_the_next_flight_panics(reached, |group, first| {
+            assert!(group.forget("key"));
+            assert!(first.complete(Ok(Value(None))).result.is_ok());
+        });
     });
 }

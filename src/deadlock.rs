@@ -33,8 +33,8 @@
 use std::{collections::BTreeMap, thread};
 
 use crate::{
-    error::CallError, error::Deadlock, sync::global, sync::Mutex, threads, threads::FlightId,
-    threads::OwnFlights, threads::Payload,
+    error::CallError, error::Deadlock, panics::Payload, sync::global, sync::Mutex, threads,
+    threads::FlightId, threads::OwnFlights,
 };
 
 global! {

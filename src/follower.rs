@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::CallError,
-    leader::Caller, map::Kind, map::Place, observer::Event, outcome::Outcome, outcome::Role,
+    leader::Caller, map::Kind, map::Waiter, observer::Event, outcome::Outcome, outcome::Role,
     sync::Arc, sync::Deadline, sync::Unmodelled,
 };
 
@@ -34,8 +34,8 @@ use crate::{
 /// ```
 #[must_use = "a follower that is dropped leaves the flight"]
 pub struct Follower<V, E> {
-    /// `None` if a place was refused, or is not needed any more.
-    pub(crate) place: Option<Place<V, E>>,
+    /// How it waits. `None` if it was refused a place, or has its outcome.
+    pub(crate) waiter: Option<Waiter<V, E>>,
     pub(crate) caller: Caller,
     /// `Led` for the ticket of the call that started the flight, which is not a follower.
     pub(crate) role: Role,
@@ -48,8 +48,11 @@ pub struct Follower<V, E> {
 struct Progress<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
-    /// Once given, it stays.
+    /// Once given, it stays. The place is given up then, or when the last thread that waits with this
+    /// follower has its outcome.
     refusal: Option<CallError<E>>,
+    /// Threads that wait with this follower.
+    waiting: usize,
 }
 
 /// What a wait ends with: the flight's outcome, or a refusal.
@@ -75,7 +78,7 @@ impl<V: Clone, E> Follower<V, E> {
     pub fn wait(self) -> Outcome<V, E> {
         let waited = self.wait_until(self.deadline).unwrap_or_else(|| {
             // If this thread leads the flight, no wait could have ended: that is a deadlock.
-            let held_by = self.place.as_ref().and_then(|place| place.held_by);
+            let held_by = self.waiter.as_ref().and_then(|waiter| waiter.held_by);
             match held_by.map(|(flight, _)| refuse_own(flight)) {
                 Some(Err(deadlock)) => Err(CallError::Deadlock(deadlock)),
                 _ => Err(CallError::TimedOut),
@@ -136,7 +139,7 @@ impl<V: Clone, E> Follower<V, E> {
     /// clones.
     pub(crate) fn end(mut self, waited: Waited<V, E>) -> Outcome<V, E> {
         if waited.is_ok() {
-            self.place = None;
+            self.waiter = None;
         }
         self.outcome(waited)
     }
@@ -160,12 +163,12 @@ impl<V, E> Follower<V, E> {
     /// Without a place yet.
     pub(crate) fn new(counts: &Arc<FollowerCounts>, caller: Caller) -> Self {
         Self {
-            place: None,
+            waiter: None,
             caller,
             role: Role::Followed,
             deadline: Deadline::NEVER,
             counts: Arc::clone(counts),
-            progress: Unmodelled::new(Progress { counted: false, refusal: None }),
+            progress: Unmodelled::new(Progress { counted: false, refusal: None, waiting: 0 }),
         }
     }
 
@@ -178,7 +181,7 @@ impl<V, E> Follower<V, E> {
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.place.as_ref().is_some_and(|place| place.kind == Kind::Queued)
+        self.waiter.as_ref().is_some_and(|waiter| waiter.kind == Kind::Queued)
     }
 
     /// The outcome or the refusal, if one is there already.
@@ -186,18 +189,36 @@ impl<V, E> Follower<V, E> {
         if let Some(refusal) = &self.progress.lock().refusal {
             return Some(Err(refusal.clone()));
         }
-        self.place.as_ref()?.latch.outcome().map(Ok)
+        self.waiter.as_ref()?.latch.outcome().map(Ok)
     }
 
     /// Blocks until the flight has landed. Without an outcome, this returns when the deadline has
     /// passed, or the turn of a queued caller has come. Refuses a wait that would never end.
     pub(crate) fn wait_until(&self, deadline: Deadline) -> Option<Waited<V, E>> {
-        // A wait that does not block needs no look at the graph.
-        let ready = self.ready();
-        if ready.is_some() || deadline.has_passed() {
-            return ready;
+        let mut progress = self.progress.lock();
+        if let Some(refusal) = &progress.refusal {
+            return Some(Err(refusal.clone()));
         }
-        let Place { latch, held_by, .. } = self.place.as_ref()?;
+        progress.waiting += 1;
+        drop(progress);
+        let waited = self.wait_on_latch(deadline);
+        let mut progress = self.progress.lock();
+        progress.waiting -= 1;
+        let leaves = progress.waiting == 0 && progress.refusal.is_some();
+        drop(progress);
+        if leaves {
+            self.leave();
+        }
+        waited
+    }
+
+    fn wait_on_latch(&self, deadline: Deadline) -> Option<Waited<V, E>> {
+        let Waiter { latch, held_by, .. } = self.waiter.as_ref()?;
+        // A wait that does not block needs no look at the graph.
+        let outcome = latch.outcome();
+        if outcome.is_some() || deadline.has_passed() {
+            return outcome.map(Ok);
+        }
         let queued = self.is_queued();
         let _waiting = match held_by {
             None => None,
@@ -215,9 +236,20 @@ impl<V, E> Follower<V, E> {
         outcome.map(Ok)
     }
 
-    /// The place is kept until the follower is dropped: another thread may be waiting with it.
     pub(crate) fn refuse(&self, refusal: CallError<E>) {
-        self.progress.lock().refusal = Some(refusal);
+        let mut progress = self.progress.lock();
+        let leaves = progress.refusal.is_none() && progress.waiting == 0;
+        progress.refusal = Some(refusal);
+        drop(progress);
+        if leaves {
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
+        if let Some(Waiter { latch, kind: Kind::Follows, .. }) = &self.waiter {
+            latch.leave();
+        }
     }
 
     /// Counts this call when it first yields an outcome, and tells the observer of a refusal.
@@ -245,10 +277,11 @@ impl<V, E> Follower<V, E> {
 
 impl<V, E> Drop for Follower<V, E> {
     fn drop(&mut self) {
-        match &self.place {
-            Some(place) if self.role == Role::Led => place.latch.drop_ticket(),
-            Some(Place { latch, kind: Kind::Follows, .. }) => drop(latch.leave()),
-            _ => {}
+        if let (Some(waiter), Role::Led) = (&self.waiter, self.role) {
+            waiter.latch.drop_ticket();
+        }
+        if self.progress.lock().refusal.is_none() {
+            self.leave();
         }
     }
 }

@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 
 use crate::{
     group::FlightGroup, keys::Lookup, leader::Caller, map::Entry, map::Map, map::OptionLatch,
+    panics::drop_caught,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -22,8 +23,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `Hash`, `Eq`, `to_owned` or `Drop` of the key panics, or `Drop` of the next flight's value,
-    /// where this happens to be the last to let go of it.
+    /// If `Hash`, `Eq`, `to_owned` or `Drop` of the key panics.
     ///
     /// ```
     /// use shared_calls::{FlightGroup, Joined, Role};
@@ -105,8 +105,13 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             })
         });
         drop(map);
-        queue.iter().flatten().for_each(|queue| queue.wake());
-        queue.is_some()
+        let gave_up = queue.is_some();
+        if let Some(queue) = queue.flatten() {
+            queue.wake();
+            // Its flight may have landed by now. That value's `Drop` is none of this caller's business.
+            drop_caught(queue);
+        }
+        gave_up
     }
 
     /// Whether a follower or a ticket waits for this caller's flight. If nobody does, it is given up

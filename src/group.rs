@@ -16,22 +16,21 @@
 //!
 //! *Why no caller is left waiting* (G4). A caller takes its place under the map's lock, on a latch
 //! that the map names. The leader deletes the entry under the same lock, and publishes the outcome
-//! on the latch that it finds there. A flight ends exactly once: by
-//! [`run`](FlightGroup::run), by [`Leader::complete`], or when its [`Leader`] is dropped.
+//! on the latch that it finds there. A flight ends exactly once: by [`run`](FlightGroup::run), by
+//! [`Leader::complete`], by a batch, or when its [`Leader`] is dropped.
 //!
 //! *What runs under the map's lock* calls no user code but a key's [`Lookup`]. Running the function
 //! and dropping removed keys, values and errors happen outside (G10).
 
 use std::{
     collections::hash_map::RandomState, hash::BuildHasher, mem::size_of_val, mem::ManuallyDrop,
-    panic::resume_unwind,
 };
 
 use crate::{
-    counts::FollowerCounts, deadlock, error::CallError, join::Joined, keys::Garbage, keys::Lookup,
-    latch::Latch, leader::Caller, leader::Leader, map::Entry, map::Map, observer::GroupObserver,
-    options::Intent, options::Options, outcome::Ending, outcome::Outcome, outcome::Role, sync::Arc,
-    sync::Mutex, threads::FlightId,
+    counts::FollowerCounts, deadlock, error::CallError, join::Joined, keys::Lookup, latch::Latch,
+    leader::Caller, leader::Leader, leader::Leftovers, map::Entry, map::Map,
+    observer::GroupObserver, options::Intent, options::Options, outcome::Ending, outcome::Outcome,
+    outcome::Role, sync::Arc, sync::Mutex, threads::FlightId,
 };
 
 /// A group of calls. Of calls with equal keys at the same time, one runs and all get its result.
@@ -269,32 +268,25 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ) -> Ended<V, E> {
         let mut leader = ManuallyDrop::new(leader); // It does not abandon a flight that ends here.
         let (result, panic) = deadlock::run_as_leader(leader.caller.flight, || f(&leader)); // run
-        let mut garbage = None;
-        let ended = self.finish(&leader.caller, result, &mut garbage);
-        // Before unwinding: a key's `Drop` that panicked then would abort. (The check saves a call.)
-        drop(leader.caller.events.take());
-        if let Some(garbage) = garbage {
-            drop(garbage);
-        }
-        if let Some(payload) = panic {
-            resume_unwind(payload);
-        }
+        let mut leftovers = Leftovers::default();
+        let ended = self.finish(&mut leader.caller, result, &mut leftovers);
+        leftovers.settle_after(&ended, panic);
         ended
     }
 
-    /// Ends a flight: takes it out of the map, and only then publishes its outcome. To be called once
-    /// for each flight. `garbage` is to be dropped by the caller: that is user code.
+    /// Ends a flight: takes it out of the map, and only then publishes its outcome. Runs no user code:
+    /// that waits among the leftovers.
     pub(crate) fn finish(
         &self,
-        caller: &Caller,
+        caller: &mut Caller,
         result: Result<V, CallError<E>>,
-        garbage: &mut Garbage<K, Entry<V, E>>,
+        leftovers: &mut Leftovers<V, E, K>,
     ) -> Ended<V, E> {
         // Spins, because a caller that gets the lock first still follows, and gets a result that is
         // older than its call.
         let mut map = self.map(caller.hash).lock_spinning();
         map.ended[Ending::of(&result) as usize] += 1;
-        let (latch, queue) = map.unlink(caller, garbage); // delete
+        let (latch, queue) = map.unlink(caller, &mut leftovers.garbage); // delete
         drop(map);
         let ended = match latch {
             // Nobody to wake.
@@ -305,9 +297,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             queue.set_turn();
             queue.wake();
         }
-        if let Some(events) = &caller.events {
-            events.landed(&ended);
-        }
+        leftovers.queue = queue;
+        leftovers.events = caller.events.take();
         ended
     }
 }

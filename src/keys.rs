@@ -175,7 +175,9 @@ impl<K, T> KeyMap<K, T> {
         garbage: &mut Garbage<K, T>,
         mut change: impl FnMut(&K, &mut T) -> Option<(R, bool)>,
     ) -> Option<R> {
-        self.peak = self.peak.max(self.by_hash.len());
+        if self.by_hash.len() > self.peak {
+            self.peak = self.by_hash.len();
+        }
         if let Entry::Occupied(mut first) = self.by_hash.entry(hash) {
             let (key, value) = first.get_mut();
             if let Some((changed, stays)) = change(key, value) {

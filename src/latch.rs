@@ -8,9 +8,11 @@
 //!             (made by the first to queue)
 //!                         │
 //!                       queued ── turn ──▶ turn ──┐
-//!                                                 ├── land ──▶ landed
+//!                         └───────────────────────┼── land ──▶ landed
 //!   (made by the first to follow) ────▶ running ──┘
 //! ```
+//!
+//! (A caller that arrives can lead a queued flight to its end before its turn is set.)
 //!
 //! *Why no wake-up is lost.* A waiter looks at the state under the lock and gives the lock up only
 //! inside `Condvar::wait`, which releases it and sleeps in one step. A change is made under the lock

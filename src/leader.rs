@@ -1,10 +1,12 @@
 //! The leader's handle, and what identifies a caller.
 
-use std::{collections::hash_map::RandomState, fmt, mem::ManuallyDrop};
+use std::{collections::hash_map::RandomState, fmt, mem, mem::ManuallyDrop, thread};
 
 use crate::{
-    deadlock, error::CallError, group::FlightGroup, map::OptionLatch, observer::Event,
-    observer::Events, outcome::Outcome, sync::Arc, sync::Time, threads::FlightId,
+    deadlock, error::CallError, group::Ended, group::FlightGroup, keys::Garbage, map::Entry,
+    map::OptionLatch, observer::Event, observer::Events, outcome::Outcome, panics::discard,
+    panics::drop_caught, panics::drop_payload, panics::pass_on, panics::Payload, sync::Arc,
+    sync::Time, threads::FlightId,
 };
 
 /// The lead of a flight, from [`FlightGroup::join`]: its holder has to provide the outcome.
@@ -48,6 +50,43 @@ impl Caller {
     }
 }
 
+/// What is left of a flight that has ended, and may run user code.
+pub(crate) struct Leftovers<V, E, K> {
+    /// The queue whose turn has come. It may have the next flight's outcome by now, with which this
+    /// call has nothing to do.
+    pub(crate) queue: OptionLatch<V, E>,
+    pub(crate) garbage: Garbage<K, Entry<V, E>>,
+    pub(crate) events: Option<Box<Events>>,
+}
+
+impl<V, E, K> Default for Leftovers<V, E, K> {
+    fn default() -> Self {
+        Self { queue: None, garbage: None, events: None }
+    }
+}
+
+impl<V, E, K> Leftovers<V, E, K> {
+    /// Tells the observer, and drops all of it. Gives what the `Drop`s of this flight's panicked with.
+    #[cold]
+    pub(crate) fn settle(self, ended: &Ended<V, E>) -> [Option<Payload>; 2] {
+        drop_caught(self.queue);
+        self.events.iter().for_each(|events| events.landed(ended));
+        [self.garbage.and_then(discard), self.events.and_then(discard)]
+    }
+
+    /// The same for one flight, whose function may have panicked. The first panic of a `Drop` goes on,
+    /// or else that of the function.
+    #[inline]
+    pub(crate) fn settle_after(self, ended: &Ended<V, E>, panic: Option<Payload>) {
+        let is_some = self.queue.is_some() || self.garbage.is_some() || self.events.is_some();
+        if panic.is_none() && !is_some {
+            return mem::forget(self); // Saves a call: there is nothing to drop.
+        }
+        let [garbage, events] = self.settle(ended);
+        pass_on([garbage, events, panic]);
+    }
+}
+
 impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     /// Ends the flight with this result, and returns the leader's own outcome.
     ///
@@ -69,10 +108,10 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
     /// ```
     pub fn complete(self, result: Result<V, E>) -> Outcome<V, E> {
         let result = result.map_err(|error| CallError::Failed(Arc::new(error)));
-        let mut garbage = None;
         let mut leader = ManuallyDrop::new(self);
-        let ended = leader.group.finish(&leader.caller, result, &mut garbage);
-        drop(leader.caller.events.take());
+        let mut leftovers = Leftovers::default();
+        let ended = leader.group.finish(&mut leader.caller, result, &mut leftovers);
+        leftovers.settle_after(&ended, None);
         Outcome::of_leader(ended)
     }
 
@@ -152,7 +191,13 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
 
 impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
     fn drop(&mut self) {
-        drop(self.group.finish(&self.caller, Err(CallError::Abandoned), &mut None));
+        let mut leftovers = Leftovers::default();
+        let ended = self.group.finish(&mut self.caller, Err(CallError::Abandoned), &mut leftovers);
+        let settled = leftovers.settle(&ended);
+        match thread::panicking() {
+            true => settled.into_iter().flatten().for_each(drop_payload),
+            false => pass_on(settled),
+        }
     }
 }
 

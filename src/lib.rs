@@ -175,7 +175,8 @@
 //! The sources are meant to be read. The [algorithm] page builds up to them. In order:
 //! `group` (the algorithm), `keys` and `map` (who is in flight), `latch` (why no wake-up is lost),
 //! `leader` and `follower` (the two sides), `wait` and `queue` (callers that do not lead on arrival),
-//! `forget` (giving up), `threads` and `deadlock` (who waits for whom); then what is around it:
+//! `forget` (giving up), `threads` and `deadlock` (who waits for whom), `panics` (those of your code);
+//! then what is around it:
 //! `options` and `request`, `ticket`, `many`, `flight`, `counts` and `stats`, `observer`, `builder`,
 //! `outcome` and `error`, `calls`. `sync` is the one file that names std's primitives. The models in
 //! `loom-tests/` mount these very files and run them through every interleaving, and `cargo models`
@@ -217,6 +218,7 @@ mod map;
 mod observer;
 mod options;
 mod outcome;
+mod panics;
 mod queue;
 mod sync;
 mod threads;

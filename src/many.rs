@@ -1,10 +1,10 @@
 //! Many keys at once, one function for all that nobody is loading.
 
-use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop, panic::resume_unwind};
+use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop};
 
 use crate::{
     error::CallError, group::FlightGroup, join::Joined, keys::Lookup, leader::Leader,
-    outcome::Outcome, threads,
+    leader::Leftovers, outcome::Outcome, panics::pass_on, threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -139,21 +139,16 @@ fn lead_all<V: Clone, E, K, S>(
         Ok(values) => values.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error); keys],
     };
-    let mut garbage: Vec<_> = results.iter().map(|_| None).collect();
-    let finish = leaders.into_iter().zip(results).zip(&mut garbage);
-    let finish = finish.map(|((leader, result), garbage)| {
+    let finish = leaders.into_iter().zip(results);
+    let finish = finish.map(|(leader, result)| {
+        let mut leftovers = Leftovers::default();
         let mut leader = ManuallyDrop::new(leader);
-        let events = leader.caller.events.take();
-        (leader.group.finish(&leader.caller, result, garbage), events)
+        (leader.group.finish(&mut leader.caller, result, &mut leftovers), leftovers)
     });
-    let ended: Vec<_> = finish.collect();
-    // All flights have landed by now: observers, clones of values and drops of keys are user code.
-    for (ended, events) in &ended {
-        events.iter().for_each(|it| it.landed(ended));
-    }
-    if let Some(payload) = panic {
-        drop((ended, garbage));
-        resume_unwind(payload);
-    }
-    ended.into_iter().map(|(ended, _)| Outcome::of_leader(ended).result).collect()
+    // All flights land before any user code runs.
+    let (ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
+    let settle = leftovers.into_iter().zip(&ended).map(|(it, ended)| it.settle(ended));
+    let settled: Vec<_> = settle.collect();
+    pass_on(settled.into_iter().flatten().chain([panic]));
+    ended.into_iter().map(|ended| Outcome::of_leader(ended).result).collect()
 }

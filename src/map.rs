@@ -36,7 +36,7 @@ pub(crate) struct Map<V, E, K> {
 
 /// What the map holds for a key.
 pub(crate) struct Entry<V, E> {
-    /// `None` only while there is a queue whose turn has come.
+    /// `None` only while there is a queue whose turn has come, or is about to.
     pub(crate) leader: Option<FlightId>,
     /// For those who wait for this flight.
     pub(crate) latch: OptionLatch<V, E>,
@@ -55,12 +55,12 @@ pub(crate) enum Found<V, E> {
     Leads {
         wake: OptionLatch<V, E>,
     },
-    Waits(Place<V, E>),
+    Waits(Waiter<V, E>),
     Refused(CallError<E>),
 }
 
-/// Where a caller waits.
-pub(crate) struct Place<V, E> {
+/// How a caller waits.
+pub(crate) struct Waiter<V, E> {
     pub(crate) latch: Arc<Latch<V, E>>,
     /// The flight that holds the caller up, which for a queued one is the flight in front, and since
     /// when that has held callers up. `None` if it is unlinked already, so that its outcome is about to
@@ -96,7 +96,7 @@ impl<V, E> Entry<V, E> {
                 }
             }
             if !self.is_too_old(options) {
-                return self.take_place(leader, options);
+                return self.add_waiter(leader, options);
             }
         }
         let wake = self.give_up(|| key.to_key(), given_up);
@@ -104,7 +104,7 @@ impl<V, E> Entry<V, E> {
         Found::Leads { wake }
     }
 
-    fn take_place(&mut self, leader: FlightId, options: &Options) -> Found<V, E> {
+    fn add_waiter(&mut self, leader: FlightId, options: &Options) -> Found<V, E> {
         let max_followers = options.max_followers.unwrap_or(usize::MAX);
         // The flight's age counts from here, because a caller waits or is refused a place.
         let mut latch = self.latch.get_or_insert_with(|| Latch::new(false));
@@ -116,7 +116,7 @@ impl<V, E> Entry<V, E> {
             kind = Kind::Queued;
         }
         match latch.join(max_followers) {
-            true => Found::Waits(Place { latch: Arc::clone(latch), held_by, kind }),
+            true => Found::Waits(Waiter { latch: Arc::clone(latch), held_by, kind }),
             false => Found::Refused(CallError::Overloaded),
         }
     }

@@ -5,7 +5,9 @@
 
 use std::{any::Any, panic::catch_unwind, panic::AssertUnwindSafe, time::Duration};
 
-use crate::{error::Deadlock, group::Ended, outcome::Ending, sync::Arc, sync::Time};
+use crate::{
+    error::Deadlock, group::Ended, outcome::Ending, panics::drop_payload, sync::Arc, sync::Time,
+};
 
 /// Is told what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
 ///
@@ -193,10 +195,4 @@ impl Events {
         let told = catch_unwind(AssertUnwindSafe(|| (self.tell)(event)));
         told.unwrap_or_else(drop_payload);
     }
-}
-
-/// Drops the payload of a panic. If that panics, the second payload is leaked.
-pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-    dropped.unwrap_or_else(std::mem::forget);
 }

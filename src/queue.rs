@@ -3,7 +3,7 @@
 
 use crate::{
     keys::Garbage, keys::Lookup, latch::Latch, leader::Caller, map::Entry, map::Found, map::Kind,
-    map::Map, map::OptionLatch, map::Place, options::Options, sync::Arc,
+    map::Map, map::OptionLatch, map::Waiter, options::Options, sync::Arc,
 };
 
 impl<V, E, K> Map<V, E, K> {
@@ -16,7 +16,8 @@ impl<V, E, K> Map<V, E, K> {
         options: &Options,
         latch: &Arc<Latch<V, E>>,
     ) -> Option<Found<V, E>> {
-        let waits = |held_by, kind| Found::Waits(Place { latch: Arc::clone(latch), held_by, kind });
+        let waits =
+            |held_by, kind| Found::Waits(Waiter { latch: Arc::clone(latch), held_by, kind });
         let Self { flights, given_up, .. } = self;
         let found = flights.update(caller.hash, usize::MAX, &mut None, |_, entry| {
             let kind = match is_same(&entry.queue, latch) {

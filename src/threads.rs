@@ -5,12 +5,13 @@
 //! for a thread's name at any time, by its number; that is written down once per thread.
 
 use std::{
-    any::Any, cell::Cell, cell::RefCell, collections::BTreeMap, mem, num::NonZeroU64,
-    panic::catch_unwind, panic::AssertUnwindSafe, thread, thread::Thread,
+    cell::Cell, cell::RefCell, collections::BTreeMap, mem, num::NonZeroU64, panic::catch_unwind,
+    panic::AssertUnwindSafe, thread, thread::Thread,
 };
 
 use crate::{
-    error::CallError, error::Panicked, sync::local, sync::thread_local, sync::Arc, sync::Unmodelled,
+    error::CallError, error::Panicked, panics::Payload, sync::local, sync::thread_local, sync::Arc,
+    sync::Unmodelled,
 };
 
 /// A flight's identity: no two flights of the process ever have the same.
@@ -159,9 +160,6 @@ pub(crate) fn run_as_leader<V, E>(
         }
     }
 }
-
-/// What a function panicked with.
-pub(crate) type Payload = Box<dyn Any + Send>;
 
 /// The serials of the flights that a thread leads, in ascending order.
 pub(crate) type OwnFlights = Vec<u64>;

@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     flight::Flight, follower::Follower, group::FlightGroup, join::Joined, keys::Lookup,
-    leader::Caller, leader::Leader, map::Kind, map::Place, observer::drop_payload, options::Intent,
-    outcome::Outcome, outcome::Role, request::Request,
+    leader::Caller, leader::Leader, map::Kind, map::Waiter, options::Intent, outcome::Outcome,
+    outcome::Role, panics::drop_caught, panics::drop_payload, request::Request,
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
@@ -149,9 +149,9 @@ where
         let mut ticket = Follower::new(&group.shared.counts, Caller { events, ..leader.caller });
         ticket.role = Role::Led;
         ticket.deadline = deadline;
-        ticket.place = leader.latch().map(|latch| {
+        ticket.waiter = leader.latch().map(|latch| {
             let held_by = Some((flight, latch.since()));
-            Place { latch, held_by, kind: Kind::Uncounted }
+            Waiter { latch, held_by, kind: Kind::Uncounted }
         });
         let mut owned = OwnedLeader {
             group: group.clone(),
@@ -172,8 +172,8 @@ fn run_job<V, E, K, S>(
     leader: Leader<'_, V, E, K, S>,
     f: impl FnOnce(&Leader<'_, V, E, K, S>) -> Result<V, E>,
 ) {
-    let ran = catch_unwind(AssertUnwindSafe(|| drop(leader.group.run(leader, f))));
-    ran.unwrap_or_else(drop_payload);
+    let ran = catch_unwind(AssertUnwindSafe(|| leader.group.run(leader, f)));
+    ran.map_or_else(drop_payload, drop_caught);
 }
 
 /// A leader that keeps its group alive.

@@ -33,8 +33,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 return Joined::Leader(Leader::new(self, follower.caller.take(), wake));
             }
             Found::Refused(refusal) => follower.refuse(refusal),
-            Found::Waits(place) => {
-                follower.place = Some(place);
+            Found::Waits(waiter) => {
+                follower.waiter = Some(waiter);
                 follower.caller.events.iter().for_each(|it| it.tell(Event::Joined));
             }
         }
@@ -42,11 +42,11 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     }
 
     fn leave_queue(&self, follower: &mut Follower<V, E>) {
-        if let (true, Some(place)) = (follower.is_queued(), &mut follower.place) {
+        if let (true, Some(waiter)) = (follower.is_queued(), &mut follower.waiter) {
             let hash = follower.caller.hash;
             let mut garbage = None;
-            self.map(hash).lock().leave_queue(hash, &place.latch, &mut garbage);
-            place.kind = Kind::Uncounted;
+            self.map(hash).lock().leave_queue(hash, &waiter.latch, &mut garbage);
+            waiter.kind = Kind::Uncounted;
         }
     }
 }
@@ -82,7 +82,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 Next::Leads(leader) => {
                     return Outcome::of_leader(self.run(leader, |leader| f(Some(leader))));
                 }
-                Next::Waits => self.wait_in_place(key, &mut options, &mut follower),
+                Next::Waits => self.wait_once(key, &mut options, &mut follower),
                 Next::Ends(Ok(landed))
                     if takeovers > 0
                         && landed.result.as_ref().err().is_some_and(takes_over)
@@ -114,7 +114,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut options = Options { max_age: None, ..*options };
         follower.deadline = options.deadline();
         while follower.is_queued() {
-            match self.wait_in_place(key, &mut options, &mut follower) {
+            match self.wait_once(key, &mut options, &mut follower) {
                 Next::Leads(leader) => return Joined::Leader(leader),
                 Next::Waits => {}
                 Next::Ends(Err(refusal)) => follower.refuse(refusal),
@@ -127,14 +127,14 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 
     /// Waits until there is an outcome, or the caller has to act: its turn has come, or its deadline
     /// or age limit has passed.
-    fn wait_in_place<Q: Lookup<K> + ?Sized>(
+    fn wait_once<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         options: &mut Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
         let deadline = follower.deadline;
-        let held_by = follower.place.as_ref().and_then(|place| place.held_by);
+        let held_by = follower.waiter.as_ref().and_then(|waiter| waiter.held_by);
         let too_old = match (options.max_age, held_by) {
             (Some(age), Some((_, since))) => since.plus(age),
             _ => Deadline::NEVER,
@@ -156,18 +156,19 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         options: &mut Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
-        let (caller, latch) = (&follower.caller, &follower.place.as_ref().expect("it waits").latch);
+        let (caller, latch) =
+            (&follower.caller, &follower.waiter.as_ref().expect("it waits").latch);
         let entered = catch_unwind(AssertUnwindSafe(|| {
             self.map(caller.hash).lock().enter_again(key, caller, options, latch)
         }));
         match entered {
-            Ok(Some(Found::Waits(place))) => {
-                follower.place = Some(place);
+            Ok(Some(Found::Waits(waiter))) => {
+                follower.waiter = Some(waiter);
                 Next::Waits
             }
             Ok(Some(Found::Leads { wake })) => {
                 // The map has given the place up. It stays until the function has run: see `wait`.
-                follower.place.iter_mut().for_each(|place| place.kind = Kind::Uncounted);
+                follower.waiter.iter_mut().for_each(|waiter| waiter.kind = Kind::Uncounted);
                 Next::Leads(Leader::new(self, follower.caller.take(), wake))
             }
             Ok(_) => self.arrive_again(key, options, follower),
@@ -187,7 +188,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ) -> Next<'_, V, E, K, S> {
         // First, because this may drop a value, an error or a key: a panic in it must not lose a new
         // lead.
-        follower.place = None;
+        follower.waiter = None;
         follower.caller.events = None;
         // All that is in flight now began after this call did.
         options.next_flight = false;

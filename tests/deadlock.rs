@@ -1391,3 +1391,22 @@ fn a_refusal_leaves_another_thread_waiting_with_the_same_follower() {
     drop(follower);
     assert_quiet(&group);
 }
+
+/// It is no follower from then on, even if it is kept.
+#[test]
+fn a_follower_that_is_refused_gives_up_its_place() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let leader = lead(&group, "k");
+    let follower = follow(&group, "k");
+    let led = leader.run(|| {
+        let refused = follower.wait_timeout(Duration::MAX).expect("no time limit passes");
+        assert_eq!(refusal(refused.result).threads().len(), 1);
+        assert_eq!(group.in_flight()[0].followers, 0);
+        assert!(group.forget_unshared("k"));
+        Ok(1)
+    });
+    assert_eq!((led.followers, led.shared()), (0, false));
+    assert_eq!(refusal(follower.wait().result).threads().len(), 1, "a refusal stays");
+    assert_quiet(&group);
+}

@@ -439,6 +439,70 @@ fn a_panic_of_the_function_and_then_of_the_drop_of_the_jobs_key() {
     assert_eq!(group.stats().panicked, 1);
 }
 
+/// Each `Drop` of a key that is left of the flight panics, and so does that of the payload.
+#[test]
+fn panics_of_several_drops_in_a_job() {
+    #[derive(Clone)]
+    struct Key(Arc<AtomicBool>, Arc<AtomicUsize>);
+    impl Drop for Key {
+        fn drop(&mut self) {
+            if self.0.load(SeqCst) {
+                self.1.fetch_add(1, SeqCst);
+                panic!("the drop of a key panics");
+            }
+        }
+    }
+    impl Hash for Key {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            state.write_u8(1);
+        }
+    }
+    impl PartialEq for Key {
+        fn eq(&self, _: &Self) -> bool {
+            true
+        }
+    }
+    impl Eq for Key {}
+    struct Silent;
+    impl Observer<Key> for Silent {}
+
+    let _watchdog = watchdog();
+    for function_panics in [false, true] {
+        let group = FlightGroup::<u32, (), Key>::builder().observer(Silent).build();
+        let (armed, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let key = Key(Arc::clone(&armed), Arc::clone(&drops));
+        let (jobs, worker) = worker();
+        let (bomb, _) = Bomb::new();
+        let f = {
+            let armed = Arc::clone(&armed);
+            move || {
+                armed.store(true, SeqCst);
+                match function_panics {
+                    true => panic_any(bomb),
+                    false => drop(catch_unwind(AssertUnwindSafe(|| drop(bomb)))),
+                }
+                Ok(1)
+            }
+        };
+        let (go, held) = mpsc::channel::<()>();
+        drop(group.start(
+            &key,
+            |job| jobs.send(job).unwrap(),
+            move || {
+                held.recv().unwrap();
+                f()
+            },
+        ));
+        assert!(group.forget(&key), "so the key in the list is dropped at the end");
+        go.send(()).unwrap();
+        drop(jobs);
+        assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+        armed.store(false, SeqCst);
+        assert_eq!(drops.load(SeqCst), 2, "that of the list and that of the events");
+        assert_quiet(&group);
+    }
+}
+
 /// The key that an observer's events have is dropped when the flight has ended, once.
 #[test]
 fn a_flight_whose_observers_key_panics_when_it_is_dropped_has_ended_once() {

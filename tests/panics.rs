@@ -14,11 +14,14 @@ use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_quiet, follow, gate, lead, panic_text, until, watchdog};
-use shared_calls::{CallError, FlightGroup, Joined, Outcome, Panicked, Role};
+use common::{
+    assert_quiet, follow, gate, lead, panic_text, until, until_queued, until_waiting, watchdog,
+};
+use shared_calls::{CallError, FlightGroup, Joined, Landed, Observer, Outcome, Panicked, Role};
 
 type Group = FlightGroup<u32, ()>;
 
@@ -523,4 +526,112 @@ fn drop_of_the_error_panics() {
         arm(At::ErrorDrop);
         drop(follower);
     });
+}
+
+/// While the leader's observer is told, the next flight begins and ends. What becomes of its value does
+/// not concern the leader, even if it happens to be the last to let go of it.
+#[test]
+fn a_leader_keeps_nothing_of_the_next_flight() {
+    #[derive(Clone)]
+    struct Value(u32);
+    impl Drop for Value {
+        fn drop(&mut self) {
+            let here = thread::current().name() == Some("first");
+            assert!(!(here && self.0 == 2), "the value of the next flight is dropped here");
+        }
+    }
+    struct Holds(Mutex<mpsc::Receiver<()>>);
+    impl Observer for Holds {
+        fn flight_landed(&self, _: &String, _: &Landed) {
+            // The next flight may land before this thread comes here.
+            if thread::current().name() == Some("first") {
+                self.0.lock().unwrap().recv().unwrap();
+            }
+        }
+    }
+
+    let _watchdog = watchdog();
+    let (over, is_over) = mpsc::channel();
+    let observer = Arc::new(Holds(Mutex::new(is_over)));
+    let group = FlightGroup::<Value, ()>::builder().observer(Arc::clone(&observer)).build();
+    let (entered, opens) = gate();
+    thread::scope(|s| {
+        let group = &group;
+        let first = thread::Builder::new().name("first".into());
+        let first = first.spawn_scoped(s, || {
+            group.call("k", || {
+                entered();
+                Ok(Value(1))
+            })
+        });
+        opens.begun();
+        let queued: Vec<_> = (0..2)
+            .map(|_| {
+                s.spawn(|| group.request("k").next_flight().call(|| Ok(Value(2))).map(|v| v.0))
+            })
+            .collect();
+        until_queued(group, 2);
+        opens.open();
+        for queued in queued {
+            assert_eq!(queued.join().unwrap(), Ok(2));
+        }
+        over.send(()).unwrap();
+        assert_eq!(first.unwrap().join().unwrap().map(|value| value.0), Ok(1));
+    });
+    drop(group);
+    assert_eq!(Arc::strong_count(&observer), 1, "nothing is leaked");
+}
+
+/// A flight of a batch ends, and an arriving caller leads the next one to its end before the batch has
+/// let go of it. The drop of that value may panic in the batch, which neither loses its results nor
+/// keeps its other flights from landing.
+#[test]
+fn a_batch_lands_whatever_becomes_of_the_next_flight() {
+    #[derive(Clone, Debug)]
+    struct Value(u32);
+    impl Drop for Value {
+        fn drop(&mut self) {
+            if self.0 == 2 && thread::current().name() == Some("batch") && !thread::panicking() {
+                panic!("the value of the next flight is dropped here");
+            }
+        }
+    }
+    fn load<E>() -> Result<Value, E> {
+        Ok(Value(3))
+    }
+
+    let _watchdog = watchdog();
+    for _ in 0..5 {
+        let group = FlightGroup::<Value, ()>::new();
+        let (entered, opens) = gate();
+        thread::scope(|s| {
+            let group = &group;
+            let batch = thread::Builder::new().name("batch".into()).spawn_scoped(s, move || {
+                let load = |_: &[&str]| {
+                    entered();
+                    Ok(vec![Value(1), Value(1)])
+                };
+                group.call_many(&["a", "b"], load)
+            });
+            opens.begun();
+            // Many to wake, so that the next flight is over before the batch is done with "a".
+            for _ in 0..100 {
+                s.spawn(|| group.call("a", load).unwrap());
+            }
+            let other = s.spawn(|| group.call("b", load));
+            s.spawn(|| group.request("a").next_flight().call(|| Ok(Value(2))).unwrap());
+            until_waiting(group, 102);
+            s.spawn(|| loop {
+                let next = group.request("a").max_followers(0).call(|| Ok(Value(2)));
+                if !matches!(next, Err(CallError::Overloaded)) {
+                    break;
+                }
+            });
+            opens.open();
+            assert_eq!(other.join().unwrap().unwrap().0, 1, "the flight of b has landed");
+            let results = batch.unwrap().join().unwrap();
+            assert!(results.into_iter().all(|result| result.unwrap().0 == 1));
+        });
+        assert_quiet(&group);
+    }
 }

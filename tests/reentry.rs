@@ -278,7 +278,8 @@ fn values_are_cloned_side_by_side() {
 
 // What hangs: a call for a key whose `Leader` is held by the thread that asks, or by one that waits
 // for it. It does so in a child process, which ends itself once it is certain that it would hang
-// for ever: when all who could complete a `Leader` wait. A caller that counts as waiting was not refused.
+// for ever: when all who could complete a `Leader` wait. A caller that counts as waiting was not
+// refused.
 
 const HANGS: i32 = 42;
 

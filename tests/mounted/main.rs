@@ -46,6 +46,8 @@ mod observer;
 mod options;
 #[path = "../../src/outcome.rs"]
 mod outcome;
+#[path = "../../src/panics.rs"]
+mod panics;
 #[path = "../../src/queue.rs"]
 mod queue;
 #[path = "../../src/request.rs"]
