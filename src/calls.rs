@@ -3,7 +3,7 @@
 
 use std::hash::BuildHasher;
 
-use crate::{error::CallError, group::FlightGroup, keys::Lookup, outcome::Outcome, sync::Arc};
+use crate::{error::CallError, group::FlightGroup, lookup::Lookup, outcome::Outcome, sync::Arc};
 
 /// Something that shares calls: for code that is to work with more than [`FlightGroup`].
 ///

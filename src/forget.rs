@@ -6,7 +6,7 @@
 use std::hash::BuildHasher;
 
 use crate::{
-    group::FlightGroup, keys::Lookup, leader::Caller, map::Entry, map::Map, map::OptionLatch,
+    group::FlightGroup, leader::Caller, lookup::Lookup, map::Entry, map::Map, map::OptionLatch,
     panics::drop_caught,
 };
 

@@ -27,8 +27,8 @@ use std::{
 };
 
 use crate::{
-    counts::FollowerCounts, deadlock, error::CallError, join::Joined, keys::Lookup, latch::Latch,
-    leader::Caller, leader::Leader, leader::Leftovers, map::Entry, map::Map,
+    counts::FollowerCounts, deadlock, error::CallError, join::Joined, latch::Latch, leader::Caller,
+    leader::Leader, leader::Leftovers, lookup::Lookup, map::Entry, map::Map,
     observer::GroupObserver, options::Intent, options::Options, outcome::Ending, outcome::Outcome,
     outcome::Role, sync::Arc, sync::Mutex, threads::FlightId,
 };
@@ -150,9 +150,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Runs `f`, or waits for the call on an equal key that is running now, and returns the result:
     /// go-zero's and x/sync's `Do`.
     ///
-    /// At most one function per key runs at a time, unless a flight is given up (G1). What it wrote is visible to every caller
-    /// that gets its result (G5). A call that starts after another call has got a flight's outcome
-    /// never shares that flight (G2).
+    /// At most one function per key runs at a time, unless a flight is given up (G1). What it wrote
+    /// is visible to every caller that gets its result (G5). A call that starts after another call
+    /// has got a flight's outcome never shares that flight (G2).
     ///
     /// For a time limit and other options, see [`request`](Self::request).
     ///

@@ -2,7 +2,7 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher};
 
-use crate::{follower::Follower, group::FlightGroup, keys::Lookup, leader::Leader};
+use crate::{follower::Follower, group::FlightGroup, leader::Leader, lookup::Lookup};
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Takes a place on the key's flight, without running a function or waiting: the split-phase form

@@ -173,14 +173,13 @@
 //! # For readers
 //!
 //! The sources are meant to be read. The [algorithm] page builds up to them. In order:
-//! `group` (the algorithm), `keys` and `map` (who is in flight), `latch` (why no wake-up is lost),
-//! `leader` and `follower` (the two sides), `wait` and `queue` (callers that do not lead on arrival),
-//! `forget` (giving up), `threads` and `deadlock` (who waits for whom), `panics` (those of your code);
-//! then what is around it:
-//! `options` and `request`, `ticket`, `many`, `flight`, `counts` and `stats`, `observer`, `builder`,
-//! `outcome` and `error`, `calls`. `sync` is the one file that names std's primitives. The models in
-//! `loom-tests/` mount these very files and run them through every interleaving, and `cargo models`
-//! shows that the models can fail.
+//! `group` (the algorithm), `lookup`, `keys` and `map` (who is in flight), `latch` (why no wake-up is
+//! lost), `leader` and `follower` (the two sides), `wait` and `queue` (callers that do not lead on
+//! arrival), `forget` (giving up), `threads` and `deadlock` (who waits for whom), `panics` (those of
+//! your code); then what is around it: `options` and `request`, `ticket`, `many`, `flight`, `counts`
+//! and `stats`, `observer`, `builder`, `outcome` and `error`, `calls`. `sync` is the one file that
+//! names std's primitives. The models in `loom-tests/` mount these very files and run them through
+//! every interleaving, and `cargo models` shows that the models can fail.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -214,6 +213,7 @@ mod handle;
 mod keys;
 mod latch;
 mod leader;
+mod lookup;
 mod map;
 mod observer;
 mod options;
@@ -239,9 +239,9 @@ pub use follower::Follower;
 #[doc(alias("deduplicate", "stampede", "dogpile", "thundering herd"))]
 pub use group::FlightGroup;
 pub use join::Joined;
-#[doc(alias = "Equivalent")]
-pub use keys::Lookup;
 pub use leader::Leader;
+#[doc(alias = "Equivalent")]
+pub use lookup::Lookup;
 pub use observer::Landed;
 #[doc(alias("metrics", "tracing"))]
 pub use observer::Observer;

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop};
 
 use crate::{
-    error::CallError, group::FlightGroup, join::Joined, keys::Lookup, leader::Leader,
-    leader::Leftovers, outcome::Outcome, panics::pass_on, threads,
+    error::CallError, group::FlightGroup, join::Joined, leader::Leader, leader::Leftovers,
+    lookup::Lookup, outcome::Outcome, panics::pass_on, threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {

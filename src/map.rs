@@ -23,8 +23,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    deadlock, error::CallError, keys::Garbage, keys::KeyMap, keys::Lookup, latch::Latch,
-    leader::Caller, options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
+    deadlock, error::CallError, keys::Garbage, keys::KeyMap, latch::Latch, leader::Caller,
+    lookup::Lookup, options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
 };
 
 pub(crate) struct Map<V, E, K> {

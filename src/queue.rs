@@ -2,7 +2,7 @@
 //! the flight it waits for is too old, or when it leaves the queue.
 
 use crate::{
-    keys::Garbage, keys::Lookup, latch::Latch, leader::Caller, map::Entry, map::Found, map::Kind,
+    keys::Garbage, latch::Latch, leader::Caller, lookup::Lookup, map::Entry, map::Found, map::Kind,
     map::Map, map::OptionLatch, map::Waiter, options::Options, sync::Arc,
 };
 

@@ -5,8 +5,8 @@ use std::{
 };
 
 use crate::{
-    error::CallError, flight::Flight, group::FlightGroup, join::Joined, keys::Lookup,
-    leader::Leader, options::Intent, options::Options, options::TimeLimit, outcome::Outcome,
+    error::CallError, flight::Flight, group::FlightGroup, join::Joined, leader::Leader,
+    lookup::Lookup, options::Intent, options::Options, options::TimeLimit, outcome::Outcome,
     sync::Deadline,
 };
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    flight::Flight, follower::Follower, group::FlightGroup, join::Joined, keys::Lookup,
-    leader::Caller, leader::Leader, map::Kind, map::Waiter, options::Intent, outcome::Outcome,
+    flight::Flight, follower::Follower, group::FlightGroup, join::Joined, leader::Caller,
+    leader::Leader, lookup::Lookup, map::Kind, map::Waiter, options::Intent, outcome::Outcome,
     outcome::Role, panics::drop_caught, panics::drop_payload, request::Request,
 };
 

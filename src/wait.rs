@@ -13,7 +13,7 @@ use std::{hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::A
 
 use crate::{
     error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
-    keys::Lookup, leader::Caller, leader::Leader, map::Found, map::Kind, observer::Event,
+    leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Kind, observer::Event,
     options::Options, outcome::Outcome, request::Predicate, sync::Deadline,
 };
 

@@ -36,6 +36,8 @@ mod keys;
 mod latch;
 #[path = "../../src/leader.rs"]
 mod leader;
+#[path = "../../src/lookup.rs"]
+mod lookup;
 #[path = "../../src/many.rs"]
 mod many;
 #[path = "../../src/map.rs"]
@@ -71,8 +73,8 @@ pub(crate) use {
     follower::Follower,
     group::FlightGroup,
     join::Joined,
-    keys::Lookup,
     leader::Leader,
+    lookup::Lookup,
     observer::{Landed, Observer},
     outcome::{Ending, Outcome, Role},
     request::Request,
