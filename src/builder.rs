@@ -12,8 +12,8 @@ use crate::{
 
 /// Builds a group with options. From [`FlightGroup::builder`].
 ///
-/// The options for calls are those of a [`Request`](crate::Request) and hold for every call of the
-/// group, also behind a trait object. A request can replace each of them, or drop
+/// The options for calls are options of a [`Request`](crate::Request) and hold for every call of the
+/// group, also behind a trait object. A request can replace those that have a value, or drop
 /// [all](crate::Request::without_defaults).
 ///
 /// ```

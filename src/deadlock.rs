@@ -7,7 +7,7 @@
 //! a thread that does not wait, or at the caller itself: that wait would never end, so the caller
 //! is refused.
 //!
-//! *Who pays.* Only a thread that leads and waits at once. A thread that leads nothing holds nobody
+//! *Who pays for a wait.* Only a thread that leads and waits at once. A thread that leads nothing holds nobody
 //! up: its wait closes no cycle and is not written down, however many wait with it.
 //!
 //! *Which thread leads a flight* can be read from the [`FlightId`] of a call: the thread that drew
@@ -23,8 +23,8 @@
 //! the wait that led here is about to end. Only a caller that is queued waits for a flight without
 //! sharing its outcome. Where that flight is given up, [`given_up`] ends its wait.
 //!
-//! *Why the search ends.* A wait that is followed closed no cycle when it was written down, and
-//! waits only ever vanish.
+//! *Why the search ends.* It stops at a wait with a limit, and no cycle of waits without one is ever
+//! written down.
 //!
 //! A wait with a limit ends by itself. It is written down for others to see, but a cycle that leads
 //! through it is not refused. (The caller's own limit does not count: a wait that nothing but its
@@ -44,7 +44,8 @@ global! {
 struct Graph {
     /// By the number of the thread that waits.
     waits: BTreeMap<u64, Wait>,
-    /// Which flight of its own numbering a thread runs in the name of one that another drew.
+    /// For each flight that a [`Leader`](crate::Leader) or a [`Job`](crate::Job) runs now: the
+    /// identity under which its thread runs it.
     running: BTreeMap<FlightId, FlightId>,
 }
 
@@ -61,7 +62,7 @@ impl Graph {
         Self { waits: BTreeMap::new(), running: BTreeMap::new() }
     }
 
-    /// The flight as the thread that runs its function knows it, if a thread is known to.
+    /// The identity under which a thread runs the flight, if one is known to.
     fn run_as(&self, flight: FlightId) -> Option<FlightId> {
         match flight.is_transferable() {
             false => Some(flight),

@@ -10,7 +10,7 @@ use crate::leader::Leader;
 /// A long load can ask [`is_wanted`](Self::is_wanted) between its steps and stop when nobody waits
 /// for its result any more. Whether to stop is the function's decision.
 ///
-/// Each question takes the lock of the group's map.
+/// Each question may take the lock of the group's map.
 ///
 /// ```
 /// use shared_calls::FlightGroup;
@@ -35,14 +35,9 @@ use crate::leader::Leader;
 /// worker.recv().unwrap().run();
 /// assert_eq!(group.stats().failed, 1);
 /// ```
-pub struct Flight<'a>(&'a dyn Fn(Question) -> usize);
-
-/// One closure answers both, so that `Flight` has no type parameters and stays two words.
-#[derive(Clone, Copy)]
-enum Question {
-    Followers,
-    /// The answer is 0 or 1.
-    IsWanted,
+pub struct Flight<'a> {
+    followers: &'a dyn Fn() -> usize,
+    is_wanted: &'a dyn Fn() -> bool,
 }
 
 impl Flight<'_> {
@@ -56,7 +51,7 @@ impl Flight<'_> {
     /// ```
     #[must_use]
     pub fn followers(&self) -> usize {
-        (self.0)(Question::Followers)
+        (self.followers)()
     }
 
     /// Whether anyone will look at the result.
@@ -70,7 +65,7 @@ impl Flight<'_> {
     /// See [`Flight`] for an example.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        (self.0)(Question::IsWanted) == 1
+        (self.is_wanted)()
     }
 
     /// Runs a function for a flight, or without one for a call that runs alone. `leader_wants` says
@@ -82,13 +77,12 @@ impl Flight<'_> {
         key: impl Fn() -> K,
         f: impl FnOnce(&Flight<'_>) -> R,
     ) -> R {
-        f(&Flight(&|question| match question {
-            Question::Followers => leader.map_or(0, Leader::followers),
-            Question::IsWanted => {
-                let awaited = |it: &Leader<'_, V, E, K, S>| it.group.is_awaited(&it.caller, &key);
-                usize::from(leader_wants() || leader.is_some_and(awaited))
-            }
-        }))
+        let awaited =
+            |leader: &Leader<'_, V, E, K, S>| leader.group.is_awaited(&leader.caller, &key);
+        f(&Flight {
+            followers: &|| leader.map_or(0, Leader::followers),
+            is_wanted: &|| leader_wants() || leader.is_some_and(awaited),
+        })
     }
 }
 

@@ -77,7 +77,8 @@ impl<V: Clone, E> Follower<V, E> {
     /// See [`Follower`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
         let waited = self.wait_until(self.deadline).unwrap_or_else(|| {
-            // If this thread leads the flight, no wait could have ended: that is a deadlock.
+            // The deadline had passed before the wait, so nobody looked for a deadlock. A wait for one's
+            // own flight is one.
             let held_by = self.waiter.as_ref().and_then(|waiter| waiter.held_by);
             match held_by.map(|(flight, _)| refuse_own(flight)) {
                 Some(Err(deadlock)) => Err(CallError::Deadlock(deadlock)),
@@ -220,15 +221,11 @@ impl<V, E> Follower<V, E> {
             return outcome.map(Ok);
         }
         let queued = self.is_queued();
-        let _waiting = match held_by {
-            None => None,
-            Some((flight, _)) => {
-                let turn = || queued && latch.has_turn();
-                match Waiting::begin(*flight, deadline.is_finite(), queued, turn) {
-                    Ok(waiting) => waiting,
-                    Err(deadlock) => return Some(Err(CallError::Deadlock(deadlock))),
-                }
-            }
+        let turn = || queued && latch.has_turn();
+        let waiting = held_by.map(|(it, _)| Waiting::begin(it, deadline.is_finite(), queued, turn));
+        let _waiting = match waiting.transpose() {
+            Ok(waiting) => waiting,
+            Err(deadlock) => return Some(Err(CallError::Deadlock(deadlock))),
         };
         self.counts.waiting.add(1);
         let outcome = latch.wait(deadline, queued);

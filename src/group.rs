@@ -19,7 +19,7 @@
 //! on the latch that it finds there. A flight ends exactly once: by [`run`](FlightGroup::run), by
 //! [`Leader::complete`], by a batch, or when its [`Leader`] is dropped.
 //!
-//! *What runs under the map's lock* calls no user code but a key's [`Lookup`]. Running the function
+//! *What these functions do under the map's lock* calls no user code but a key's [`Lookup`]. Running the function
 //! and dropping removed keys, values and errors happen outside (G10).
 
 use std::{
@@ -150,7 +150,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Runs `f`, or waits for the call on an equal key that is running now, and returns the result:
     /// go-zero's and x/sync's `Do`.
     ///
-    /// At most one function per key runs at a time, unless a flight is given up (G1). What it wrote
+    /// At most one function per key runs at a time, but for the exceptions that G1 names. What it wrote
     /// is visible to every caller that gets its result (G5). A call that starts after another call
     /// has got a flight's outcome never shares that flight (G2).
     ///
@@ -282,8 +282,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         result: Result<V, CallError<E>>,
         leftovers: &mut Leftovers<V, E, K>,
     ) -> Ended<V, E> {
-        // Spins, because a caller that gets the lock first still follows, and gets a result that is
-        // older than its call.
+        // Spins, because until the entry is deleted callers still follow, and get a result that is
+        // older than their call.
         let mut map = self.map(caller.hash).lock_spinning();
         map.ended[Ending::of(&result) as usize] += 1;
         let (latch, queue) = map.unlink(caller, &mut leftovers.garbage); // delete

@@ -33,9 +33,9 @@ pub(crate) type Table<K, T> = HashMap<u64, (K, T), BuildHasherDefault<Prehashed>
 pub(crate) type Garbage<K, T> = Option<(K, Option<Box<Table<K, T>>>)>;
 
 pub(crate) struct KeyMap<K, T> {
-    /// The first key to come for each hash.
+    /// One key for each hash.
     by_hash: Table<K, T>,
-    /// Keys that came while another with the same hash was there. There are hardly ever any.
+    /// Keys that came while another with the same hash was in the table. There are hardly ever any.
     collided: Vec<(u64, K, T)>,
     retired: Vec<K>,
     /// The most keys that the table may have held since it last shrank. Its own `capacity()` will

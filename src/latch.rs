@@ -10,6 +10,7 @@
 //!                       queued ── turn ──▶ turn ──┐
 //!                         └───────────────────────┼── land ──▶ landed
 //!   (made by the first to follow) ────▶ running ──┘
+//!    (or with a job and its ticket)
 //! ```
 //!
 //! (A caller that arrives can lead a queued flight to its end before its turn is set.)
@@ -39,7 +40,7 @@ struct State<V, E> {
     followers: usize,
     /// Whether the ticket of the caller that started the flight is still there.
     ticket: bool,
-    /// When a caller first waited. For a queue, when its flight began: set by its leader, under the
+    /// When a caller first waited, or the flight was started. For a queue, when its flight began: set by its leader, under the
     /// map's lock.
     since: Time,
 }
@@ -130,7 +131,7 @@ impl<V, E> Latch<V, E> {
     /// Publishes the outcome and wakes everyone. To be called by the leader, once, after the map
     /// has ceased to name the flight (G2).
     pub(crate) fn land(&self, result: Result<V, CallError<E>>) -> Arc<Outcome<V, E>> {
-        // Nobody joins any more. A follower that leaves now is counted, but not waited for.
+        // Nobody can join any more. A follower that leaves from here on is still counted.
         let outcome = Arc::new(Outcome { result, role: Role::Led, followers: self.followers() });
         self.state.lock().phase = Phase::Landed(Arc::clone(&outcome));
         // After unlocking: a waiter that woke under the lock would only block on it.
@@ -150,9 +151,8 @@ impl<V, E> Latch<V, E> {
         !matches!(self.state.lock().phase, Phase::Pending)
     }
 
-    /// Blocks until the outcome is there. Without it, this returns when the deadline has passed, or
-    /// the turn of a caller that is `queued` has come. What is there by then is found, however late it
-    /// is.
+    /// Blocks until the outcome is there. Returns `None` if the deadline passes first, or the turn of a
+    /// caller that is `queued` comes. An outcome that is ready beats both.
     pub(crate) fn wait(&self, deadline: Deadline, queued: bool) -> Option<Arc<Outcome<V, E>>> {
         let mut state = self.state.lock();
         loop {

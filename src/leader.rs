@@ -5,7 +5,7 @@ use std::{collections::hash_map::RandomState, fmt, mem, mem::ManuallyDrop, threa
 use crate::{
     deadlock, error::CallError, group::Ended, group::FlightGroup, keys::Garbage, map::Entry,
     map::OptionLatch, observer::Event, observer::Events, outcome::Outcome, panics::discard,
-    panics::drop_caught, panics::drop_payload, panics::pass_on, panics::Payload, sync::Arc,
+    panics::drop_caught, panics::drop_payload, panics::resume_first, panics::Payload, sync::Arc,
     sync::Time, threads::FlightId,
 };
 
@@ -66,7 +66,7 @@ impl<V, E, K> Default for Leftovers<V, E, K> {
 }
 
 impl<V, E, K> Leftovers<V, E, K> {
-    /// Tells the observer, and drops all of it. Gives what the `Drop`s of this flight's panicked with.
+    /// Tells the observer, drops all of it, and returns the panics of the key's and the events' `Drop`.
     #[cold]
     pub(crate) fn settle(self, ended: &Ended<V, E>) -> [Option<Payload>; 2] {
         drop_caught(self.queue);
@@ -74,8 +74,8 @@ impl<V, E, K> Leftovers<V, E, K> {
         [self.garbage.and_then(discard), self.events.and_then(discard)]
     }
 
-    /// The same for one flight, whose function may have panicked. The first panic of a `Drop` goes on,
-    /// or else that of the function.
+    /// The same for a flight whose function may have panicked. Then resumes the first panic: that of a
+    /// `Drop` before that of the function.
     #[inline]
     pub(crate) fn settle_after(self, ended: &Ended<V, E>, panic: Option<Payload>) {
         let is_some = self.queue.is_some() || self.garbage.is_some() || self.events.is_some();
@@ -83,7 +83,7 @@ impl<V, E, K> Leftovers<V, E, K> {
             return mem::forget(self); // Saves a call: there is nothing to drop.
         }
         let [garbage, events] = self.settle(ended);
-        pass_on([garbage, events, panic]);
+        resume_first([garbage, events, panic]);
     }
 }
 
@@ -196,7 +196,7 @@ impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
         let settled = leftovers.settle(&ended);
         match thread::panicking() {
             true => settled.into_iter().flatten().for_each(drop_payload),
-            false => pass_on(settled),
+            false => resume_first(settled),
         }
     }
 }

@@ -125,8 +125,8 @@
 //! *What is detected*: every cycle of threads in which each runs the function of a flight (by
 //! [`call`](FlightGroup::call), a [`Request`], [`call_many`](FlightGroup::call_many),
 //! [`Leader::run`] or as a [`Job`]) and waits for another flight; over all groups of the process,
-//! whatever their types. A caller with a time limit is refused as well, if only its own limit could
-//! end its wait.
+//! whatever their types. A caller with a time limit or an age limit is refused as well, if only its
+//! own limit could end its wait.
 //!
 //! *What is never refused*: a wait that can end by what the threads of the cycle do. Where another
 //! caller of the cycle has a time limit, its limit may end the cycle, so nobody is refused. (A caller
@@ -140,8 +140,8 @@
 //! - a cycle that goes through something else: a lock, a channel, a thread that is joined, the
 //!   queue of a thread pool;
 //! - a caller that waits with a time limit again and again;
-//! - what an [`Observer`] waits for, what the closure that [`start`](FlightGroup::start) gives a job to
-//!   waits for before the job has run, and what a `Drop` waits for that runs while a batch panics
+//! - what an [`Observer`] waits for, what the spawner of [`start`](FlightGroup::start) waits for before
+//!   its job has run, and what a `Drop` waits for that runs while a batch panics
 //!   before its function runs: see [where your code runs](user_code);
 //! - in the destructor of a thread-local, while its thread ends: flights around the innermost one;
 //! - other processes.
@@ -161,23 +161,24 @@
 //! its callers clones the value on its own thread. A leader wakes all of its followers before its
 //! call returns: with hundreds of them that takes some milliseconds.
 //!
-//! A follower takes the map's lock once, and the latch's lock before and after it sleeps. Only a
-//! follower that is itself inside a shared function takes the lock of the deadlock graph, of which
-//! there is one for all groups. There it follows the chain of threads that it would wait for, whatever
-//! they lead besides. A thread's first call takes a lock and allocates, to register the thread's
-//! name.
+//! A follower takes the map's lock once, and the latch's lock a few times before it sleeps and once
+//! after. If it is itself inside a shared function, it also takes the lock of the deadlock graph, of
+//! which there is one for all groups. There it follows one wait for each thread of the chain that it
+//! would wait for. (The functions of jobs and of joined leaders, giving up a flight with a queue
+//! behind it, and [`in_flight`](FlightGroup::in_flight) take that lock, too.) A thread's first call
+//! takes a lock and allocates, to register the thread's name.
 //!
-//! One lock guards the map, for well under a microsecond at a time, except when the table grows or
-//! shrinks. If very many threads call for distinct keys, [`shards`](Builder::shards) splits it.
+//! One lock guards the map. A call holds it for well under a microsecond, unless the table grows or
+//! shrinks. [`in_flight`](FlightGroup::in_flight) holds it while it clones the keys. If very many threads call for distinct keys, [`shards`](Builder::shards) splits it.
 //!
 //! # For readers
 //!
 //! The sources are meant to be read. The [algorithm] page builds up to them. In order:
 //! `group` (the algorithm), `lookup`, `keys` and `map` (who is in flight), `latch` (why no wake-up is
-//! lost), `leader` and `follower` (the two sides), `wait` and `queue` (callers that do not lead on
+//! lost), `leader`, `follower` and `join` (the two sides), `wait` and `queue` (callers that do not lead on
 //! arrival), `forget` (giving up), `threads` and `deadlock` (who waits for whom), `panics` (those of
 //! your code); then what is around it: `options` and `request`, `ticket`, `many`, `flight`, `counts`
-//! and `stats`, `observer`, `builder`, `outcome` and `error`, `calls`. `sync` is the one file that
+//! and `stats`, `observer`, `builder`, `handle`, `outcome` and `error`, `calls`. `sync` is the one file that
 //! names std's primitives. The models in `loom-tests/` mount these very files and run them through
 //! every interleaving, and `cargo models` shows that the models can fail.
 

@@ -40,11 +40,11 @@ use std::{borrow::Borrow, hash::Hash};
 /// # Laws
 ///
 /// All lookups of one key hash alike: if `a.is(&b.to_key())`, then `a` and `b` have the same
-/// [`Hash`]. `K` itself is never hashed. `a.is(&a.to_key())` holds, and `overwrite` leaves the key
-/// that `to_key` makes. A lookup that breaks this starts a second flight for the key; nothing else
-/// goes wrong.
+/// [`Hash`]. A stored key is never hashed. `a.is(&a.to_key())` holds, and `overwrite` leaves the key
+/// that `to_key` makes. A lookup that breaks this can start a second flight for a key, or join the
+/// flight of another key and get its value.
 ///
-/// The three methods run under the group's lock, as those of a key in `HashMap::entry` would under
+/// The three methods may run under the group's lock, as those of a key in `HashMap::entry` would under
 /// yours. They must not call the group. A panic in one of them leaves the group as it was.
 pub trait Lookup<K>: Hash {
     /// Whether this is the key that is looked for.

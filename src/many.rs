@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop};
 
 use crate::{
     error::CallError, group::FlightGroup, join::Joined, leader::Leader, leader::Leftovers,
-    lookup::Lookup, outcome::Outcome, panics::pass_on, threads,
+    lookup::Lookup, outcome::Outcome, panics::resume_first, threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -149,6 +149,6 @@ fn lead_all<V: Clone, E, K, S>(
     let (ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
     let settle = leftovers.into_iter().zip(&ended).map(|(it, ended)| it.settle(ended));
     let settled: Vec<_> = settle.collect();
-    pass_on(settled.into_iter().flatten().chain([panic]));
+    resume_first(settled.into_iter().flatten().chain([panic]));
     ended.into_iter().map(|ended| Outcome::of_leader(ended).result).collect()
 }

@@ -51,7 +51,7 @@ pub(crate) type OptionLatch<V, E> = Option<Arc<Latch<V, E>>>;
 
 /// What a caller found in the map.
 pub(crate) enum Found<V, E> {
-    /// It leads. Callers who queued behind a flight that it gave up wait on the latch to `wake`.
+    /// It leads. `wake` is the latch of callers that queued behind a flight that it gave up.
     Leads {
         wake: OptionLatch<V, E>,
     },
@@ -62,9 +62,8 @@ pub(crate) enum Found<V, E> {
 /// How a caller waits.
 pub(crate) struct Waiter<V, E> {
     pub(crate) latch: Arc<Latch<V, E>>,
-    /// The flight that holds the caller up, which for a queued one is the flight in front, and since
-    /// when that has held callers up. `None` if it is unlinked already, so that its outcome is about to
-    /// arrive.
+    /// The flight that this caller waits for, and since when callers have waited for it. A queued
+    /// caller waits for the flight in front. `None` once that is unlinked.
     pub(crate) held_by: Option<(FlightId, Time)>,
     pub(crate) kind: Kind,
 }
@@ -179,12 +178,9 @@ impl<V, E, K> Map<V, E, K> {
         garbage: &mut Garbage<K, Entry<V, E>>,
     ) -> (OptionLatch<V, E>, OptionLatch<V, E>) {
         let unlink = |_: &K, entry: &mut Entry<V, E>| {
-            let is_it = entry.leader == Some(caller.flight);
-            is_it.then(|| {
+            (entry.leader == Some(caller.flight)).then(|| {
                 entry.leader = None;
-                let queue = entry.queue.clone();
-                let stays = queue.is_some();
-                ((entry.latch.take(), queue), stays)
+                ((entry.latch.take(), entry.queue.clone()), entry.queue.is_some())
             })
         };
         let unlinked = self.flights.update(caller.hash, caller.key_size, garbage, unlink);

@@ -1,10 +1,10 @@
-//! What a call can ask for. A group has defaults, and a request replaces them one by one.
+//! What a call can ask for, in a request or by the defaults of its group.
 
 use std::time::Duration;
 
 use crate::sync::Deadline;
 
-/// `None` stands for what holds without the option.
+/// `None`: not set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
     pub(crate) time_limit: Option<TimeLimit>,

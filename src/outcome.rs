@@ -32,11 +32,15 @@ pub struct Outcome<V, E> {
     pub role: Role,
     /// How many followers the flight had when its outcome was published: the same number for all of
     /// its callers. A follower that had left by then is not counted. One that is about to leave,
-    /// because its time is up or its wait is refused, may still be. 0 for that call itself.
+    /// because its time is up or its wait is refused, may still be. 0 for a call that got no outcome
+    /// of a flight.
     pub followers: usize,
 }
 
 /// Whether a call led or followed.
+///
+/// A call that was refused or timed out has not led. The [`Ticket`](crate::Ticket) of the call that
+/// started a flight is [`Led`](Self::Led) however the flight or the wait ends.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Role};
@@ -46,9 +50,9 @@ pub struct Outcome<V, E> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// This call's function ran.
+    /// The flight was this call's own.
     Led,
-    /// This call waited and got the leader's result.
+    /// The flight was another call's, or there was none to share.
     Followed,
 }
 

@@ -1,12 +1,11 @@
-//! Panics in user code that runs where nobody else's work may be lost: what a `Drop` throws is caught,
-//! so that the rest is done, and goes on afterwards.
+//! A panic of a user's `Drop` is caught, so that the rest is done, and resumed afterwards.
 
 use std::{any::Any, mem, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe};
 
 /// What a panic was thrown with.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// Drops a value, and gives the panic of its `Drop`. Two that unwind at once would abort.
+/// Drops a value, and returns the panic of its `Drop`. Two that unwind at once would abort.
 #[cold]
 pub(crate) fn discard<T>(value: T) -> Option<Payload> {
     // Nothing of the value is looked at after a panic.
@@ -25,8 +24,8 @@ pub(crate) fn drop_payload(payload: Payload) {
     }
 }
 
-/// Lets the first of these panics go on, if there is one.
-pub(crate) fn pass_on(panics: impl IntoIterator<Item = Option<Payload>>) {
+/// Resumes the first of these panics, if there is one, and drops the others.
+pub(crate) fn resume_first(panics: impl IntoIterator<Item = Option<Payload>>) {
     let mut panics = panics.into_iter().flatten();
     if let Some(first) = panics.next() {
         panics.for_each(drop_payload);

@@ -76,8 +76,8 @@ pub struct InFlight<K> {
     /// [`Leader`](crate::Leader) is held, a [`Job`](crate::Job) has not begun, or the flight in front
     /// has ended and no queued caller has taken the lead yet.
     pub leader: Option<Thread>,
-    /// How long ago a caller first waited for the flight, queued behind it or was refused a place.
-    /// `None` if none has.
+    /// How long ago a caller first waited for the flight, queued behind it or was refused a place, or
+    /// how long ago the flight was [started](FlightGroup::start). `None` if none of this has happened.
     pub age: Option<Duration>,
     /// Whether the flight was given up, by [`forget`](FlightGroup::forget),
     /// [`max_age`](crate::Request::max_age) or [`is_wanted`](crate::Flight::is_wanted). It is shown

@@ -58,7 +58,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A mutex around what is for information only. The models do not explore it.
+/// A mutex that the models do not explore: what it guards is for information only, or belongs to one
+/// follower, which models hold on one thread at a time.
 pub(crate) type Unmodelled<T> = Mutex<T>;
 
 /// std's `Condvar`, for guards of [`Mutex`].

@@ -16,7 +16,7 @@ use crate::{
 
 /// A flight's identity: no two flights of the process ever have the same.
 ///
-/// The thread that takes the lead draws it, from its own number and a serial of its own, so that
+/// Each caller draws one on arrival, from its thread's number and a serial of that thread, so that
 /// threads share nothing to draw one. Both have 64 bits and do not wrap in the life of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct FlightId {

@@ -78,8 +78,8 @@ where
     /// caller whose job leads as well, unlike in a [`call`](Request::call), which does not interrupt
     /// its own function.
     ///
-    /// For [`next_flight`](Request::next_flight) this blocks until the flight in front has ended, or
-    /// the time limit has passed. A refused request gives a ticket that has its outcome already.
+    /// For [`next_flight`](Request::next_flight) this blocks until the flight in front has ended or
+    /// was given up, or the time limit has passed. A refused request gives a ticket that has its outcome already.
     /// [`takeover`](Request::takeover) and [`alone_on_deadlock`](Request::alone_on_deadlock) have no
     /// function left to run and do not apply.
     ///
@@ -271,8 +271,9 @@ impl<V: Clone, E> Ticket<V, E> {
     /// Blocks until the flight has landed, but not longer than `timeout`. Returns `None` if that has
     /// passed; the ticket can then wait again.
     ///
-    /// The request's own time limit does not apply here. [`Duration::MAX`] never passes, so a wait
-    /// of that length can be refused as a [deadlock](crate#deadlocks).
+    /// The request's own time limit does not apply here, unless it passed before there was a flight to
+    /// share: then the outcome is [`TimedOut`](crate::CallError::TimedOut). [`Duration::MAX`] never
+    /// passes, so a wait of that length can be refused as a [deadlock](crate#deadlocks).
     ///
     /// # Panics
     ///
@@ -315,7 +316,7 @@ impl<V: Clone, E> Ticket<V, E> {
 }
 
 impl<V, E> Ticket<V, E> {
-    /// Whether the flight has landed, so that `wait` would not block.
+    /// Whether an outcome is there, so that `wait` would not block.
     ///
     /// See [`Job::run`] for an example.
     #[must_use]

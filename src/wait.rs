@@ -77,8 +77,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut next = Next::Waits;
         loop {
             next = match next {
-                // The follower is dropped afterwards: it may hold the last outcome of a flight that
-                // was given up, and a panic in its `Drop` must not lose the lead.
+                // The follower is dropped after the run. If it is the last to let go of the value of a
+                // flight that was given up, and that panics, this flight must have ended.
                 Next::Leads(leader) => {
                     return Outcome::of_leader(self.run(leader, |leader| f(Some(leader))));
                 }
