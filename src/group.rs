@@ -269,8 +269,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let mut leader = ManuallyDrop::new(leader); // It does not abandon a flight that ends here.
         let (result, panic) = deadlock::run_as_leader(leader.caller.flight, || f(&leader)); // run
         let mut leftovers = Leftovers::default();
-        let ended = self.finish(&mut leader.caller, result, &mut leftovers);
-        leftovers.settle_after(&ended, panic);
+        let mut ended = self.finish(&mut leader.caller, result, &mut leftovers);
+        leftovers.settle_after(&mut ended, panic);
         ended
     }
 

@@ -4,9 +4,9 @@ use std::{collections::hash_map::RandomState, fmt, mem, mem::ManuallyDrop, threa
 
 use crate::{
     deadlock, error::CallError, group::Ended, group::FlightGroup, keys::Garbage, map::Entry,
-    map::OptionLatch, observer::Event, observer::Events, outcome::Outcome, panics::discard,
-    panics::drop_caught, panics::drop_payload, panics::resume_first, panics::Payload, sync::Arc,
-    sync::Time, threads::FlightId,
+    map::OptionLatch, observer::Event, observer::Events, outcome::Outcome, outcome::Role,
+    panics::discard, panics::drop_caught, panics::drop_payload, panics::resume_first,
+    panics::Payload, sync::Arc, sync::Time, threads::FlightId,
 };
 
 /// The lead of a flight, from [`FlightGroup::join`]: its holder has to provide the outcome.
@@ -77,13 +77,21 @@ impl<V, E, K> Leftovers<V, E, K> {
     /// The same for a flight whose function may have panicked. Then resumes the first panic: that of a
     /// `Drop` before that of the function.
     #[inline]
-    pub(crate) fn settle_after(self, ended: &Ended<V, E>, panic: Option<Payload>) {
+    pub(crate) fn settle_after(self, ended: &mut Ended<V, E>, panic: Option<Payload>) {
         let is_some = self.queue.is_some() || self.garbage.is_some() || self.events.is_some();
         if panic.is_none() && !is_some {
             return mem::forget(self); // Saves a call: there is nothing to drop.
         }
         let [garbage, events] = self.settle(ended);
-        resume_first([garbage, events, panic]);
+        let panics = [garbage, events, panic];
+        if panics.iter().any(Option::is_some) {
+            // Nobody gets it, and its `Drop` must not panic while this one unwinds.
+            drop_caught(mem::replace(
+                ended,
+                Ok(Outcome { result: Err(CallError::Abandoned), role: Role::Led, followers: 0 }),
+            ));
+        }
+        resume_first(panics);
     }
 }
 
@@ -110,8 +118,8 @@ impl<V: Clone, E, K, S> Leader<'_, V, E, K, S> {
         let result = result.map_err(|error| CallError::Failed(Arc::new(error)));
         let mut leader = ManuallyDrop::new(self);
         let mut leftovers = Leftovers::default();
-        let ended = leader.group.finish(&mut leader.caller, result, &mut leftovers);
-        leftovers.settle_after(&ended, None);
+        let mut ended = leader.group.finish(&mut leader.caller, result, &mut leftovers);
+        leftovers.settle_after(&mut ended, None);
         Outcome::of_leader(ended)
     }
 

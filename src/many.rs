@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop};
 
 use crate::{
     error::CallError, group::FlightGroup, join::Joined, leader::Leader, leader::Leftovers,
-    lookup::Lookup, outcome::Outcome, panics::resume_first, threads,
+    lookup::Lookup, outcome::Outcome, panics::drop_caught, panics::resume_first, threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -128,12 +128,13 @@ fn lead_all<V: Clone, E, K, S>(
 ) -> Vec<Result<V, CallError<E>>> {
     let serials: Vec<_> = leaders.iter().map(|leader| leader.caller.flight.serial).collect();
     let (loaded, panic) = threads::run_as_leader(&serials, || {
-        let loaded = f();
-        if let Ok(values) = &loaded {
-            let n = values.len();
-            assert!(n == keys, "the function of a batch of {keys} keys returned {n} values");
+        let values = f()?;
+        let n = values.len();
+        if n != keys {
+            values.into_iter().for_each(drop_caught);
+            panic!("the function of a batch of {keys} keys returned {n} values");
         }
-        loaded
+        Ok(values)
     });
     let results: Vec<_> = match loaded {
         Ok(values) => values.into_iter().map(Ok).collect(),
@@ -146,9 +147,13 @@ fn lead_all<V: Clone, E, K, S>(
         (leader.group.finish(&mut leader.caller, result, &mut leftovers), leftovers)
     });
     // All flights land before any user code runs.
-    let (ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
+    let (mut ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
     let settle = leftovers.into_iter().zip(&ended).map(|(it, ended)| it.settle(ended));
-    let settled: Vec<_> = settle.collect();
-    resume_first(settled.into_iter().flatten().chain([panic]));
+    let panics: Vec<_> = settle.flatten().chain([panic]).collect();
+    if panics.iter().any(Option::is_some) {
+        // Nobody gets them, and no `Drop` of theirs must panic while another panic unwinds.
+        ended.drain(..).for_each(drop_caught);
+    }
+    resume_first(panics);
     ended.into_iter().map(|ended| Outcome::of_leader(ended).result).collect()
 }

@@ -127,6 +127,7 @@ where
                 let key = || own.take().expect("a flight is given up once");
                 let f = |it: &Leader<'_, _, _, _, _>| Flight::show(Some(it), || false, key, f);
                 run_job(leader, f);
+                drop_caught(own);
             }
         })
     }

@@ -465,10 +465,22 @@ fn panics_of_several_drops_in_a_job() {
     impl Eq for Key {}
     struct Silent;
     impl Observer<Key> for Silent {}
+    /// The ticket is dropped, so the job has the value.
+    struct Value;
+    impl Clone for Value {
+        fn clone(&self) -> Self {
+            unreachable!("nobody shares it")
+        }
+    }
+    impl Drop for Value {
+        fn drop(&mut self) {
+            panic!("the drop of the value panics");
+        }
+    }
 
     let _watchdog = watchdog();
     for function_panics in [false, true] {
-        let group = FlightGroup::<u32, (), Key>::builder().observer(Silent).build();
+        let group = FlightGroup::<Value, (), Key>::builder().observer(Silent).build();
         let (armed, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let key = Key(Arc::clone(&armed), Arc::clone(&drops));
         let (jobs, worker) = worker();
@@ -481,7 +493,7 @@ fn panics_of_several_drops_in_a_job() {
                     true => panic_any(bomb),
                     false => drop(catch_unwind(AssertUnwindSafe(|| drop(bomb)))),
                 }
-                Ok(1)
+                Ok(Value)
             }
         };
         let (go, held) = mpsc::channel::<()>();
