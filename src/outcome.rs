@@ -39,8 +39,9 @@ pub struct Outcome<V, E> {
 
 /// Whether a call led or followed.
 ///
-/// A call that was refused or timed out has not led. The [`Ticket`](crate::Ticket) of the call that
-/// started a flight is [`Led`](Self::Led) however the flight or the wait ends.
+/// A call that was refused or timed out has not led, unless it then ran alone. The
+/// [`Ticket`](crate::Ticket) of the call that started a flight is [`Led`](Self::Led) however the
+/// flight or the wait ends.
 ///
 /// ```
 /// use shared_calls::{FlightGroup, Role};
@@ -50,7 +51,7 @@ pub struct Outcome<V, E> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// The flight was this call's own.
+    /// The flight was this call's own, or the call ran alone.
     Led,
     /// The flight was another call's, or there was none to share.
     Followed,
