@@ -14,7 +14,7 @@ use std::{hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::A
 use crate::{
     error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
     leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Kind, observer::Event,
-    options::Options, outcome::Outcome, panics::drop_caught, request::Predicate, sync::Deadline,
+    options::Options, outcome::Outcome, request::Predicate, sync::Deadline,
 };
 
 /// What comes next for a caller that does not lead.
@@ -77,6 +77,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut next = Next::Waits;
         loop {
             next = match next {
+                // The follower is dropped after the run. If it is the last to let go of the value of a
+                // flight that was given up, and that panics, this flight must have ended.
                 Next::Leads(leader) => {
                     return Outcome::of_leader(self.run(leader, |leader| f(Some(leader))));
                 }
@@ -165,11 +167,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 Next::Waits
             }
             Ok(Some(Found::Leads { wake })) => {
-                let leader = Leader::new(self, follower.caller.take(), wake);
-                // The map has given the place up. This may be the last to let go of the value of a
-                // flight that was given up.
-                drop_caught(follower.waiter.take());
-                Next::Leads(leader)
+                // The map has given the place up. It stays until the function has run: see `wait`.
+                follower.waiter.iter_mut().for_each(|waiter| waiter.kind = Kind::Uncounted);
+                Next::Leads(Leader::new(self, follower.caller.take(), wake))
             }
             Ok(_) => self.arrive_again(key, options, follower),
             Err(payload) => {
