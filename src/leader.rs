@@ -66,7 +66,8 @@ impl<V, E, K> Default for Leftovers<V, E, K> {
 }
 
 impl<V, E, K> Leftovers<V, E, K> {
-    /// Tells the observer, drops all of it, and returns the panics of the key's and the events' `Drop`.
+    /// Tells the observer, drops all of it, and returns the panics of the `Drop`s of the key and the
+    /// events.
     #[cold]
     pub(crate) fn settle(self, ended: &Ended<V, E>) -> [Option<Payload>; 2] {
         drop_caught(self.queue);
@@ -74,24 +75,20 @@ impl<V, E, K> Leftovers<V, E, K> {
         [self.garbage.and_then(discard), self.events.and_then(discard)]
     }
 
-    /// The same for a flight whose function may have panicked. Then resumes the first panic: that of a
-    /// `Drop` before that of the function.
+    /// The same for a flight whose function may have panicked. Then resumes one panic: that of a `Drop`
+    /// rather than that of the function.
     #[inline]
     pub(crate) fn settle_after(self, ended: &mut Ended<V, E>, panic: Option<Payload>) {
         let is_some = self.queue.is_some() || self.garbage.is_some() || self.events.is_some();
         if panic.is_none() && !is_some {
             return mem::forget(self); // Saves a call: there is nothing to drop.
         }
-        let [garbage, events] = self.settle(ended);
-        let panics = [garbage, events, panic];
-        if panics.iter().any(Option::is_some) {
-            // Nobody gets it, and its `Drop` must not panic while this one unwinds.
-            drop_caught(mem::replace(
-                ended,
-                Ok(Outcome { result: Err(CallError::Abandoned), role: Role::Led, followers: 0 }),
-            ));
-        }
-        resume_first(panics);
+        let settled = self.settle(ended);
+        resume_first(settled.into_iter().chain([panic]), || {
+            let nothing = Err(CallError::Abandoned);
+            let nothing = Ok(Outcome { result: nothing, role: Role::Led, followers: 0 });
+            drop_caught(mem::replace(ended, nothing));
+        });
     }
 }
 
@@ -204,7 +201,7 @@ impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
         let settled = leftovers.settle(&ended);
         match thread::panicking() {
             true => settled.into_iter().flatten().for_each(drop_payload),
-            false => resume_first(settled),
+            false => resume_first(settled, || {}),
         }
     }
 }

@@ -150,10 +150,6 @@ fn lead_all<V: Clone, E, K, S>(
     let (mut ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
     let settle = leftovers.into_iter().zip(&ended).map(|(it, ended)| it.settle(ended));
     let panics: Vec<_> = settle.flatten().chain([panic]).collect();
-    if panics.iter().any(Option::is_some) {
-        // Nobody gets them, and no `Drop` of theirs must panic while another panic unwinds.
-        ended.drain(..).for_each(drop_caught);
-    }
-    resume_first(panics);
+    resume_first(panics, || ended.drain(..).for_each(drop_caught));
     ended.into_iter().map(|ended| Outcome::of_leader(ended).result).collect()
 }

@@ -24,11 +24,16 @@ pub(crate) fn drop_payload(payload: Payload) {
     }
 }
 
-/// Resumes the first of these panics, if there is one, and drops the others.
-pub(crate) fn resume_first(panics: impl IntoIterator<Item = Option<Payload>>) {
+/// Resumes the first of these panics, if there is one. Drops the others before, and lets `drop_rest`
+/// drop what nobody gets then: a `Drop` that panics while the first unwinds would abort.
+pub(crate) fn resume_first(
+    panics: impl IntoIterator<Item = Option<Payload>>,
+    drop_rest: impl FnOnce(),
+) {
     let mut panics = panics.into_iter().flatten();
     if let Some(first) = panics.next() {
         panics.for_each(drop_payload);
+        drop_rest();
         resume_unwind(first);
     }
 }
