@@ -439,32 +439,34 @@ fn a_panic_of_the_function_and_then_of_the_drop_of_the_jobs_key() {
     assert_eq!(group.stats().panicked, 1);
 }
 
+/// Each `Drop` panics while it is armed, even while its thread unwinds, and is counted.
+#[derive(Clone)]
+struct CountedKey(Arc<AtomicBool>, Arc<AtomicUsize>);
+impl Drop for CountedKey {
+    fn drop(&mut self) {
+        if self.0.load(SeqCst) {
+            self.1.fetch_add(1, SeqCst);
+            panic!("the drop of a key panics");
+        }
+    }
+}
+impl Hash for CountedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u8(1);
+    }
+}
+impl PartialEq for CountedKey {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for CountedKey {}
+
 /// Each `Drop` of a key that is left of the flight panics, and so does that of the payload.
 #[test]
 fn panics_of_several_drops_in_a_job() {
-    #[derive(Clone)]
-    struct Key(Arc<AtomicBool>, Arc<AtomicUsize>);
-    impl Drop for Key {
-        fn drop(&mut self) {
-            if self.0.load(SeqCst) {
-                self.1.fetch_add(1, SeqCst);
-                panic!("the drop of a key panics");
-            }
-        }
-    }
-    impl Hash for Key {
-        fn hash<H: Hasher>(&self, state: &mut H) {
-            state.write_u8(1);
-        }
-    }
-    impl PartialEq for Key {
-        fn eq(&self, _: &Self) -> bool {
-            true
-        }
-    }
-    impl Eq for Key {}
     struct Silent;
-    impl Observer<Key> for Silent {}
+    impl Observer<CountedKey> for Silent {}
     /// The ticket is dropped, so the job has the value.
     struct Value;
     impl Clone for Value {
@@ -480,9 +482,9 @@ fn panics_of_several_drops_in_a_job() {
 
     let _watchdog = watchdog();
     for function_panics in [false, true] {
-        let group = FlightGroup::<Value, (), Key>::builder().observer(Silent).build();
+        let group = FlightGroup::<Value, (), CountedKey>::builder().observer(Silent).build();
         let (armed, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let key = Key(Arc::clone(&armed), Arc::clone(&drops));
+        let key = CountedKey(Arc::clone(&armed), Arc::clone(&drops));
         let (jobs, worker) = worker();
         let (bomb, _) = Bomb::new();
         let f = {
@@ -513,6 +515,30 @@ fn panics_of_several_drops_in_a_job() {
         assert_eq!(drops.load(SeqCst), 2, "that of the list and that of the events");
         assert_quiet(&group);
     }
+}
+
+/// The job has the last handle, so it drops the retired key, after the key of its own. Both panic.
+#[test]
+fn a_job_of_start_with_that_outlives_its_group() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, (), CountedKey>::new();
+    let (armed, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let key = CountedKey(Arc::clone(&armed), Arc::clone(&drops));
+    let (jobs, worker) = worker();
+    let (go, held) = mpsc::channel::<()>();
+    let f = move |_: &Flight<'_>| {
+        held.recv().unwrap();
+        Ok(1)
+    };
+    let ticket = group.request(&key).start_with(|job| jobs.send(job).unwrap(), f);
+    drop(group);
+    armed.store(true, SeqCst);
+    go.send(()).unwrap();
+    assert_eq!(ticket.wait().result, Ok(1));
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+    armed.store(false, SeqCst);
+    assert_eq!(drops.load(SeqCst), 2, "its own key and the retired one");
 }
 
 /// The key that an observer's events have is dropped when the flight has ended, once.

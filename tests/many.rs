@@ -190,6 +190,22 @@ fn a_wrong_number_of_values_is_a_panic_that_names_both() {
     assert_eq!(group.stats().panicked, 9);
 }
 
+/// The values are dropped before the batch panics, each with its own panic caught.
+#[test]
+fn a_wrong_number_of_values_whose_drop_panics() {
+    #[derive(Clone)]
+    struct Value;
+    impl Drop for Value {
+        fn drop(&mut self) {
+            panic!("the drop of a value panics");
+        }
+    }
+    let group = FlightGroup::<Value, ()>::new();
+    let text = panic_text(|| drop(group.call_many(&["a", "b"], |_| Ok(vec![Value; 3]))));
+    assert!(text.contains("2 keys") && text.contains("3 values"), "{text}");
+    assert_eq!((group.stats().panicked, group.stats().in_flight), (2, 0));
+}
+
 /// It is refused, whether a call or a batch leads it, and not given to the function.
 #[test]
 fn a_key_that_this_thread_leads_is_a_deadlock() {
