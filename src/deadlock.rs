@@ -7,8 +7,8 @@
 //! a thread that does not wait, or at the caller itself: that wait would never end, so the caller
 //! is refused.
 //!
-//! *Who pays for a wait.* Only a thread that leads and waits at once. A thread that leads nothing holds nobody
-//! up: its wait closes no cycle and is not written down, however many wait with it.
+//! *Who pays for a wait.* Only a thread that leads and waits at once. A thread that leads nothing
+//! holds nobody up: its wait closes no cycle and is not written down, however many wait with it.
 //!
 //! *Which thread leads a flight* can be read from the [`FlightId`] of a call: the thread that drew
 //! it. A [`Leader`](crate::Leader) and a [`Job`](crate::Job) can move to another thread, which

@@ -19,8 +19,8 @@
 //! on the latch that it finds there. A flight ends exactly once: by [`run`](FlightGroup::run), by
 //! [`Leader::complete`], by a batch, or when its [`Leader`] is dropped.
 //!
-//! *What these functions do under the map's lock* calls no user code but a key's [`Lookup`]. Running the function
-//! and dropping removed keys, values and errors happen outside (G10).
+//! *What these functions do under the map's lock* calls no user code but a key's [`Lookup`]. The
+//! function runs, and removed keys, values and errors are dropped, outside (G10).
 
 use std::{
     collections::hash_map::RandomState, hash::BuildHasher, mem::size_of_val, mem::ManuallyDrop,

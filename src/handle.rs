@@ -22,8 +22,8 @@ impl<V, E, K, S> UnwindSafe for FlightGroup<V, E, K, S> {}
 impl<V, E, K, S> RefUnwindSafe for FlightGroup<V, E, K, S> {}
 
 impl<V, E, K, S> fmt::Debug for FlightGroup<V, E, K, S> {
-    /// Shows the number of flights, as [`Stats::in_flight`](crate::Stats::in_flight) counts them. Does not block: while another thread holds a lock, it
-    /// says so instead.
+    /// Shows the number of flights, as in [`Stats::in_flight`](crate::Stats::in_flight). Does not
+    /// block: while another thread holds a lock, it says so instead.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("FlightGroup");
         let maps = self.shared.maps.iter();

@@ -140,13 +140,12 @@ impl<'g, 'k, V, E, Q: ?Sized, K, S> Request<'g, 'k, V, E, Q, K, S> {
     /// `proxy_cache_lock_age`.)
     ///
     /// The limit applies on arrival and while the call waits. Of many such calls one gives the flight
-    /// up and leads. The others follow the new flight, or arrive again if that has ended. The old flight
-    /// still serves the callers that stay with it.
+    /// up and leads. The others follow the new flight, or arrive again if that has ended. The old
+    /// flight still serves the callers that stay with it.
     ///
     /// The age counts from when a caller first waited for the flight, queued behind it, or was
-    /// refused a place, and for a flight that was [started](Self::start) from there. Before that, the
-    /// flight held nobody up. With an age of zero this call never
-    /// follows.
+    /// refused a place. Before that, the flight held nobody up. The age of a flight that was
+    /// [started](Self::start) counts from its start. With an age of zero this call never follows.
     ///
     /// A leader that hangs keeps its thread. While a backend hangs, each such period takes one more
     /// thread. If a [`timeout`](Self::timeout) passes first, the call gets

@@ -58,8 +58,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A mutex that the models do not explore: what it guards is for information only, or belongs to one
-/// follower, which models hold on one thread at a time.
+/// A mutex that the models do not explore: what it guards is for information only, or the progress of
+/// one follower.
 pub(crate) type Unmodelled<T> = Mutex<T>;
 
 /// std's `Condvar`, for guards of [`Mutex`].

@@ -79,9 +79,10 @@ where
     /// its own function.
     ///
     /// For [`next_flight`](Request::next_flight) this blocks until the flight in front has ended or
-    /// was given up, or the time limit has passed. A refused request gives a ticket that has its outcome already.
-    /// [`takeover`](Request::takeover) and [`alone_on_deadlock`](Request::alone_on_deadlock) have no
-    /// function left to run and do not apply.
+    /// was given up, or the time limit has passed. A refused request gives a ticket that has its
+    /// outcome already. [`takeover`](Request::takeover) and
+    /// [`alone_on_deadlock`](Request::alone_on_deadlock) have no function left to run and do not
+    /// apply.
     ///
     /// ```
     /// use shared_calls::{CallError, FlightGroup};
