@@ -1,12 +1,14 @@
 //! Flights that are given up: by `forget`, or for their age (G1 with its exception, G6).
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use loom::thread;
+use loom::thread::{self, ThreadId};
 
 use crate::explore::Model;
-use crate::sync::Arc;
-use crate::{CallError, FlightGroup, Follower, Joined, Leader, Role};
+use crate::sync::{Arc, Mutex};
+use crate::{CallError, FlightGroup, Follower, Joined, Leader, Observer, Role};
 
 type Group = FlightGroup<u32, ()>;
 
@@ -336,4 +338,76 @@ fn a_deadline_takes_precedence_over_an_age() {
             assert_over(&group);
         },
     );
+}
+
+/// Panics where it is dropped on this thread, and notes it. Copies do not.
+struct Value(Option<(ThreadId, Arc<AtomicBool>)>);
+
+impl Clone for Value {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        match &self.0 {
+            Some((thread, last)) if thread::current().id() == *thread => {
+                last.store(true, Ordering::Relaxed);
+                resume_unwind(Box::new("the value of the flight that was given up"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Comes to a lock before the function of a flight runs. What another thread does before it takes the lock
+/// is over by then, in some executions.
+struct Meets(Arc<Mutex<()>>);
+
+impl Observer for Meets {
+    fn flight_began(&self, _: &String) {
+        drop(self.0.lock());
+    }
+}
+
+/// A caller gives a flight up for its age and leads the next one. It may be the last to let go of the old
+/// value, the `Drop` of which panics: the caller has its own result all the same.
+#[test]
+fn the_old_value_panics_where_one_that_gave_it_up_drops_it() {
+    Model {
+        preemptions: None,
+        must_reach: &["followed", "led alone", "was the last", "was not"],
+        executions: &[1_864, 3_249, 5_312],
+    }
+    .explore(|reached| {
+        let lock = Arc::new(Mutex::new(()));
+        let observer = Meets(Arc::clone(&lock));
+        let group = FlightGroup::<Value, ()>::builder().observer(observer).build();
+        let last = Arc::new(AtomicBool::new(false));
+        let value = Value(Some((thread::current().id(), Arc::clone(&last))));
+        let mut old = None;
+        let ticket = group.start("key", |job| old = Some(job), || Ok(value));
+        let old = thread::spawn(move || {
+            old.unwrap().run();
+            drop(ticket);
+            drop(lock.lock());
+        });
+        let mut flights = 0;
+        let outcome = group.request("key").max_age(SOON).call_ex(|| {
+            flights = group.stats().in_flight;
+            Ok(Value(None))
+        });
+        assert!(outcome.result.is_ok());
+        reached.mark(match (outcome.role, flights, last.load(Ordering::Relaxed)) {
+            (Role::Followed, ..) => "followed",
+            (Role::Led, _, true) => "was the last",
+            (Role::Led, 2, false) => "was not",
+            (Role::Led, ..) => "led alone",
+        });
+        // It may be the old value, which is this caller's own then.
+        std::mem::forget(outcome);
+        old.join().unwrap();
+        assert_eq!(group.stats().in_flight, 0, "the key is stuck");
+    });
 }

@@ -1,11 +1,12 @@
 //! The followers' side: a place on a flight, and the wait for its outcome.
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use crate::{
     counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::CallError,
     leader::Caller, map::Kind, map::Waiter, observer::Event, outcome::Outcome, outcome::Role,
-    sync::Arc, sync::Deadline, sync::Unmodelled,
+    panics::discard, panics::drop_caught, panics::resume_first, panics::resume_in_drop, sync::Arc,
+    sync::Deadline, sync::Unmodelled,
 };
 
 /// A place on a flight that another caller leads, from
@@ -13,6 +14,10 @@ use crate::{
 ///
 /// [Wait](Self::wait) for the outcome, or [look](Self::try_wait) for it from time to time, on any
 /// thread. If a follower is dropped, the flight goes on with one follower fewer.
+///
+/// Threads that share a follower get the same outcome, because they are one call (G3). If one of them is
+/// refused as a [deadlock](crate#deadlocks), all are: another one that waits already learns it when
+/// the flight lands.
 ///
 /// A [request](crate::Request) that is refused gives a follower that has its outcome already.
 ///
@@ -48,7 +53,8 @@ pub struct Follower<V, E> {
 struct Progress<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
-    /// Once given, it stays. The place is given up then, or when the last thread that waits with this
+    /// Once given, it stays, and is the outcome for all threads. No thread has another, because the
+    /// flight cannot land while a wait for it is in a cycle. The place is given up then, or when the last thread that waits with this
     /// follower has its outcome.
     refusal: Option<CallError<E>>,
     /// Threads that wait with this follower.
@@ -142,21 +148,20 @@ impl<V: Clone, E> Follower<V, E> {
         if waited.is_ok() {
             self.waiter = None;
         }
-        self.outcome(waited)
+        let mut outcome = Some(self.outcome(waited));
+        resume_first([discard(self)], || drop_caught(outcome.take()));
+        outcome.expect("nothing has panicked")
     }
 
     fn outcome(&self, waited: Waited<V, E>) -> Outcome<V, E> {
-        match waited {
-            Ok(landed) => {
-                self.count(None);
-                Outcome::from_landed(landed, self.role)
-            }
-            Err(refusal) => {
-                self.refuse(refusal.clone());
-                self.count(Some(&refusal));
-                Outcome { result: Err(refusal), role: self.role, followers: 0 }
-            }
+        if let Err(refusal) = &waited {
+            self.refuse(refusal.clone());
         }
+        if let Some(refusal) = self.count() {
+            return Outcome { result: Err(refusal), role: self.role, followers: 0 };
+        }
+        let landed = waited.ok().expect("a refusal stays");
+        Outcome::from_landed(landed, self.role)
     }
 }
 
@@ -233,10 +238,14 @@ impl<V, E> Follower<V, E> {
         outcome.map(Ok)
     }
 
+    /// Refuses this call, unless it is refused already.
     pub(crate) fn refuse(&self, refusal: CallError<E>) {
         let mut progress = self.progress.lock();
-        let leaves = progress.refusal.is_none() && progress.waiting == 0;
+        if progress.refusal.is_some() {
+            return;
+        }
         progress.refusal = Some(refusal);
+        let leaves = progress.waiting == 0;
         drop(progress);
         if leaves {
             self.leave();
@@ -249,12 +258,16 @@ impl<V, E> Follower<V, E> {
         }
     }
 
-    /// Counts this call when it first yields an outcome, and tells the observer of a refusal.
-    fn count(&self, refusal: Option<&CallError<E>>) {
-        if std::mem::replace(&mut self.progress.lock().counted, true) {
-            return;
+    /// Counts this call when it first yields an outcome, and tells the observer of a refusal. Returns
+    /// the refusal, if that is the outcome.
+    fn count(&self) -> Option<CallError<E>> {
+        let mut progress = self.progress.lock();
+        let refusal = progress.refusal.clone();
+        if mem::replace(&mut progress.counted, true) {
+            return refusal;
         }
-        let (counter, event) = match refusal {
+        drop(progress);
+        let (counter, event) = match &refusal {
             None => (&self.counts.followed, None),
             Some(CallError::Deadlock(deadlock)) => {
                 (&self.counts.deadlocked, Some(Event::Deadlocked(deadlock)))
@@ -269,6 +282,7 @@ impl<V, E> Follower<V, E> {
         if let (Some(events), Some(event)) = (&self.caller.events, event) {
             events.tell(event);
         }
+        refusal
     }
 }
 
@@ -280,6 +294,8 @@ impl<V, E> Drop for Follower<V, E> {
         if self.progress.lock().refusal.is_none() {
             self.leave();
         }
+        let events = self.caller.events.take().and_then(discard);
+        resume_in_drop([self.waiter.take().and_then(discard), events]);
     }
 }
 

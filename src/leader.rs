@@ -1,11 +1,11 @@
 //! The leader's handle, and what identifies a caller.
 
-use std::{collections::hash_map::RandomState, fmt, mem, mem::ManuallyDrop, thread};
+use std::{collections::hash_map::RandomState, fmt, mem, mem::ManuallyDrop};
 
 use crate::{
     deadlock, error::CallError, group::Ended, group::FlightGroup, keys::Garbage, map::Entry,
     map::OptionLatch, observer::Event, observer::Events, outcome::Outcome, outcome::Role,
-    panics::discard, panics::drop_caught, panics::drop_payload, panics::resume_first,
+    panics::discard, panics::drop_caught, panics::resume_first, panics::resume_in_drop,
     panics::Payload, sync::Arc, sync::Time, threads::FlightId,
 };
 
@@ -198,11 +198,7 @@ impl<V, E, K, S> Drop for Leader<'_, V, E, K, S> {
     fn drop(&mut self) {
         let mut leftovers = Leftovers::default();
         let ended = self.group.finish(&mut self.caller, Err(CallError::Abandoned), &mut leftovers);
-        let settled = leftovers.settle(&ended);
-        match thread::panicking() {
-            true => settled.into_iter().flatten().for_each(drop_payload),
-            false => resume_first(settled, || {}),
-        }
+        resume_in_drop(leftovers.settle(&ended));
     }
 }
 

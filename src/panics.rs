@@ -1,6 +1,8 @@
 //! A panic of a user's `Drop` is caught, so that the rest is done, and resumed afterwards.
 
-use std::{any::Any, mem, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe};
+use std::{
+    any::Any, mem, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe, thread,
+};
 
 /// What a panic was thrown with.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -8,8 +10,13 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 /// Drops a value, and returns the panic of its `Drop`. Two that unwind at once would abort.
 #[cold]
 pub(crate) fn discard<T>(value: T) -> Option<Payload> {
-    // Nothing of the value is looked at after a panic.
-    catch_unwind(AssertUnwindSafe(|| drop(value))).err()
+    panic_of(|| drop(value))
+}
+
+/// Runs a function, and returns its panic.
+pub(crate) fn panic_of(f: impl FnOnce()) -> Option<Payload> {
+    // Nothing that the function has left half done is looked at after a panic.
+    catch_unwind(AssertUnwindSafe(f)).err()
 }
 
 /// Drops a value. A panic of its `Drop` goes no further.
@@ -35,5 +42,13 @@ pub(crate) fn resume_first(
         panics.for_each(drop_payload);
         drop_rest();
         resume_unwind(first);
+    }
+}
+
+/// The same at the end of a `Drop`, which must not panic while another panic unwinds.
+pub(crate) fn resume_in_drop(panics: impl IntoIterator<Item = Option<Payload>>) {
+    match thread::panicking() {
+        true => panics.into_iter().flatten().for_each(drop_payload),
+        false => resume_first(panics, || {}),
     }
 }

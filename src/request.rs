@@ -404,8 +404,9 @@ impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q
     /// # drop(leader);
     /// ```
     pub fn join(self) -> Joined<'g, V, E, K, S> {
-        let options = self.options().with_intent(Intent::Join);
-        self.group.arrive_in_turn(self.key, &options)
+        // The predicate is dropped here: a `Drop` that panics on return leaks what is returned.
+        let (group, key, options) = self.into_parts();
+        group.arrive_in_turn(key, &options.with_intent(Intent::Join))
     }
 }
 

@@ -143,7 +143,11 @@ where
         let deadline = options.fix_deadline();
         let leader = match group.arrive_in_turn(key, &options) {
             Joined::Leader(leader) => leader,
-            Joined::Follower(follower) => return Ticket(follower),
+            Joined::Follower(follower) => {
+                // Here, because a `Drop` that panics on return leaks what is returned.
+                drop((spawn, job));
+                return Ticket(follower);
+            }
         };
         let run = job(key);
         let flight = leader.caller.flight;

@@ -14,7 +14,7 @@ use std::{hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::A
 use crate::{
     error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
     leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Kind, observer::Event,
-    options::Options, outcome::Outcome, request::Predicate, sync::Deadline,
+    options::Options, outcome::Outcome, panics::drop_caught, request::Predicate, sync::Deadline,
 };
 
 /// What comes next for a caller that does not lead.
@@ -47,6 +47,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             let mut garbage = None;
             self.map(hash).lock().leave_queue(hash, &waiter.latch, &mut garbage);
             waiter.kind = Kind::Uncounted;
+            // A panic must not replace what this call leaves with.
+            drop_caught(garbage);
         }
     }
 }
@@ -77,10 +79,15 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut next = Next::Waits;
         loop {
             next = match next {
-                // The follower is dropped after the run. If it is the last to let go of the value of a
-                // flight that was given up, and that panics, this flight must have ended.
                 Next::Leads(leader) => {
-                    return Outcome::of_leader(self.run(leader, |leader| f(Some(leader))));
+                    let ended = self.run(leader, |leader| {
+                        // This may drop the value of the flight that was given up. Its `Drop` runs
+                        // where this thread is known to lead, and can neither stop the new flight
+                        // nor hang.
+                        drop_caught(follower.waiter.take());
+                        f(Some(leader))
+                    });
+                    return Outcome::of_leader(ended);
                 }
                 Next::Waits => self.wait_once(key, &mut options, &mut follower),
                 Next::Ends(Ok(landed))
@@ -166,9 +173,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 follower.waiter = Some(waiter);
                 Next::Waits
             }
+            // The map has given the place up.
             Ok(Some(Found::Leads { wake })) => {
-                // The map has given the place up. It stays until the function has run: see `wait`.
-                follower.waiter.iter_mut().for_each(|waiter| waiter.kind = Kind::Uncounted);
                 Next::Leads(Leader::new(self, follower.caller.take(), wake))
             }
             Ok(_) => self.arrive_again(key, options, follower),

@@ -1368,10 +1368,10 @@ fn a_panic_in_the_midst_of_others_leaves_them_known() {
     assert_over(group, [7, 0, 0, 6]);
 }
 
-/// A follower may be shared by threads. One that is refused does not take the place of another that
-/// waits with the same follower.
+/// Threads that share a follower are one call, with one outcome (G3). One that is refused leaves the
+/// place to another that waits, which returns when the flight lands.
 #[test]
-fn a_refusal_leaves_another_thread_waiting_with_the_same_follower() {
+fn a_refusal_is_the_outcome_for_all_threads_that_share_the_follower() {
     let _watchdog = watchdog();
     let group = Group::new();
     let leader = lead(&group, "k");
@@ -1385,10 +1385,12 @@ fn a_refusal_leaves_another_thread_waiting_with_the_same_follower() {
             Ok(1)
         });
         assert_eq!(led.followers, 1);
-        assert_eq!(waiter.join().unwrap().expect("no time limit passes").result, Ok(1));
+        let waited = waiter.join().unwrap().expect("no time limit passes");
+        assert_eq!(refusal(waited.result).threads().len(), 1);
     });
-    assert!(follower.is_done());
-    drop(follower);
+    assert_eq!(refusal(follower.wait().result).threads().len(), 1);
+    let stats = group.stats();
+    assert_eq!((stats.followed, stats.deadlocked), (0, 1));
     assert_quiet(&group);
 }
 

@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::hash::{Hash, Hasher};
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
@@ -356,6 +357,68 @@ fn a_job_that_outlives_its_group_drops_the_retired_keys() {
     assert_eq!(ticket.wait().result, Ok(1));
     drop(jobs);
     assert_eq!(worker.join().unwrap(), 1, "the worker lives on");
+}
+
+struct ArmedObserver {
+    _bomb: Bomb,
+}
+
+impl Observer for ArmedObserver {}
+
+struct ArmedHasher {
+    _bomb: Bomb,
+}
+
+impl BuildHasher for ArmedHasher {
+    type Hasher = DefaultHasher;
+    fn build_hasher(&self) -> DefaultHasher {
+        DefaultHasher::new()
+    }
+}
+
+/// What the builder was given is dropped with the last handle of the group, too.
+#[test]
+fn a_job_that_outlives_its_group_drops_the_observer_and_the_hasher() {
+    let _watchdog = watchdog();
+    let (jobs, worker) = worker();
+    let (observers, hashers) = (Bomb::new(), Bomb::new());
+    let observer = ArmedObserver { _bomb: observers.0 };
+    let observed = FlightGroup::<u32, ()>::builder().observer(observer).build();
+    let hashed = FlightGroup::<u32, (), String, _>::with_hasher(ArmedHasher { _bomb: hashers.0 });
+    let (go, held) = mpsc::channel::<()>();
+    let spawn = |job| jobs.send(job).unwrap();
+    drop(observed.start("k", spawn, move || Ok(u32::from(held.recv().is_err()))));
+    drop(hashed.start("k", spawn, || Ok(1)));
+    drop((observed, hashed));
+    drop(go);
+    drop(jobs);
+    assert_eq!(worker.join().unwrap(), 2, "the worker lives on");
+    assert_eq!((observers.1.load(SeqCst), hashers.1.load(SeqCst)), (1, 1));
+}
+
+/// Elsewhere it unwinds out of the drop of that handle. A follower holds on to the observer, too.
+#[test]
+fn the_last_handle_drops_the_observer() {
+    for keeps_follower in [false, true] {
+        let observer = ArmedObserver { _bomb: Bomb::new().0 };
+        let group = FlightGroup::<u32, ()>::builder().observer(observer).build();
+        let another = group.clone();
+        let leader = common::lead(&group, "k");
+        let follower = follow(&group, "k");
+        assert_eq!(leader.complete(Ok(1)).result, Ok(1));
+        drop(another);
+        let text = match keeps_follower {
+            true => {
+                drop(group);
+                common::panic_text(|| drop(follower))
+            }
+            false => {
+                drop(follower);
+                common::panic_text(|| drop(group))
+            }
+        };
+        assert_eq!(text, "the drop panics");
+    }
 }
 
 /// A job that is dropped unrun, with what it has captured.

@@ -516,6 +516,37 @@ fn drop_of_the_value_panics() {
     });
 }
 
+/// A caller makes a copy while all others let go of the value, and is left with the value itself. However
+/// many of these panic, one panic goes on.
+#[test]
+fn clone_and_drop_of_one_value_panic() {
+    struct Value {
+        clone_panics: bool,
+    }
+    impl Clone for Value {
+        fn clone(&self) -> Self {
+            pass(At::ValueClone);
+            assert!(!self.clone_panics, "clone");
+            Self { ..*self }
+        }
+    }
+    impl Drop for Value {
+        fn drop(&mut self) {
+            // While another panic unwinds, this aborts.
+            panic!("drop");
+        }
+    }
+    for clone_panics in [true, false] {
+        let group = FlightGroup::<Value, ()>::new();
+        let leader = lead(&group, "k");
+        let follower = follow(&group, "k");
+        set_trap(At::ValueClone, || drop(follower));
+        let complete = || drop(leader.complete(Ok(Value { clone_panics })));
+        assert_eq!(panic_text(complete), if clone_panics { "clone" } else { "drop" });
+        assert_quiet(&group);
+    }
+}
+
 /// And the error, which all share, when it is the last one to hold it.
 #[test]
 fn drop_of_the_error_panics() {

@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use allocator::bytes_held;
-use common::{assert_quiet, follow, lead, panic_text, until, watchdog};
+use common::{assert_quiet, follow, gate, lead, panic_text, until, watchdog};
 use shared_calls::{CallError, Deadlock, FlightGroup, Job, Landed, Lookup, Observer, Ticket};
 
 /// What user code finds where it runs.
@@ -460,6 +460,58 @@ fn a_predicate_runs_after_the_flight() {
 }
 
 #[test]
+fn what_a_predicate_has_captured_is_dropped_with_its_request() {
+    let group = new_group();
+    let request = || {
+        let capture = Capture;
+        group.request(&KEY).takeover_if(1, move |_: &Fault| {
+            let _captured = &capture;
+            true
+        })
+    };
+    let call = || request().call(value);
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, call), Free);
+    let start = || request().start(Job::run, value);
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, start), Free);
+    let join = || request().join();
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, join), Free);
+    set_trap(At::CaptureDrop, || panic!("capture"));
+    assert_eq!(panic_text(|| drop(join())), "capture");
+    assert_quiet(group);
+    let leader = lead(group, &KEY);
+    let late = || request().timeout(Duration::ZERO).call(value);
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, late), Flight);
+    set_trap(At::CaptureDrop, || panic!("capture"));
+    assert_eq!(panic_text(|| drop(late())), "capture");
+    assert_eq!(leader.followers(), 0);
+    drop(leader);
+    assert_quiet(group);
+}
+
+#[test]
+fn what_a_spawner_has_captured_is_dropped_with_it() {
+    let group = new_group();
+    let spawner = || {
+        let capture = Capture;
+        move |job: Job| {
+            let _capture = capture;
+            job.run();
+        }
+    };
+    // The job has run by then.
+    let start = || group.start(&KEY, spawner(), value);
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, start), Free);
+    // A spawner that does not run is dropped when `start` returns.
+    let leader = lead(group, &KEY);
+    assert_eq!(finds(group, &KEY, At::CaptureDrop, start), Flight);
+    set_trap(At::CaptureDrop, || panic!("capture"));
+    assert_eq!(panic_text(|| drop(start())), "capture");
+    assert_eq!(leader.followers(), 0);
+    drop(leader);
+    assert_quiet(group);
+}
+
+#[test]
 fn an_observer_is_told_of_the_beginning_inside_the_flight() {
     let group = observed();
     let call = || group.call(&KEY, value);
@@ -668,6 +720,77 @@ fn the_key_of_a_job_is_dropped_after_its_flight() {
     assert_quiet(group);
 }
 
+/// That of a group with an observer: each caller has a key of its own.
+#[test]
+fn the_key_of_a_follower_is_dropped_while_the_flight_goes_on() {
+    let group = observed();
+    let leader = lead(group, &KEY);
+    let leaves = || drop(group.join(&KEY));
+    assert_eq!(finds(group, &KEY, At::KeyDrop, leaves), Flight);
+    let late = || group.request(&KEY).timeout(Duration::ZERO).call(value);
+    assert_eq!(finds(group, &KEY, At::KeyDrop, late), Flight);
+    set_trap(At::KeyDrop, || panic!("key"));
+    let timed_out = group.stats().timed_out;
+    assert_eq!(panic_text(|| drop(late())), "key");
+    assert_eq!((group.stats().timed_out, leader.followers()), (timed_out + 1, 0));
+    drop(leader);
+    assert_quiet(group);
+}
+
+/// The last to leave a queue whose turn has come takes the entry away.
+#[test]
+fn the_key_of_a_queue_is_dropped_by_the_last_to_leave() {
+    let _watchdog = watchdog();
+    let group = observed();
+    for panics in [false, true] {
+        let front = lead(group, &KEY);
+        let (held, gate) = gate();
+        thread::scope(|s| {
+            let queued = s.spawn(move || {
+                set_trap(At::Joined, held);
+                let request = || group.request(&KEY).next_flight().timeout(Duration::ZERO);
+                let leaves = || assert_eq!(request().call(value), Err(CallError::TimedOut));
+                if panics {
+                    set_trap(At::KeyDrop, || panic!("it is caught"));
+                    leaves();
+                    TRAPS.with(|traps| assert!(traps.borrow().is_empty(), "it was dropped"));
+                } else {
+                    assert_eq!(finds(group, &KEY, At::KeyDrop, leaves), Free);
+                }
+            });
+            gate.begun();
+            drop(front);
+            assert_eq!(group.in_flight().len(), 1, "the queue");
+            gate.open();
+            queued.join().unwrap();
+        });
+        assert_quiet(group);
+    }
+    assert_eq!(group.stats().timed_out, 2);
+}
+
+/// A follower drops a value and a key. If both panic, one panic goes on.
+#[test]
+fn a_follower_whose_drops_all_panic_does_not_abort() {
+    for waits in [false, true] {
+        let group = observed();
+        let leader = lead(group, &KEY);
+        let follower = follow(group, &KEY);
+        drop(leader.complete(value()));
+        set_trap(At::ValueDrop, || panic!("value"));
+        // Where it runs while the first panic unwinds, this aborts.
+        set_trap(At::KeyDrop, || panic!("key"));
+        set_trap(At::KeyDropInPanic, || panic!("key"));
+        let text = panic_text(|| match waits {
+            true => drop(follower.wait()),
+            false => drop(follower),
+        });
+        assert_eq!(text, if waits { "key" } else { "value" });
+        assert_quiet(group);
+        TRAPS.with(RefCell::take);
+    }
+}
+
 /// `start_with` keeps a key of its own among what its function has captured.
 #[test]
 fn the_own_key_of_a_dropped_job_is_dropped_after_the_flight_is_abandoned() {
@@ -787,6 +910,41 @@ fn values_are_dropped_after_the_flight() {
     drop(ticket);
     assert_eq!(finds(group, &KEY, At::ValueDrop, || job.run()), Free);
     assert_quiet(group);
+}
+
+/// A caller that gives a flight up by age, and leads the next one, may be the last to let go of the old
+/// flight. It does so inside its own flight, so that a `Drop` which calls the group cannot hang, and its
+/// own result is safe.
+#[test]
+fn the_value_of_a_flight_that_was_too_old_is_dropped_inside_the_next_flight() {
+    let _watchdog = watchdog();
+    for panics in [false, true] {
+        let group = observed();
+        let old = lead(group, &KEY);
+        let follower = follow(group, &KEY);
+        let (held, gate) = gate();
+        thread::scope(|s| {
+            let young = s.spawn(move || {
+                // It leads, and has not begun to run.
+                set_trap(At::Began, held);
+                let request = || group.request(&KEY).max_age(Duration::from_millis(1));
+                let call = || request().call(value);
+                if panics {
+                    set_trap(At::ValueDrop, || panic!("the old value"));
+                    assert_eq!(call(), Ok(Value));
+                    TRAPS.with(|traps| assert!(traps.borrow().is_empty(), "it was dropped"));
+                } else {
+                    assert_eq!(finds(group, &KEY, At::ValueDrop, call), Own);
+                }
+            });
+            gate.begun();
+            drop(old.complete(value()));
+            drop(follower);
+            gate.open();
+            young.join().unwrap();
+        });
+        assert_quiet(group);
+    }
 }
 
 #[test]
