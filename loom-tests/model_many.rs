@@ -26,7 +26,7 @@ fn two_batches_in_opposite_order() {
     Model {
         preemptions: None,
         must_reach: &["both led all", "each led one", "one led all", "one led one"],
-        executions: &[2_139, 3_901],
+        executions: &[784, 1_344],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -70,7 +70,7 @@ fn a_batch_waits_after_its_own_have_landed() {
     Model {
         preemptions: None,
         must_reach: &["followed by the other", "followed the other", "led both"],
-        executions: &[4_559, 20_129],
+        executions: &[1_960, 6_462],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -111,7 +111,7 @@ fn a_batch_panics() {
     Model {
         preemptions: None,
         must_reach: &["got the panic", "missed it"],
-        executions: &[281, 571],
+        executions: &[180, 316],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -145,7 +145,7 @@ fn a_ring_through_a_batch() {
     Model {
         preemptions: None,
         must_reach: &["nobody refused", "the batch", "the other"],
-        executions: &[1_414, 3_434],
+        executions: &[1_116, 2_264],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -15,7 +15,7 @@ use crate::{FlightGroup, Joined};
 /// functions run at once, which they would if a leader took its successor's entry away.
 #[test]
 fn a_later_call_gets_a_later_run() {
-    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[855, 1_835, 3_550] }
+    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[610, 1_100, 1_835] }
         .explore(|reached| {
             let group = Arc::new(FlightGroup::<usize, ()>::new());
             let runs = Arc::new(AtomicUsize::new(0));
@@ -63,7 +63,7 @@ fn a_leader_removes_only_its_own_entry() {
             "followed the second",
             "followed the third",
         ],
-        executions: &[259, 559, 1_084],
+        executions: &[184, 334, 559],
     }
     .explore(|reached| {
         let group = Arc::new(FlightGroup::<u32, ()>::new());
@@ -119,7 +119,7 @@ impl Hasher for Zero {
 /// key of its own, and then both call the first.
 #[test]
 fn keys_with_the_same_hash_are_kept_apart() {
-    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[108, 228, 438] }
+    Model { preemptions: None, must_reach: &["led", "followed"], executions: &[78, 138, 228] }
         .explore(|reached| {
             let hasher = BuildHasherDefault::<Zero>::default();
             let group = Arc::new(FlightGroup::<u32, (), u32, _>::with_hasher(hasher));

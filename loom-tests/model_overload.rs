@@ -80,7 +80,7 @@ fn two_arrive_while_one_leaves() {
     Model {
         preemptions: None,
         must_reach: &["one got the place", "both came too early"],
-        executions: &[184],
+        executions: &[233],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -113,7 +113,7 @@ fn a_flight_lands_while_two_arrive() {
     Model {
         preemptions: None,
         must_reach: &["followed", "led", "overloaded"],
-        executions: &[2_938],
+        executions: &[2_256],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());

@@ -91,7 +91,7 @@ fn two_callers() {
     Model {
         preemptions: None,
         must_reach: &["all shared one run", "nobody shared"],
-        executions: &[69, 149, 289],
+        executions: &[49, 89, 149],
     }
     .explore(|reached| callers_of_one_key(2, false, reached));
 }
@@ -103,7 +103,7 @@ fn the_first_follower_comes_as_the_leader_ends() {
     Model {
         preemptions: None,
         must_reach: &["all shared one run", "nobody shared"],
-        executions: &[18, 38, 73],
+        executions: &[13, 23, 38],
     }
     .explore(|reached| callers_of_one_key(2, true, reached));
 }
@@ -111,7 +111,7 @@ fn the_first_follower_comes_as_the_leader_ends() {
 /// Two callers find a flight that has no latch yet: one makes it, and both wait on that one.
 #[test]
 fn two_first_followers_share_a_latch() {
-    Model { preemptions: None, must_reach: &["shared"], executions: &[355, 605, 950] }.explore(
+    Model { preemptions: None, must_reach: &["shared"], executions: &[175, 255, 350] }.explore(
         |reached| {
             let group = Arc::new(Group::new());
             let Joined::Leader(leader) = group.join("key") else {
@@ -142,7 +142,7 @@ fn a_leader_and_two_callers() {
     Model {
         preemptions: None,
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[57_846, 249_558],
+        executions: &[37_828, 155_800],
     }
     .explore(|reached| callers_of_one_key(3, true, reached));
 }
@@ -152,7 +152,7 @@ fn three_callers() {
     Model {
         preemptions: None,
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[305_973],
+        executions: &[202_835],
     }
     .explore(|reached| callers_of_one_key(3, false, reached));
 }
@@ -162,7 +162,7 @@ fn four_callers_bounded() {
     Model {
         preemptions: Some(3),
         must_reach: &["all shared one run", "some shared", "nobody shared"],
-        executions: &[18_103],
+        executions: &[18_037],
     }
     .explore(|reached| callers_of_one_key(4, false, reached));
 }

@@ -20,7 +20,7 @@ fn a_follower_times_out() {
     Model {
         preemptions: None,
         must_reach: &["led", "followed", "timed out"],
-        executions: &[2_957, 5_484, 9_390],
+        executions: &[739, 1_228, 1_914],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -73,7 +73,7 @@ fn the_only_follower_times_out() {
     Model {
         preemptions: None,
         must_reach: &["led", "followed", "timed out"],
-        executions: &[247, 441, 735],
+        executions: &[127, 201, 301],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -118,7 +118,7 @@ fn one_that_has_timed_out_is_gone() {
     Model {
         preemptions: None,
         must_reach: &["nobody else", "shared"],
-        executions: &[6_283, 10_978, 18_624],
+        executions: &[10_997, 21_363, 39_311],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -144,7 +144,7 @@ fn one_that_has_timed_out_is_gone() {
 /// A follower that has waited in vain keeps its place, and waits again.
 #[test]
 fn one_that_has_waited_in_vain_waits_again() {
-    Model { preemptions: None, must_reach: &["at once", "later"], executions: &[84, 120, 165] }
+    Model { preemptions: None, must_reach: &["at once", "later"], executions: &[28, 36, 45] }
         .explore(|reached| {
             let group = Arc::new(Group::new());
             let Joined::Leader(leader) = group.join("key") else {

@@ -289,7 +289,7 @@ impl<V, E> Follower<V, E> {
 impl<V, E> Drop for Follower<V, E> {
     fn drop(&mut self) {
         if let (Some(waiter), Role::Led) = (&self.waiter, self.role) {
-            waiter.latch.drop_ticket();
+            waiter.latch.set_ticket(false);
         }
         if self.progress.lock().refusal.is_none() {
             self.leave();

@@ -6,9 +6,30 @@
 use std::hash::BuildHasher;
 
 use crate::{
-    group::FlightGroup, leader::Caller, lookup::Lookup, map::Entry, map::Map, map::OptionLatch,
-    panics::drop_caught,
+    deadlock, group::FlightGroup, leader::Caller, lookup::Lookup, map::Entry, map::GivenUp,
+    map::Map, map::OptionLatch, panics::drop_caught,
 };
+
+impl<V, E> Entry<V, E> {
+    /// Moves the flight to the list, if there is one. The queue stays, and its turn has come: it is
+    /// returned, to be woken once the map's lock is released.
+    pub(crate) fn give_up<K>(
+        &mut self,
+        key: impl FnOnce() -> K,
+        list: &mut GivenUp<V, E, K>,
+    ) -> OptionLatch<V, E> {
+        let leader = self.leader?;
+        let key = key();
+        self.leader = None;
+        list.insert(leader, (key, self.latch.take()));
+        let queue = self.queue.clone()?;
+        // Under the lock, so that nobody finds the next flight while the deadlock graph still shows
+        // its callers waiting for this one.
+        queue.set_turn();
+        deadlock::given_up(leader);
+        Some(queue)
+    }
+}
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// Gives up the flight that is in progress for the key: x/sync's `Forget`.

@@ -27,10 +27,10 @@ use std::{
 };
 
 use crate::{
-    counts::FollowerCounts, deadlock, error::CallError, join::Joined, latch::Latch, leader::Caller,
+    counts::FollowerCounts, deadlock, error::CallError, join::Joined, leader::Caller,
     leader::Leader, leader::Leftovers, lookup::Lookup, map::Entry, map::Map,
-    observer::GroupObserver, options::Intent, options::Options, outcome::Ending, outcome::Outcome,
-    outcome::Role, sync::Arc, sync::Mutex, threads::FlightId,
+    observer::GroupObserver, options::Options, outcome::Ending, outcome::Outcome, outcome::Role,
+    sync::Arc, sync::Mutex, threads::FlightId,
 };
 
 /// A group of calls. Of calls with equal keys at the same time, one runs and all get its result.
@@ -236,17 +236,13 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     {
         let caller = Caller {
             hash: self.shared.hasher.hash_one(key),
-            flight: FlightId::draw(options.intent != Intent::Call),
+            flight: FlightId::draw(options.transferable),
             key_size: size_of_val(key),
             events: self.shared.observer.as_ref().map(|it| it.with_key(key.to_key())),
         };
         let mut map = self.map(caller.hash).lock();
         let Map { flights, given_up, .. } = &mut *map;
-        let new = || Entry {
-            leader: Some(caller.flight),
-            latch: (options.intent == Intent::Start).then(|| Latch::new(true)),
-            queue: None,
-        };
+        let new = || Entry { leader: Some(caller.flight), latch: None, queue: None };
         let found = flights.find_or_insert(caller.hash, key, new); // look up; insert
         if let Some(entry) = found {
             let found = entry.enter(key, caller.flight, options, given_up);

@@ -21,8 +21,6 @@
 //! the sleep has begun, and then its notification wakes the sleeper. `notify_all` wakes every
 //! waiter, and none depends on another to go on.
 
-use std::time::Duration;
-
 use crate::{
     error::CallError, outcome::Outcome, outcome::Role, sync::Arc, sync::Condvar, sync::Deadline,
     sync::Mutex, sync::Time,
@@ -40,8 +38,8 @@ struct State<V, E> {
     followers: usize,
     /// Whether the ticket of the caller that started the flight is still there.
     ticket: bool,
-    /// When a caller first waited, or the flight was started. For a queue, when its flight began: set by its leader, under the
-    /// map's lock.
+    /// When a caller first waited, or got a ticket. For a queue, when its flight began: set by its
+    /// leader, under the map's lock.
     since: Time,
 }
 
@@ -56,9 +54,9 @@ enum Phase<V, E> {
 }
 
 impl<V, E> Latch<V, E> {
-    /// `ticket` if the flight was started, and has a ticket that waits for it.
-    pub(crate) fn new(ticket: bool) -> Arc<Self> {
-        let state = State { phase: Phase::Pending, followers: 0, ticket, since: Time::now() };
+    pub(crate) fn new() -> Arc<Self> {
+        let state =
+            State { phase: Phase::Pending, followers: 0, ticket: false, since: Time::now() };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -79,8 +77,8 @@ impl<V, E> Latch<V, E> {
         state.followers
     }
 
-    pub(crate) fn drop_ticket(&self) {
-        self.state.lock().ticket = false;
+    pub(crate) fn set_ticket(&self, ticket: bool) {
+        self.state.lock().ticket = ticket;
     }
 
     pub(crate) fn followers(&self) -> usize {
@@ -97,21 +95,12 @@ impl<V, E> Latch<V, E> {
         self.state.lock().since
     }
 
-    /// Whether callers have waited for the flight for that long.
-    pub(crate) fn is_older_than(&self, max_age: Option<Duration>) -> bool {
-        max_age.is_some_and(|age| self.since().age() >= age)
-    }
-
-    /// The queued flight has a leader now, and maybe a ticket. Returns whether anyone waits for it. To
-    /// be called under the map's lock.
-    pub(crate) fn begin(&self, ticket: bool) -> bool {
+    /// The queued flight has a leader now. Returns whether anyone waits for it. To be called under the
+    /// map's lock.
+    pub(crate) fn begin(&self) -> bool {
         let mut state = self.state.lock();
-        state.ticket = ticket;
-        let awaited = state.followers > 0 || ticket;
-        if awaited {
-            state.since = Time::now();
-        }
-        awaited
+        state.since = Time::now();
+        state.followers > 0
     }
 
     /// The flight in front is unlinked or given up. To be followed by [`wake`](Self::wake).
@@ -131,10 +120,12 @@ impl<V, E> Latch<V, E> {
     /// Publishes the outcome and wakes everyone. To be called by the leader, once, after the map
     /// has ceased to name the flight (G2).
     pub(crate) fn land(&self, result: Result<V, CallError<E>>) -> Arc<Outcome<V, E>> {
+        let mut state = self.state.lock();
         // Nobody can join any more. A follower that leaves from here on is still counted.
-        let outcome = Arc::new(Outcome { result, role: Role::Led, followers: self.followers() });
-        self.state.lock().phase = Phase::Landed(Arc::clone(&outcome));
-        // After unlocking: a waiter that woke under the lock would only block on it.
+        let outcome = Arc::new(Outcome { result, role: Role::Led, followers: state.followers });
+        state.phase = Phase::Landed(Arc::clone(&outcome));
+        // A waiter that woke under the lock would only block on it.
+        drop(state);
         self.wake();
         outcome
     }

@@ -185,12 +185,14 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
     /// ```
     #[must_use]
     pub fn followers(&self) -> usize {
-        self.latch().map_or(0, |latch| latch.followers())
+        let followers =
+            |latch: &mut OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers());
+        self.with_latch(followers).unwrap_or(0)
     }
 
-    /// The flight's latch, if it has one.
-    pub(crate) fn latch(&self) -> OptionLatch<V, E> {
-        self.group.map(self.caller.hash).lock().latch_of(&self.caller)
+    /// Looks at the flight's latch, under the map's lock.
+    pub(crate) fn with_latch<R>(&self, f: impl Fn(&mut OptionLatch<V, E>) -> R) -> Option<R> {
+        self.group.map(self.caller.hash).lock().with_latch(&self.caller, f)
     }
 }
 

@@ -20,11 +20,11 @@
 //!
 //! The only user code that runs here is a key's [`Lookup`], and it runs before anything is changed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     deadlock, error::CallError, keys::Garbage, keys::KeyMap, latch::Latch, leader::Caller,
-    lookup::Lookup, options::Intent, options::Options, sync::Arc, sync::Time, threads::FlightId,
+    lookup::Lookup, options::Options, sync::Arc, sync::Time, threads::FlightId,
 };
 
 pub(crate) struct Map<V, E, K> {
@@ -51,10 +51,8 @@ pub(crate) type OptionLatch<V, E> = Option<Arc<Latch<V, E>>>;
 
 /// What a caller found in the map.
 pub(crate) enum Found<V, E> {
-    /// It leads. `wake` is the latch of callers that queued behind a flight that it gave up.
-    Leads {
-        wake: OptionLatch<V, E>,
-    },
+    /// It leads. With the latch to wake, of callers that queued behind a flight that it gave up.
+    Leads(OptionLatch<V, E>),
     Waits(Waiter<V, E>),
     Refused(CallError<E>),
 }
@@ -89,7 +87,7 @@ impl<V, E> Entry<V, E> {
     ) -> Found<V, E> {
         if let Some(leader) = self.leader {
             // A caller that only joins is refused when it waits: that may be on another thread.
-            if options.next_flight || options.intent == Intent::Call {
+            if options.next_flight || !options.transferable {
                 if let Err(deadlock) = deadlock::refuse_own(leader) {
                     return Found::Refused(CallError::Deadlock(deadlock));
                 }
@@ -99,19 +97,19 @@ impl<V, E> Entry<V, E> {
             }
         }
         let wake = self.give_up(|| key.to_key(), given_up);
-        self.lead(flight, options.intent);
-        Found::Leads { wake }
+        self.lead(flight);
+        Found::Leads(wake)
     }
 
     fn add_waiter(&mut self, leader: FlightId, options: &Options) -> Found<V, E> {
         let max_followers = options.max_followers.unwrap_or(usize::MAX);
         // The flight's age counts from here, because a caller waits or is refused a place.
-        let mut latch = self.latch.get_or_insert_with(|| Latch::new(false));
+        let mut latch = self.latch.get_or_insert_with(Latch::new);
         let held_by = Some((leader, latch.since()));
         let mut kind = Kind::Follows;
         // A queue is not made for a caller that gets no place in it.
         if options.next_flight && max_followers > 0 {
-            latch = self.queue.get_or_insert_with(|| Latch::new(false));
+            latch = self.queue.get_or_insert_with(Latch::new);
             kind = Kind::Queued;
         }
         match latch.join(max_followers) {
@@ -122,38 +120,14 @@ impl<V, E> Entry<V, E> {
 
     /// Whether others have waited for the flight for too long. With a limit of zero, nobody follows.
     pub(crate) fn is_too_old(&self, options: &Options) -> bool {
-        let latch = self.latch.as_ref();
-        options.max_age.is_some_and(|age| age.is_zero())
-            || latch.is_some_and(|latch| latch.is_older_than(options.max_age))
+        options.max_age == Some(Duration::ZERO)
+            || self.latch.as_ref().is_some_and(|latch| options.is_too_old(latch.since()))
     }
 
     /// Gives the entry a leader. Callers in the queue become its followers.
-    pub(crate) fn lead(&mut self, flight: FlightId, intent: Intent) {
-        let ticket = intent == Intent::Start;
+    pub(crate) fn lead(&mut self, flight: FlightId) {
         self.leader = Some(flight);
-        self.latch = self.queue.take().filter(|queue| queue.begin(ticket));
-        if ticket {
-            self.latch.get_or_insert_with(|| Latch::new(true));
-        }
-    }
-
-    /// Moves the flight to the list, if there is one. The queue stays, and its turn has come: it is
-    /// returned, to be woken once the map's lock is released.
-    pub(crate) fn give_up<K>(
-        &mut self,
-        key: impl FnOnce() -> K,
-        list: &mut GivenUp<V, E, K>,
-    ) -> OptionLatch<V, E> {
-        let leader = self.leader?;
-        let key = key();
-        self.leader = None;
-        list.insert(leader, (key, self.latch.take()));
-        let queue = self.queue.clone()?;
-        // Under the lock, so that nobody finds the next flight while the deadlock graph still shows
-        // its callers waiting for this one.
-        queue.set_turn();
-        deadlock::given_up(leader);
-        Some(queue)
+        self.latch = self.queue.take().filter(|queue| queue.begin());
     }
 }
 
@@ -193,14 +167,17 @@ impl<V, E, K> Map<V, E, K> {
         (latch.filter(|latch| latch.is_awaited()), queue)
     }
 
-    /// The latch of this caller's flight, if it has one.
-    pub(crate) fn latch_of(&mut self, caller: &Caller) -> OptionLatch<V, E> {
-        if let Some((_, latch)) = self.given_up.get(&caller.flight) {
-            return latch.clone();
+    /// Where the latch of this caller's flight is, or is to be put. `None` if the flight has ended.
+    pub(crate) fn with_latch<R>(
+        &mut self,
+        caller: &Caller,
+        f: impl Fn(&mut OptionLatch<V, E>) -> R,
+    ) -> Option<R> {
+        if let Some((_, latch)) = self.given_up.get_mut(&caller.flight) {
+            return Some(f(latch));
         }
-        let found = self.flights.update(caller.hash, 0, &mut None, |_, entry| {
-            (entry.leader == Some(caller.flight)).then(|| (entry.latch.clone(), true))
-        });
-        found.flatten()
+        self.flights.update(caller.hash, 0, &mut None, |_, entry| {
+            (entry.leader == Some(caller.flight)).then(|| (f(&mut entry.latch), true))
+        })
     }
 }

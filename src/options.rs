@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sync::Deadline;
+use crate::{sync::Deadline, sync::Time};
 
 /// `None`: not set.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,19 +13,8 @@ pub(crate) struct Options {
     pub(crate) takeover: Option<u32>,
     pub(crate) next_flight: bool,
     pub(crate) alone_on_deadlock: bool,
-    pub(crate) intent: Intent,
-}
-
-/// What a caller does next.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Intent {
-    /// It runs its function, or waits, at once.
-    #[default]
-    Call,
-    /// It completes the flight, or waits, later, and maybe on another thread.
-    Join,
-    /// The same, and if it leads, a ticket waits for the flight.
-    Start,
+    /// The caller only joins: it leads or waits later, and maybe on another thread.
+    pub(crate) transferable: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +33,13 @@ impl Options {
             takeover: self.takeover.or(defaults.takeover),
             next_flight: self.next_flight,
             alone_on_deadlock: self.alone_on_deadlock || defaults.alone_on_deadlock,
-            intent: self.intent,
+            transferable: self.transferable,
         }
     }
 
-    pub(crate) fn with_intent(self, intent: Intent) -> Self {
-        Self { intent, ..self }
+    /// Whether callers that have waited since then have waited for too long.
+    pub(crate) fn is_too_old(&self, since: Time) -> bool {
+        self.max_age.is_some_and(|age| since.age() >= age)
     }
 
     /// One instant, fixed when the wait begins, so that no wake-up starts the time again. Reads the

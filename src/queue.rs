@@ -31,15 +31,15 @@ impl<V, E, K> Map<V, E, K> {
             }
             let wake = entry.give_up(|| key.to_key(), given_up);
             latch.leave(); // A leader does not follow.
-            entry.lead(caller.flight, options.intent);
-            Some((Found::Leads { wake }, true))
+            entry.lead(caller.flight);
+            Some((Found::Leads(wake), true))
         });
         if found.is_some() {
             return found;
         }
         let flight =
             given_up.iter().find(|(_, (_, it))| is_same(it, latch)).map(|(flight, _)| *flight);
-        if flight.is_some() && latch.is_older_than(options.max_age) {
+        if flight.is_some() && options.is_too_old(latch.since()) {
             latch.leave();
             return None;
         }

@@ -6,8 +6,7 @@ use std::{
 
 use crate::{
     error::CallError, flight::Flight, group::FlightGroup, join::Joined, leader::Leader,
-    lookup::Lookup, options::Intent, options::Options, options::TimeLimit, outcome::Outcome,
-    sync::Deadline,
+    lookup::Lookup, options::Options, options::TimeLimit, outcome::Outcome, sync::Deadline,
 };
 
 /// A call with options, from [`FlightGroup::request`].
@@ -406,7 +405,7 @@ impl<'g, V, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'g, '_, V, E, Q
     pub fn join(self) -> Joined<'g, V, E, K, S> {
         // The predicate is dropped here: a `Drop` that panics on return leaks what is returned.
         let (group, key, options) = self.into_parts();
-        group.arrive_in_turn(key, &options.with_intent(Intent::Join))
+        group.arrive_in_turn(key, &Options { transferable: true, ..options })
     }
 }
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use crate::{
-    flight::Flight, follower::Follower, group::FlightGroup, join::Joined, leader::Caller,
-    leader::Leader, lookup::Lookup, map::Kind, map::Waiter, options::Intent, outcome::Outcome,
-    outcome::Role, panics::drop_caught, panics::drop_payload, request::Request,
+    flight::Flight, follower::Follower, group::FlightGroup, join::Joined, latch::Latch,
+    leader::Caller, leader::Leader, lookup::Lookup, map::Kind, map::Waiter, options::Options,
+    outcome::Outcome, outcome::Role, panics::drop_caught, panics::drop_payload, request::Request,
+    sync::Arc,
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
@@ -139,7 +140,7 @@ where
         R: FnOnce(Leader<'_, V, E, K, S>) + Send + 'static,
     {
         let (group, key, options) = self.into_parts();
-        let mut options = options.with_intent(Intent::Start);
+        let mut options = Options { transferable: true, ..options };
         let deadline = options.fix_deadline();
         let leader = match group.arrive_in_turn(key, &options) {
             Joined::Leader(leader) => leader,
@@ -155,9 +156,11 @@ where
         let mut ticket = Follower::new(&group.shared.counts, Caller { events, ..leader.caller });
         ticket.role = Role::Led;
         ticket.deadline = deadline;
-        ticket.waiter = leader.latch().map(|latch| {
+        ticket.waiter = leader.with_latch(|latch| {
+            let latch = latch.get_or_insert_with(Latch::new);
+            latch.set_ticket(true);
             let held_by = Some((flight, latch.since()));
-            Waiter { latch, held_by, kind: Kind::Uncounted }
+            Waiter { latch: Arc::clone(latch), held_by, kind: Kind::Uncounted }
         });
         let mut owned = OwnedLeader {
             group: group.clone(),

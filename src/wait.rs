@@ -29,7 +29,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     pub(crate) fn arrived(&self, caller: Caller, found: Found<V, E>) -> Joined<'_, V, E, K, S> {
         let mut follower = Follower::new(&self.shared.counts, caller);
         match found {
-            Found::Leads { wake } => {
+            Found::Leads(wake) => {
                 return Joined::Leader(Leader::new(self, follower.caller.take(), wake));
             }
             Found::Refused(refusal) => follower.refuse(refusal),
@@ -174,7 +174,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 Next::Waits
             }
             // The map has given the place up.
-            Ok(Some(Found::Leads { wake })) => {
+            Ok(Some(Found::Leads(wake))) => {
                 Next::Leads(Leader::new(self, follower.caller.take(), wake))
             }
             Ok(_) => self.arrive_again(key, options, follower),
