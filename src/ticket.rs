@@ -8,8 +8,8 @@ use std::{
 use crate::{
     flight::Flight, follower::Follower, group::FlightGroup, join::Joined, latch::Latch,
     leader::Caller, leader::Leader, lookup::Lookup, map::Kind, map::Waiter, options::Options,
-    outcome::Outcome, outcome::Role, panics::drop_caught, panics::drop_payload, request::Request,
-    sync::Arc,
+    outcome::Outcome, outcome::Role, panics::discard, panics::drop_caught, panics::drop_payload,
+    panics::resume_in_drop, request::Request, sync::Arc,
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
@@ -162,15 +162,9 @@ where
             let held_by = Some((flight, latch.since()));
             Waiter { latch: Arc::clone(latch), held_by, kind: Kind::Uncounted }
         });
-        let mut owned = OwnedLeader {
-            group: group.clone(),
-            caller: Some(ManuallyDrop::new(leader).caller.take()),
-        };
-        spawn(Job(Box::new(move || {
-            // Captured first, so dropped first if the job never runs: then the flight is abandoned
-            // before the `Drop` of anything that the function has captured.
-            owned.lead().map(run);
-        })));
+        let caller = ManuallyDrop::new(leader).caller.take();
+        let started = Started { group: Some(group.clone()), caller, run: Some(run) };
+        spawn(Job(Box::new(move || started.run())));
         Ticket(ticket)
     }
 }
@@ -185,21 +179,34 @@ fn run_job<V, E, K, S>(
     ran.map_or_else(drop_payload, drop_caught);
 }
 
-/// A leader that keeps its group alive.
-struct OwnedLeader<V, E, K, S> {
-    group: FlightGroup<V, E, K, S>,
-    caller: Option<Caller>,
+/// What a job holds: a lead, the group, and what runs the function.
+struct Started<V, E, K, S, R> {
+    group: Option<FlightGroup<V, E, K, S>>,
+    caller: Caller,
+    /// `None` once it has run.
+    run: Option<R>,
 }
 
-impl<V, E, K, S> OwnedLeader<V, E, K, S> {
-    fn lead(&mut self) -> Option<Leader<'_, V, E, K, S>> {
-        Some(Leader { group: &self.group, caller: self.caller.take()? })
+impl<V, E, K, S, R: FnOnce(Leader<'_, V, E, K, S>)> Started<V, E, K, S, R> {
+    fn run(mut self) {
+        if let Some(run) = self.run.take() {
+            self.lead().map(run);
+        }
     }
 }
 
-impl<V, E, K, S> Drop for OwnedLeader<V, E, K, S> {
+impl<V, E, K, S, R> Started<V, E, K, S, R> {
+    fn lead(&mut self) -> Option<Leader<'_, V, E, K, S>> {
+        Some(Leader { group: self.group.as_ref()?, caller: self.caller.take() })
+    }
+}
+
+impl<V, E, K, S, R> Drop for Started<V, E, K, S, R> {
+    /// A job that has not run abandons its flight, before the `Drop` of what its function has captured.
     fn drop(&mut self) {
-        drop(self.lead());
+        let abandoned = if self.run.is_some() { discard(self.lead()) } else { None };
+        let run = self.run.take().and_then(discard);
+        resume_in_drop([abandoned, run, self.group.take().and_then(discard)]);
     }
 }
 

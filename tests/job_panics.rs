@@ -580,6 +580,31 @@ fn panics_of_several_drops_in_a_job() {
     }
 }
 
+/// A job that is dropped unrun drops a key, what its function has captured, and, with the last handle of the
+/// group, a retired key. Each `Drop` panics, and one panic goes on.
+#[test]
+fn panics_of_several_drops_in_a_job_that_is_dropped() {
+    let group = FlightGroup::<u32, (), CountedKey>::new();
+    let (armed, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let key = CountedKey(Arc::clone(&armed), Arc::clone(&drops));
+    group.call(&key, || Ok(0)).unwrap();
+    let (mut job, captured) = (None, key.clone());
+    let f = move || {
+        let _captured = &captured;
+        Ok(1)
+    };
+    let ticket = group.start(&key, |it| job = Some(it), f);
+    assert!(group.forget(&key), "so the key in the list is dropped at the end");
+    drop(group.join(&key));
+    drop(group);
+    armed.store(true, SeqCst);
+    let text = common::panic_text(|| drop(job));
+    armed.store(false, SeqCst);
+    assert_eq!(text, "the drop of a key panics");
+    assert_eq!(drops.load(SeqCst), 3, "that of the list, the captured one and a retired one");
+    assert_eq!(ticket.wait().result, Err(CallError::Abandoned));
+}
+
 /// The job has the last handle, so it drops the retired key, after the key of its own. Both panic.
 #[test]
 fn a_job_of_start_with_that_outlives_its_group() {

@@ -167,6 +167,32 @@ fn a_panic_unwinds_once_its_own_keys_have_landed() {
     assert_eq!(group.call("a", || Ok(1)), Ok(1));
 }
 
+/// A flight that the batch had joined has landed, and the batch is the last to let go of its value.
+#[test]
+fn a_value_whose_drop_panics_while_the_batch_unwinds_stops_nothing() {
+    struct Value(bool);
+    impl Clone for Value {
+        fn clone(&self) -> Self {
+            Self(false)
+        }
+    }
+    impl Drop for Value {
+        fn drop(&mut self) {
+            assert!(!self.0, "the drop panics");
+        }
+    }
+    let group = FlightGroup::<Value, ()>::new();
+    let leader = lead(&group, "a");
+    let text = panic_text(|| {
+        drop(group.call_many(&["a", "b"], |_| {
+            drop(leader.complete(Ok(Value(true))));
+            panic!("the function panics")
+        }));
+    });
+    assert_eq!(text, "the function panics");
+    assert_quiet(&group);
+}
+
 #[test]
 fn a_wrong_number_of_values_is_a_panic_that_names_both() {
     let group = Group::new();
