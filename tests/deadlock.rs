@@ -142,8 +142,8 @@ fn ring(
                 let next = spots[(i + 1) % spots.len()];
                 told = Some(next.ask(&mut || panic!("its leader is at it")));
             });
-            led.expect("whoever leads is not refused");
-            told.expect("whoever leads runs its function")
+            led.expect("a leader is not refused");
+            told.expect("a leader runs its function")
         }
     };
     thread::scope(|s| {
@@ -162,7 +162,7 @@ fn the_refused(told: Vec<Result<(), Deadlock>>) -> Deadlock {
     let mut told = told.into_iter();
     let first = told.next().unwrap().expect_err("the last to ask is refused");
     for other in told {
-        other.expect("whoever waits already has the value");
+        other.expect("a caller that waits already has the value");
     }
     first
 }
@@ -482,7 +482,7 @@ fn a_follower_that_was_refused_in_the_queue_has_its_outcome() {
     assert_over(&group, [1, 0, 0, 1]);
 }
 
-/// The ticket of whoever started the flight leads, and is refused all the same.
+/// The ticket of the call that started the flight leads, and is refused all the same.
 #[test]
 fn a_function_that_waits_for_its_own_ticket_is_refused() {
     let _watchdog = watchdog();

@@ -14,7 +14,7 @@ pub fn describe() -> Vec<[String; 2]> {
         Some(model.to_owned())
     });
     let kernel = line_of("/proc/sys/kernel/osrelease", |release| {
-        // Its first part: what follows names whoever built it.
+        // Its first part: the rest names who built it.
         release.split('-').next().map(str::to_owned)
     });
     let load = line_of("/proc/loadavg", |load| load.split(' ').next().map(str::to_owned));

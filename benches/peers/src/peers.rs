@@ -63,8 +63,8 @@ pub trait Coalesce<Q: ?Sized>: Send + Sync {
     /// Drops the values of one that keeps them.
     fn clear(&mut self) {}
 
-    /// Runs `f`, or waits for whoever runs theirs for this key. If the library itself refuses, that
-    /// is an error, too.
+    /// Runs `f`, or waits for the caller that runs its own for this key. If the library itself
+    /// refuses, that is an error, too.
     fn call(&self, key: &Q, f: impl FnOnce() -> Loaded) -> Loaded;
 }
 

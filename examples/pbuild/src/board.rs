@@ -63,8 +63,8 @@ impl Board {
             let next = todo.position(|t| t.needs.iter().all(|n| done(n) || runs(n)))?;
             return Some(self.take(next, Phase::Waits));
         }
-        // Nothing is ready, nothing is being built: a circle of generated targets that nobody
-        // needs any more. Whoever asks for one will be told.
+        // Nothing is ready and nothing is being built: a cycle of generated targets that nothing
+        // needs any more. A thread that asks for one gets the cycle as an error.
         (self.at_work.is_empty() && !self.todo.is_empty()).then(|| self.take(0, Phase::Waits))
     }
 

@@ -105,8 +105,8 @@ impl Graph {
         let mut cycle = None;
         let mut seen = HashSet::new();
         for name in wanted {
-            // Where a walk into the depth is now; no recursion, lest a long chain overflow the
-            // stack. With each target, how many of its needs were looked at.
+            // The path of a depth-first walk. With each target, how many of its needs were looked
+            // at. Not recursive, because a long chain would overflow the stack.
             let mut path: Vec<(&Arc<Target>, usize)> = Vec::new();
             if seen.insert(name.as_str()) {
                 path.extend(self.get(name).map(|target| (target, 0)));

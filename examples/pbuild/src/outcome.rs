@@ -13,7 +13,7 @@ pub struct Built {
 
 pub type Ended = Result<Arc<Built>, Broken>;
 
-/// Why a target was not built. Whoever needs it, and whoever needs those, gets the same.
+/// Why a target was not built. All targets that need it, directly or not, get the same.
 #[derive(Clone, Debug)]
 pub enum Broken {
     Failed(Arc<Failure>),

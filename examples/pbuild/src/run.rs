@@ -1,5 +1,5 @@
-//! The build. Each target is one shared call: whoever needs it first builds it, and whoever needs
-//! it meanwhile waits for that.
+//! The build. Each target is one shared call: the first thread that needs it builds it, and others
+//! that need it meanwhile wait for that.
 //!
 //! There are `-j` threads, and all do the same, [`work`](Worker::work): look what may be built next
 //! and ask for it. To ask is `FlightGroup::start`, whose job is run by the asking thread on the
@@ -316,8 +316,8 @@ impl Worker {
     }
 }
 
-/// Writes down how a target ended, before its flight lands; also if a panic ends it, lest the
-/// others sleep for ever.
+/// Writes down how a target ended, before its flight lands. Also if a panic ends it: the other
+/// threads would sleep for ever.
 struct Landing<'a> {
     run: &'a Run,
     name: &'a str,

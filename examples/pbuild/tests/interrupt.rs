@@ -11,7 +11,7 @@ use common::{open_gate, until, Project, LIMIT, PBUILD};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
-/// Whoever of the build still lives holds `life` open for writing. Tells when nobody does.
+/// Each process of the build that still lives holds `life` open for writing. Tells when none does.
 fn end_of_life(project: &Project) -> mpsc::Receiver<()> {
     let life = project.path("life");
     let (ended, end) = mpsc::channel();

@@ -14,7 +14,7 @@ mod patches;
 use patches::{read_all, read_sources, Bug, Sources};
 
 /// By the names of the files, without the ending.
-const NOT_CAUGHT_HERE: [(&str, &str); 18] = [
+const NOT_CAUGHT_HERE: [(&str, &str); 20] = [
     (
         "counts-its-own-limit-as-a-way-out",
         "a wait with a limit may end at any step, so no history can tell that the reason came late",
@@ -29,6 +29,7 @@ const NOT_CAUGHT_HERE: [(&str, &str); 18] = [
     ),
     ("forgets-and-unwinds-with-the-next-value", "no value here has a `Drop` that panics"),
     ("gives-up-the-place-of-another-waiter", "no two threads wait with the same follower here"),
+    ("gives-two-outcomes-to-one-call", "no two threads wait with the same follower here"),
     ("lands-although-nobody-follows", "not about order: it only costs more"),
     ("lands-for-a-ticket-that-was-dropped", "not about order: it only costs more"),
     (
@@ -64,6 +65,10 @@ const NOT_CAUGHT_HERE: [(&str, &str); 18] = [
     (
         "tells-the-graph-of-a-turn-after-unlocking",
         "too rare: a ring has to close between two locks",
+    ),
+    (
+        "unwinds-with-the-value-of-a-flight-that-it-gave-up",
+        "no value here has a `Drop` that panics",
     ),
     ("unwinds-with-the-value-of-the-next-flight", "no value here has a `Drop` that panics"),
 ];

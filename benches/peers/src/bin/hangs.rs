@@ -171,7 +171,7 @@ fn each_others(peer: &dyn Peer) {
     });
 }
 
-/// Whoever calls for the key that is its name, and in that function asks for another.
+/// A caller for the key that is its name. In its function it asks for another.
 struct Asker {
     name: &'static str,
     /// Its function has begun; it may have ended.
