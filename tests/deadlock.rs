@@ -1394,6 +1394,31 @@ fn a_refusal_is_the_outcome_for_all_threads_that_share_the_follower() {
     assert_quiet(&group);
 }
 
+/// The last of these threads gives the place up, when its wait ends without an outcome.
+#[test]
+fn the_last_thread_that_waits_with_a_refused_follower_gives_up_its_place() {
+    let _watchdog = watchdog();
+    let group = Group::new();
+    let leader = lead(&group, "k");
+    let follower = follow(&group, "k");
+    thread::scope(|s| {
+        let waiter = s.spawn(|| follower.wait_timeout(Duration::from_millis(10)));
+        let led = leader.run(|| {
+            until("the other waits, or is done", || {
+                group.stats().waiting == 1 || waiter.is_finished()
+            });
+            let refused = follower.wait_timeout(Duration::MAX).expect("no time limit passes");
+            assert_eq!(refusal(refused.result).threads().len(), 1);
+            assert!(waiter.join().unwrap().is_none());
+            assert_eq!(group.in_flight()[0].followers, 0);
+            Ok(1)
+        });
+        assert_eq!(led.followers, 0);
+    });
+    drop(follower);
+    assert_quiet(&group);
+}
+
 /// It is no follower from then on, even if it is kept.
 #[test]
 fn a_follower_that_is_refused_gives_up_its_place() {
