@@ -121,9 +121,9 @@ fn queued_callers_share() {
 #[test]
 fn the_turn_is_set_after_the_flight_has_landed() {
     Model {
-        preemptions: Some(6),
+        preemptions: None,
         must_reach: &["led itself", "the turn came first", "the turn came late"],
-        executions: &[29_716],
+        executions: &[165_457],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
@@ -188,9 +188,9 @@ fn the_last_in_the_queue_times_out() {
 #[test]
 fn the_last_in_the_queue_times_out_while_another_arrives() {
     Model {
-        preemptions: Some(6),
+        preemptions: None,
         must_reach: &["timed out", "led", "followed"],
-        executions: &[26_134],
+        executions: &[309_509],
     }
     .explore(|reached| {
         let group = Arc::new(Group::new());
