@@ -53,9 +53,9 @@ pub struct Follower<V, E> {
 struct Progress<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
-    /// Once given, it stays, and is the outcome for all threads. No thread has another, because the
-    /// flight cannot land while a wait for it is in a cycle. The place is given up then, or when the last thread that waits with this
-    /// follower has its outcome.
+    /// Once given, it stays, and is the outcome for all threads. None of them has another, because a
+    /// flight cannot land while a wait for it is in a cycle. The place is given up then, or when the
+    /// last thread that waits with this follower has its outcome.
     refusal: Option<CallError<E>>,
     /// Threads that wait with this follower.
     waiting: usize,

@@ -167,7 +167,7 @@ impl<V, E, K> Map<V, E, K> {
         (latch.filter(|latch| latch.is_awaited()), queue)
     }
 
-    /// Where the latch of this caller's flight is, or is to be put. `None` if the flight has ended.
+    /// Calls `f` with the latch of this caller's flight. `None` if the flight has ended.
     pub(crate) fn with_latch<R>(
         &mut self,
         caller: &Caller,

@@ -47,7 +47,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             let mut garbage = None;
             self.map(hash).lock().leave_queue(hash, &waiter.latch, &mut garbage);
             waiter.kind = Kind::Uncounted;
-            // A panic must not replace what this call leaves with.
+            // A panic of the key's `Drop` must not replace the outcome of this call.
             drop_caught(garbage);
         }
     }
@@ -81,9 +81,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             next = match next {
                 Next::Leads(leader) => {
                     let ended = self.run(leader, |leader| {
-                        // This may drop the value of the flight that was given up. Its `Drop` runs
-                        // where this thread is known to lead, and can neither stop the new flight
-                        // nor hang.
+                        // This may drop the value of a flight that was given up. From its `Drop`, a call
+                        // for this key is refused, because the thread is known to lead.
                         drop_caught(follower.waiter.take());
                         f(Some(leader))
                     });
