@@ -919,32 +919,46 @@ fn values_are_dropped_after_the_flight() {
 fn the_value_of_a_flight_that_was_too_old_is_dropped_inside_the_next_flight() {
     let _watchdog = watchdog();
     for panics in [false, true] {
-        let group = observed();
-        let old = lead(group, &KEY);
-        let follower = follow(group, &KEY);
-        let (held, gate) = gate();
-        thread::scope(|s| {
-            let young = s.spawn(move || {
-                // It leads, and has not begun to run.
-                set_trap(At::Began, held);
-                let request = || group.request(&KEY).max_age(Duration::from_millis(1));
-                let call = || request().call(value);
-                if panics {
-                    set_trap(At::ValueDrop, || panic!("the old value"));
-                    assert_eq!(call(), Ok(Value));
-                    TRAPS.with(|traps| assert!(traps.borrow().is_empty(), "it was dropped"));
-                } else {
-                    assert_eq!(finds(group, &KEY, At::ValueDrop, call), Own);
-                }
-            });
-            gate.begun();
-            drop(old.complete(value()));
-            drop(follower);
-            gate.open();
-            young.join().unwrap();
-        });
-        assert_quiet(group);
+        let limits = (0..8).map(|i| Duration::from_millis(10 << i));
+        // A caller that comes later than its limit gives the flight up on arrival, and has no place.
+        assert!(
+            limits.into_iter().any(|age| drops_the_old_value(panics, age)),
+            "it comes too late"
+        );
     }
+}
+
+/// Whether the caller has waited for the old flight.
+fn drops_the_old_value(panics: bool, age: Duration) -> bool {
+    let group = observed();
+    let old = lead(group, &KEY);
+    let follower = follow(group, &KEY);
+    let (held, gate) = gate();
+    let waited = thread::scope(|s| {
+        let young = s.spawn(move || {
+            // It leads, and has not begun to run.
+            set_trap(At::Began, held);
+            let call = || group.request(&KEY).max_age(age).call(value);
+            if !panics {
+                // Where it has not waited, its own value is the first that is dropped.
+                let found = finds(group, &KEY, At::ValueDrop, call);
+                assert!(matches!(found, Own | Free), "{found:?}");
+                return found == Own;
+            }
+            set_trap(At::ValueDrop, || panic!("the old value"));
+            let result = call();
+            let left = TRAPS.with(RefCell::take);
+            assert_eq!(result, Ok(Value));
+            left.is_empty()
+        });
+        gate.begun();
+        drop(old.complete(value()));
+        drop(follower);
+        gate.open();
+        young.join().unwrap()
+    });
+    assert_quiet(group);
+    waited
 }
 
 #[test]
