@@ -6,8 +6,8 @@
 use std::hash::BuildHasher;
 
 use crate::{
-    deadlock, group::FlightGroup, leader::Caller, lookup::Lookup, map::Entry, map::GivenUp,
-    map::Map, map::OptionLatch, panics::drop_caught,
+    deadlock, group::FlightGroup, leader::Caller, lookup::Lookup, map::followers, map::Entry,
+    map::GivenUp, map::Map, map::OptionLatch, panics::drop_caught,
 };
 
 impl<V, E> Entry<V, E> {
@@ -91,9 +91,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     where
         Q: Lookup<K> + ?Sized,
     {
-        let unshared =
-            |latch: &OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers()) == 0;
-        self.forget_if(key, |entry| unshared(&entry.latch))
+        self.forget_if(key, |entry| followers(&entry.latch) == 0)
     }
 
     fn forget_if<Q: Lookup<K> + ?Sized>(

@@ -3,10 +3,10 @@
 use std::{collections::hash_map::RandomState, fmt, mem, mem::ManuallyDrop};
 
 use crate::{
-    deadlock, error::CallError, group::Ended, group::FlightGroup, keys::Garbage, map::Entry,
-    map::OptionLatch, observer::Event, observer::Events, outcome::Outcome, outcome::Role,
-    panics::discard, panics::drop_caught, panics::resume_first, panics::resume_in_drop,
-    panics::Payload, sync::Arc, sync::Time, threads::FlightId,
+    deadlock, error::CallError, group::Ended, group::FlightGroup, keys::Garbage, map::followers,
+    map::Entry, map::OptionLatch, observer::Event, observer::Events, outcome::Outcome,
+    outcome::Role, panics::discard, panics::drop_caught, panics::resume_first,
+    panics::resume_in_drop, panics::Payload, sync::Arc, sync::Time, threads::FlightId,
 };
 
 /// The lead of a flight, from [`FlightGroup::join`]: its holder has to provide the outcome.
@@ -185,9 +185,7 @@ impl<'g, V, E, K, S> Leader<'g, V, E, K, S> {
     /// ```
     #[must_use]
     pub fn followers(&self) -> usize {
-        let followers =
-            |latch: &mut OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers());
-        self.with_latch(followers).unwrap_or(0)
+        self.with_latch(|latch| followers(latch)).unwrap_or(0)
     }
 
     /// Looks at the flight's latch, under the map's lock.

@@ -49,6 +49,11 @@ pub(crate) type GivenUp<V, E, K> = BTreeMap<FlightId, (K, OptionLatch<V, E>)>;
 
 pub(crate) type OptionLatch<V, E> = Option<Arc<Latch<V, E>>>;
 
+/// How many callers have a place on the latch.
+pub(crate) fn followers<V, E>(latch: &OptionLatch<V, E>) -> usize {
+    latch.as_ref().map_or(0, |latch| latch.followers())
+}
+
 /// What a caller found in the map.
 pub(crate) enum Found<V, E> {
     /// It leads. With the latch to wake, of callers that queued behind a flight that it gave up.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, thread::Thread, time::Duration};
 
-use crate::{deadlock, error::Named, group::FlightGroup, map::OptionLatch, threads};
+use crate::{deadlock, error::Named, group::FlightGroup, map::followers, threads};
 
 /// What a group has counted since it was made, from [`FlightGroup::stats`].
 ///
@@ -171,8 +171,6 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let mut in_flight = Vec::new();
         for map in self.shared.maps.iter() {
             let map = map.lock();
-            let followers =
-                |latch: &OptionLatch<V, E>| latch.as_ref().map_or(0, |it| it.followers());
             let named = map.flights.iter().map(|(key, entry)| {
                 (key, entry.leader, &entry.latch, followers(&entry.queue), false)
             });
