@@ -163,8 +163,12 @@ where
             Waiter { latch: Arc::clone(latch), held_by, kind: Kind::Uncounted }
         });
         let caller = ManuallyDrop::new(leader).caller.take();
-        let started = Started { group: Some(group.clone()), caller, run: Some(run) };
-        spawn(Job(Box::new(move || started.run())));
+        let mut started = Started { group: Some(group.clone()), caller, run: Some(run) };
+        spawn(Job(Box::new(move || {
+            if let Some(run) = started.run.take() {
+                started.lead().map(run);
+            }
+        })));
         Ticket(ticket)
     }
 }
@@ -185,14 +189,6 @@ struct Started<V, E, K, S, R> {
     caller: Caller,
     /// `None` once it has run.
     run: Option<R>,
-}
-
-impl<V, E, K, S, R: FnOnce(Leader<'_, V, E, K, S>)> Started<V, E, K, S, R> {
-    fn run(mut self) {
-        if let Some(run) = self.run.take() {
-            self.lead().map(run);
-        }
-    }
 }
 
 impl<V, E, K, S, R> Started<V, E, K, S, R> {
