@@ -43,6 +43,7 @@ where
             let mut waited = None;
             let outcome = group.call("a", || {
                 both_lead.wait();
+                both_lead.wait();
                 waited = Some(waits(group.request("b")));
                 Ok(1)
             });
@@ -52,7 +53,10 @@ where
         let mut closed = None;
         let outcome = group.call("b", || {
             both_lead.wait();
-            until_waiting(group, 1);
+            let before = group.stats();
+            both_lead.wait();
+            // The other waits, or its wait has ended by its limit.
+            until("the other has begun to wait", || group.stats() != before);
             closed = Some(closes());
             Ok(2)
         });
@@ -192,14 +196,22 @@ fn a_cycle_in_which_another_caller_has_a_limit_is_not_refused() {
 fn a_cycle_ends_by_the_limit_of_another_caller() {
     let _watchdog = watchdog();
     let group = Group::new();
-    let waits = |request: Asked<'_>| call(request.timeout(SHORT));
+    let waits = |request: Asked<'_>| {
+        let waited = call(request.timeout(SHORT));
+        until_waiting(&group, 1); // It does not land before this thread waits for it.
+        waited
+    };
     let (waited, closed) = cycle(&group, waits, || call(group.request("a")));
     // The other one is freed by its own limit, lands, and this thread gets its value. Or this
     // thread was so late that it found nobody waiting.
     assert_eq!((waited, closed), (Err(CallError::TimedOut), Ok(1)));
 
     // By its age limit, the other one leads "b" instead.
-    let waits = |request: Asked<'_>| request.max_age(SHORT).call(|| Ok(7));
+    let waits = |request: Asked<'_>| {
+        let waited = request.max_age(SHORT).call(|| Ok(7));
+        until_waiting(&group, 1);
+        waited
+    };
     let (waited, closed) = cycle(&group, waits, || call(group.request("a")));
     assert_eq!((waited, closed), (Ok(7), Ok(1)));
     assert_eq!(group.stats().deadlocked, 0);

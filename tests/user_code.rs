@@ -919,12 +919,9 @@ fn values_are_dropped_after_the_flight() {
 fn the_value_of_a_flight_that_was_too_old_is_dropped_inside_the_next_flight() {
     let _watchdog = watchdog();
     for panics in [false, true] {
-        let limits = (0..8).map(|i| Duration::from_millis(10 << i));
+        let mut limits = (0..8).map(|i| Duration::from_millis(10 << i));
         // A caller that comes later than its limit gives the flight up on arrival, and has no place.
-        assert!(
-            limits.into_iter().any(|age| drops_the_old_value(panics, age)),
-            "it comes too late"
-        );
+        assert!(limits.any(|age| drops_the_old_value(panics, age)), "it comes too late");
     }
 }
 
