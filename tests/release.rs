@@ -5,8 +5,8 @@
 mod common;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::mpsc;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -121,18 +121,25 @@ fn a_follower_whose_observer_blocks_holds_up_no_other() {
 /// The wake-up itself. A follower that has been woken and does not get a processor must not be the
 /// one that wakes the others.
 ///
-/// It is the first to wait, its scheduling class is `SCHED_IDLE`, and all processors are busy. The
-/// kernel counts how often it has run. If the others wait for it, it always runs before all of them
-/// have returned. If they do not, it mostly has not run by then: one such attempt is enough. Time
-/// has no part in that; it only ends an attempt that leads to nothing.
+/// It is the first to wait, its scheduling class is `SCHED_IDLE`, and it may run on one processor
+/// only, which is busy. The kernel counts how often it has run. A follower that depends on the first
+/// never returns before the first has run. One that does not depend on it often does: one attempt
+/// in which it did is enough.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_follower_without_a_processor_holds_up_no_other() {
     let _watchdog = watchdog();
-    let group = Arc::new(FlightGroup::<u32, ()>::new());
-    const ATTEMPTS: usize = 20;
-    let independent = (0..ATTEMPTS).any(|_| linux::others_return_before_the_first_has_run(&group));
-    assert!(independent, "the others always waited for the first");
+    let group = FlightGroup::new();
+    let mut dependent: BTreeSet<usize> = (1..FOLLOWERS).collect();
+    for _ in 0..200 {
+        for other in linux::others_that_return_before_the_first_runs(&group) {
+            dependent.remove(&other);
+        }
+        if dependent.is_empty() {
+            return;
+        }
+    }
+    panic!("always returned after the first: {dependent:?}");
 }
 
 #[cfg(target_os = "linux")]
@@ -141,10 +148,10 @@ mod linux {
     use std::hint;
     use std::path::PathBuf;
     use std::process::Command;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::sync::mpsc::{self, Receiver};
-    use std::thread::{self, available_parallelism};
-    use std::time::{Duration, Instant};
+    use std::sync::OnceLock;
+    use std::thread;
 
     use shared_calls::FlightGroup;
 
@@ -152,6 +159,7 @@ mod linux {
     use crate::FOLLOWERS;
 
     /// A thread, as the kernel shows it.
+    #[derive(Clone)]
     struct Thread(PathBuf);
 
     impl Thread {
@@ -175,10 +183,18 @@ mod linux {
 
         /// `--idle`: it gets a processor only if nobody else wants one. `--other`: as usual.
         fn schedule(&self, class: &str) {
+            self.change(Command::new("chrt").args([class, "--pid", "0"]));
+        }
+
+        /// From now on it runs on this processor only.
+        fn pin(&self, processor: &str) {
+            self.change(Command::new("taskset").args(["--cpu-list", "--pid", processor]));
+        }
+
+        fn change(&self, command: &mut Command) {
             let id = self.0.file_name().expect("ends in its number");
-            let chrt = Command::new("chrt").args([class, "--pid", "0"]).arg(id).output();
             // It fails if the thread has ended.
-            chrt.expect("util-linux is installed");
+            command.arg(id).output().expect("util-linux is installed");
         }
     }
 
@@ -186,67 +202,67 @@ mod linux {
         PathBuf::from("/proc").join(fs::read_link("/proc/thread-self").unwrap())
     }
 
-    pub fn others_return_before_the_first_has_run(group: &FlightGroup<u32, ()>) -> bool {
+    pub fn others_that_return_before_the_first_runs(group: &FlightGroup<u32, ()>) -> Vec<usize> {
         let follow = || {
             let value = group.call("k", || unreachable!("it follows"));
             assert_eq!(value.unwrap(), 1);
         };
+        let processor = &a_processor();
         let leader = lead(group, "k");
         let (place, places) = mpsc::channel();
         let (returned, returns) = mpsc::channel();
-        let busy = AtomicUsize::new(0);
+        let runs_at_the_end = OnceLock::new();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let first = {
+            scope.spawn({
                 let place = place.clone();
-                scope.spawn(move || {
+                move || {
                     place.send(this_thread()).unwrap();
                     follow();
-                })
-            };
+                }
+            });
             let the_first = Thread::at(&places);
             until("it waits", || leader.followers() == 1 && the_first.sleeps());
             the_first.schedule("--idle");
-            for others in 1..FOLLOWERS {
+            the_first.pin(processor);
+            for other in 1..FOLLOWERS {
                 let (place, returned) = (place.clone(), returned.clone());
+                let (the_first, runs_at_the_end) = (the_first.clone(), &runs_at_the_end);
                 scope.spawn(move || {
                     place.send(this_thread()).unwrap();
                     follow();
-                    returned.send(()).unwrap();
+                    let first_has_run = the_first.runs() != *runs_at_the_end.get().unwrap();
+                    returned.send((other, first_has_run)).unwrap();
                 });
-                let other = Thread::at(&places);
-                until("it waits", || leader.followers() == 1 + others && other.sleeps());
+                let this = Thread::at(&places);
+                until("it waits", || leader.followers() == 1 + other && this.sleeps());
             }
-            assert!(the_first.runs().is_some(), "Linux counts this");
-            for _ in 0..processors() {
-                scope.spawn(|| {
-                    busy.fetch_add(1, SeqCst);
-                    while !over.load(SeqCst) {
-                        hint::spin_loop();
-                    }
-                });
-            }
-            until("all are busy", || busy.load(SeqCst) == processors());
+            scope.spawn(|| {
+                place.send(this_thread()).unwrap();
+                while !over.load(SeqCst) {
+                    hint::spin_loop();
+                }
+            });
+            Thread::at(&places).pin(processor);
 
-            let before = the_first.runs();
+            let runs = the_first.runs();
+            assert!(runs.is_some(), "Linux counts this");
+            runs_at_the_end.set(runs).unwrap();
             leader.complete(Ok(1)).result.unwrap();
-            let mut left = FOLLOWERS - 1;
-            let give_up = Instant::now() + Duration::from_secs(2);
-            while left > 0 && the_first.runs() == before && Instant::now() < give_up {
-                let returned = returns.recv_timeout(Duration::from_millis(1));
-                left -= usize::from(returned.is_ok());
-            }
-            let independent = left == 0 && the_first.runs() == before;
-
+            let returns: Vec<_> = returns.iter().take(FOLLOWERS - 1).collect();
             over.store(true, SeqCst);
             the_first.schedule("--other");
-            assert_eq!(returns.iter().take(left).count(), left);
-            first.join().unwrap();
-            independent
+            let before = returns.iter().filter(|(_, first_has_run)| !first_has_run);
+            before.map(|&(other, _)| other).collect()
         })
     }
 
-    fn processors() -> usize {
-        available_parallelism().map_or(1, usize::from)
+    /// The number of a processor that this process may use.
+    fn a_processor() -> String {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        // `0-3,8`
+        let numbers = allowed.expect("Linux tells this").trim();
+        numbers.split(['-', ',']).next().expect("at least one").to_owned()
     }
 }
