@@ -142,23 +142,7 @@ impl<E> CallError<E> {
     {
         StdError(self)
     }
-}
 
-// By hand, because a derive would ask for `E: Clone`.
-impl<E> Clone for CallError<E> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Failed(error) => Self::Failed(Arc::clone(error)),
-            Self::Panicked(panicked) => Self::Panicked(panicked.clone()),
-            Self::Abandoned => Self::Abandoned,
-            Self::TimedOut => Self::TimedOut,
-            Self::Deadlock(deadlock) => Self::Deadlock(deadlock.clone()),
-            Self::Overloaded => Self::Overloaded,
-        }
-    }
-}
-
-impl<E> CallError<E> {
     /// Displays every variant but the function's own error, which `failed` displays.
     fn fmt_with(
         &self,
@@ -172,6 +156,20 @@ impl<E> CallError<E> {
             Self::TimedOut => f.write_str("timed out waiting for the shared call"),
             Self::Deadlock(deadlock) => fmt::Display::fmt(deadlock, f),
             Self::Overloaded => f.write_str("too many callers are waiting for the shared call"),
+        }
+    }
+}
+
+// By hand, because a derive would ask for `E: Clone`.
+impl<E> Clone for CallError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(panicked) => Self::Panicked(panicked.clone()),
+            Self::Abandoned => Self::Abandoned,
+            Self::TimedOut => Self::TimedOut,
+            Self::Deadlock(deadlock) => Self::Deadlock(deadlock.clone()),
+            Self::Overloaded => Self::Overloaded,
         }
     }
 }
@@ -322,10 +320,8 @@ impl Panicked {
     /// ```
     #[must_use]
     pub fn of(payload: &(dyn Any + Send)) -> Self {
-        let text = payload
-            .downcast_ref::<&'static str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let string = || payload.downcast_ref::<String>().map(String::as_str);
+        let text = payload.downcast_ref::<&str>().copied().or_else(string);
         Self { message: text.map(Arc::from) }
     }
 
@@ -392,17 +388,14 @@ impl Deadlock {
 
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("deadlock: ")?;
-        let [first, others @ ..] = &*self.threads else {
-            return Ok(());
-        };
-        write!(f, "{} would wait for ", Named(first))?;
-        for other in others {
-            write!(f, "{}, which waits for ", Named(other))?;
-        }
-        match others {
-            [] => f.write_str("itself"),
-            _ => Named(first).fmt(f),
+        let names: Vec<_> = self.threads.iter().map(name).collect();
+        match &*names {
+            [] => f.write_str("deadlock: "),
+            [caller] => write!(f, "deadlock: {caller} would wait for itself"),
+            [caller, others @ ..] => {
+                let others = others.join(", which waits for ");
+                write!(f, "deadlock: {caller} would wait for {others}, which waits for {caller}")
+            }
         }
     }
 }
@@ -412,21 +405,16 @@ impl Error for Deadlock {}
 impl PartialEq for Deadlock {
     /// The same threads in the same order.
     fn eq(&self, other: &Self) -> bool {
-        let ids = |deadlock: &Self| deadlock.threads.iter().map(Thread::id).collect::<Vec<_>>();
-        ids(self) == ids(other)
+        self.threads.iter().map(Thread::id).eq(other.threads.iter().map(Thread::id))
     }
 }
 
 impl Eq for Deadlock {}
 
-/// A thread, by its name if it has one.
-pub(crate) struct Named<'a>(pub(crate) &'a Thread);
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.name() {
-            Some(name) => write!(f, "thread '{name}'"),
-            None => write!(f, "thread {:?}", self.0.id()),
-        }
+/// What a thread is displayed as: its name, or its id if it has none.
+pub(crate) fn name(thread: &Thread) -> String {
+    match thread.name() {
+        Some(name) => format!("thread '{name}'"),
+        None => format!("thread {:?}", thread.id()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, thread::Thread, time::Duration};
 
-use crate::{deadlock, error::Named, group::FlightGroup, map::followers, threads};
+use crate::{deadlock, error::name, group::FlightGroup, map::followers, threads};
 
 /// What a group has counted since it was made, from [`FlightGroup::stats`].
 ///
@@ -206,11 +206,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
 
 impl<K: fmt::Debug> fmt::Display for InFlight<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} led by ", self.key)?;
-        match &self.leader {
-            Some(thread) => Named(thread).fmt(f)?,
-            None => f.write_str("no known thread")?,
-        }
+        let leader = self.leader.as_ref().map_or("no known thread".to_owned(), name);
+        write!(f, "{:?} led by {leader}", self.key)?;
         if let Some(age) = self.age {
             write!(f, " for {age:?}")?;
         }
