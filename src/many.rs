@@ -54,7 +54,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         V: Clone,
     {
         let mut options = self.shared.defaults;
-        let deadline = options.fix_deadline();
+        let deadline = options.deadline();
         let (distinct, positions) = self.distinct(keys);
 
         let mut led = Vec::new();

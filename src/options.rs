@@ -31,9 +31,8 @@ impl Options {
             max_age: self.max_age.or(defaults.max_age),
             max_followers: self.max_followers.or(defaults.max_followers),
             takeover: self.takeover.or(defaults.takeover),
-            next_flight: self.next_flight,
             alone_on_deadlock: self.alone_on_deadlock || defaults.alone_on_deadlock,
-            transferable: self.transferable,
+            ..self
         }
     }
 
@@ -42,19 +41,14 @@ impl Options {
         self.max_age.is_some_and(|age| since.age() >= age)
     }
 
-    /// One instant, fixed when the wait begins, so that no wake-up starts the time again. Reads the
-    /// clock only if there is a limit.
-    pub(crate) fn deadline(&self) -> Deadline {
-        match self.time_limit {
+    /// One instant, fixed when it is first asked for, so that no wake-up starts the time again. Reads
+    /// the clock only if there is a limit.
+    pub(crate) fn deadline(&mut self) -> Deadline {
+        let deadline = match self.time_limit {
             None => Deadline::NEVER,
             Some(TimeLimit::For(timeout)) => Deadline::after(timeout),
             Some(TimeLimit::Until(deadline)) => deadline,
-        }
-    }
-
-    /// Fixes the instant now.
-    pub(crate) fn fix_deadline(&mut self) -> Deadline {
-        let deadline = self.deadline();
+        };
         self.time_limit = Some(TimeLimit::Until(deadline));
         deadline
     }

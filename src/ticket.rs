@@ -141,7 +141,7 @@ where
     {
         let (group, key, options) = self.into_parts();
         let mut options = Options { transferable: true, ..options };
-        let deadline = options.fix_deadline();
+        let deadline = options.deadline();
         let leader = match group.arrive_in_turn(key, &options) {
             Joined::Leader(leader) => leader,
             Joined::Follower(follower) => {
