@@ -67,13 +67,8 @@ impl<V, E, K, S> Builder<V, E, K, S> {
     /// assert_eq!(group.call(&1, || Ok(1)), Ok(1));
     /// ```
     pub fn hasher<T>(self, hasher: T) -> Builder<V, E, K, T> {
-        Builder {
-            shards: self.shards,
-            hasher,
-            defaults: self.defaults,
-            observer: self.observer,
-            results: self.results,
-        }
+        let Self { shards, defaults, observer, results, .. } = self;
+        Builder { shards, hasher, defaults, observer, results }
     }
 
     /// Sets the observer, which is told of every event. A second call replaces the first.
