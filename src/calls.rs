@@ -47,16 +47,6 @@ pub trait SharedCalls<V, E, K: ?Sized = str>: Send + Sync {
     fn call_dyn(&self, key: &K, f: &mut dyn FnMut() -> Result<V, E>) -> Outcome<V, E>;
 }
 
-/// [`SharedCalls::call_dyn`] for a function that is not behind a pointer.
-fn call_once<V, E, K: ?Sized>(
-    calls: &(impl SharedCalls<V, E, K> + ?Sized),
-    key: &K,
-    f: impl FnOnce() -> Result<V, E>,
-) -> Outcome<V, E> {
-    let mut f = Some(f);
-    calls.call_dyn(key, &mut || (f.take().expect("call_dyn runs f at most once"))())
-}
-
 /// [`call`](Self::call) and [`call_ex`](Self::call_ex) for generic code over [`SharedCalls`].
 ///
 /// ```
@@ -86,7 +76,8 @@ pub trait SharedCallsExt<V, E, K: ?Sized = str>: SharedCalls<V, E, K> {
     /// assert!(Unshared.call_ex("k", || Ok::<_, ()>(1)).fresh());
     /// ```
     fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
-        call_once(self, key, f)
+        let mut f = Some(f);
+        self.call_dyn(key, &mut || (f.take().expect("call_dyn runs f at most once"))())
     }
 }
 
@@ -112,7 +103,7 @@ macro_rules! on_trait_objects {
             ///
             /// See [`SharedCalls`] for an example of `call`.
             pub fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
-                call_once(self, key, f)
+                SharedCallsExt::call_ex(self, key, f)
             }
         }
     )*};
