@@ -3,10 +3,11 @@
 //! A group without an observer passes by all of this. With one, each call makes a key of its own,
 //! so that the observer can be told of it outside every lock.
 
-use std::{any::Any, panic::catch_unwind, panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, time::Duration};
 
 use crate::{
-    error::Deadlock, group::Ended, outcome::Ending, panics::drop_payload, sync::Arc, sync::Time,
+    error::Deadlock, group::Ended, outcome::Ending, panics::drop_payload, panics::panic_of,
+    sync::Arc, sync::Time,
 };
 
 /// Is told what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
@@ -43,40 +44,29 @@ use crate::{
 /// assert_eq!(flights.0.load(Ordering::Relaxed), 1);
 /// # Ok::<(), shared_calls::CallError<()>>(())
 /// ```
+#[allow(unused_variables)] // By the methods' defaults, which do nothing.
 pub trait Observer<K = String>: Send + Sync {
     /// A caller leads a new flight; its function is about to run, or its job to be spawned.
-    fn flight_began(&self, key: &K) {
-        let _ = key;
-    }
+    fn flight_began(&self, key: &K) {}
 
     /// A caller follows a flight, or is queued for the next one.
-    fn caller_joined(&self, key: &K) {
-        let _ = key;
-    }
+    fn caller_joined(&self, key: &K) {}
 
     /// A flight has ended, in whatever way. Its followers have been notified, and the leader's call
     /// is about to return.
-    fn flight_landed(&self, key: &K, landed: &Landed) {
-        let _ = (key, landed);
-    }
+    fn flight_landed(&self, key: &K, landed: &Landed) {}
 
     /// A caller's time limit has passed while it followed or was queued.
-    fn caller_timed_out(&self, key: &K) {
-        let _ = key;
-    }
+    fn caller_timed_out(&self, key: &K) {}
 
     /// A caller was [refused](crate::CallError::Deadlock) because its wait would never have ended.
     ///
     /// This can also be the [ticket](crate::Ticket) of the call that started the flight, which still
     /// counts as [led](crate::Stats::led).
-    fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {
-        let _ = (key, deadlock);
-    }
+    fn deadlock_refused(&self, key: &K, deadlock: &Deadlock) {}
 
     /// A caller was [refused](crate::CallError::Overloaded) because too many were waiting already.
-    fn overload_refused(&self, key: &K) {
-        let _ = key;
-    }
+    fn overload_refused(&self, key: &K) {}
 }
 
 /// Pointers to an observer observe, too.
@@ -147,10 +137,9 @@ pub(crate) enum Event<'a> {
 }
 
 impl<K> GroupObserver<K> {
-    pub(crate) fn new<O>(observer: O) -> Self
+    pub(crate) fn new<O: Observer<K> + 'static>(observer: O) -> Self
     where
         K: Send + Sync + 'static,
-        O: Observer<K> + 'static,
     {
         Self {
             observer: Arc::new(observer),
@@ -185,14 +174,11 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn landed<V, E>(&self, ended: &Ended<V, E>) {
         let outcome = ended.as_ref().unwrap_or_else(|landed| landed);
-        let ending = Ending::of(&outcome.result);
-        let landed = Landed::new(self.began.age(), outcome.followers, ending);
-        self.tell(Event::Landed(&landed));
+        let (followers, ending) = (outcome.followers, Ending::of(&outcome.result));
+        self.tell(Event::Landed(&Landed { duration: self.began.age(), followers, ending }));
     }
 
     pub(crate) fn tell(&self, event: Event<'_>) {
-        // The observer changes nothing that is looked at afterwards.
-        let told = catch_unwind(AssertUnwindSafe(|| (self.tell)(event)));
-        told.unwrap_or_else(drop_payload);
+        panic_of(|| (self.tell)(event)).into_iter().for_each(drop_payload);
     }
 }
