@@ -173,18 +173,9 @@ pub(crate) fn run_as_leader<V, E>(
     flight: FlightId,
     f: impl FnOnce() -> Result<V, E>,
 ) -> (Result<V, CallError<E>>, Option<Payload>) {
-    match flight.is_transferable() {
-        false => threads::run_as_leader(&[flight.serial], f),
-        true => run_transferred(flight, f),
+    if !flight.is_transferable() {
+        return threads::run_as_leader(&[flight.serial], f);
     }
-}
-
-/// The same for a flight of a [`Leader`](crate::Leader) or a [`Job`](crate::Job).
-#[cold]
-fn run_transferred<V, E>(
-    flight: FlightId,
-    f: impl FnOnce() -> Result<V, E>,
-) -> (Result<V, CallError<E>>, Option<Payload>) {
     let here = FlightId::draw(false);
     GRAPH.lock().running.insert(flight, here);
     let ran = threads::run_as_leader(&[here.serial], f);

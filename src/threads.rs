@@ -34,8 +34,7 @@ impl FlightId {
         ME.with(|me| {
             let serial = me.drawn.get() + 2;
             me.drawn.set(serial);
-            let number = NonZeroU64::new(me.number.get());
-            let thread = number.unwrap_or_else(|| me.draw_number());
+            let thread = NonZeroU64::new(me.number.get()).unwrap_or_else(|| me.draw_number());
             Self { thread, serial: serial | u64::from(transferable) }
         })
     }
@@ -154,10 +153,7 @@ pub(crate) fn run_as_leader<V, E>(
     match ran {
         Ok(Ok(value)) => (Ok(value), None),
         Ok(Err(error)) => (Err(CallError::Failed(Arc::new(error))), None),
-        Err(payload) => {
-            let panicked = Panicked::of(&*payload);
-            (Err(CallError::Panicked(panicked)), Some(payload))
-        }
+        Err(payload) => (Err(CallError::Panicked(Panicked::of(&*payload))), Some(payload)),
     }
 }
 
