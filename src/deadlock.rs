@@ -30,7 +30,7 @@
 //! through it is not refused. (The caller's own limit does not count: a wait that nothing but its
 //! own limit could end is refused at once.)
 
-use std::{collections::BTreeMap, thread};
+use std::{collections::BTreeMap, thread, thread::Thread};
 
 use crate::{
     error::CallError, error::Deadlock, panics::Payload, sync::global, sync::Mutex, threads,
@@ -70,11 +70,10 @@ impl Graph {
         }
     }
 
-    /// The wait that holds the flight up, if its leader is waiting.
-    fn wait_of_leader(&self, flight: FlightId) -> Option<(u64, &Wait)> {
-        let FlightId { thread, serial } = self.run_as(flight)?;
-        let wait = self.waits.get(&thread.get())?;
-        wait.own.binary_search(&serial).is_ok().then_some((thread.get(), wait))
+    /// The wait that holds up the flight which a thread runs under this identity, if it is waiting.
+    fn wait_of(&self, leader: FlightId) -> Option<&Wait> {
+        let wait = self.waits.get(&leader.thread.get())?;
+        wait.own.binary_search(&leader.serial).is_ok().then_some(wait)
     }
 
     /// The threads of the cycle that a wait for this flight would close.
@@ -86,11 +85,11 @@ impl Graph {
             if leader.thread.get() == me {
                 return own.binary_search(&leader.serial).is_ok().then_some(cycle);
             }
-            let (thread, wait) = self.wait_of_leader(flight)?;
+            let wait = self.wait_of(leader)?;
             if wait.limited {
                 return None;
             }
-            cycle.push(thread);
+            cycle.push(leader.thread.get());
             flight = wait.awaited?;
         }
     }
@@ -183,18 +182,17 @@ pub(crate) fn run_as_leader<V, E>(
     ran
 }
 
-/// What is known of a flight: the number of the thread that runs its function, and the flight that
-/// this thread waits for.
-pub(crate) fn leaders(
-    flights: impl Iterator<Item = Option<FlightId>>,
-) -> Vec<(Option<u64>, Option<FlightId>)> {
+/// What is known of each flight: the thread that runs its function, and the flight that this thread
+/// waits for.
+pub(crate) fn leaders(flights: &[Option<FlightId>]) -> Vec<(Option<Thread>, Option<FlightId>)> {
     let graph = GRAPH.lock();
-    let leader = |flight| {
-        let thread = graph.run_as(flight).map(|leader| leader.thread.get());
-        let wait = graph.wait_of_leader(flight);
-        (thread, wait.and_then(|(_, wait)| wait.awaited))
+    let leader = |flight: &Option<FlightId>| {
+        let leader = flight.and_then(|flight| graph.run_as(flight));
+        let thread = leader.and_then(|leader| threads::by_number(leader.thread.get()));
+        let wait = leader.and_then(|leader| graph.wait_of(leader));
+        (thread, wait.and_then(|wait| wait.awaited))
     };
-    flights.map(|f| f.map_or((None, None), leader)).collect()
+    flights.iter().map(leader).collect()
 }
 
 /// How many waits are written down.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, thread::Thread, time::Duration};
 
-use crate::{deadlock, error::name, group::FlightGroup, map::followers, threads};
+use crate::{deadlock, error::name, group::FlightGroup, map::followers};
 
 /// What a group has counted since it was made, from [`FlightGroup::stats`].
 ///
@@ -184,15 +184,14 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
                 });
             }
         }
-        let leaders = deadlock::leaders(flights.iter().copied());
         // A flight that was given up is not the one that its key names.
         let named = (flights.iter().zip(0..)).filter(|(_, i)| !in_flight[*i].given_up);
         let by_flight: HashMap<_, _> = named.collect();
-        for (i, (thread, awaited)) in leaders.into_iter().enumerate() {
-            in_flight[i].leader = thread.and_then(threads::by_number);
-            in_flight[i].waits_for = awaited.map(|flight| match by_flight.get(&Some(flight)) {
-                Some(j) => WaitsFor::Key(in_flight[*j].key.clone()),
-                None => WaitsFor::Elsewhere,
+        for (i, (leader, awaited)) in deadlock::leaders(&flights).into_iter().enumerate() {
+            in_flight[i].leader = leader;
+            in_flight[i].waits_for = awaited.map(|awaited| {
+                let key = by_flight.get(&Some(awaited)).map(|j| in_flight[*j].key.clone());
+                key.map_or(WaitsFor::Elsewhere, WaitsFor::Key)
             });
         }
         in_flight
