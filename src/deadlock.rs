@@ -38,7 +38,8 @@ use crate::{
 };
 
 global! {
-    static GRAPH: Mutex<Graph> = Mutex::new(Graph::new());
+    static GRAPH: Mutex<Graph> =
+        Mutex::new(Graph { waits: BTreeMap::new(), running: BTreeMap::new() });
 }
 
 struct Graph {
@@ -58,10 +59,6 @@ struct Wait {
 }
 
 impl Graph {
-    const fn new() -> Self {
-        Self { waits: BTreeMap::new(), running: BTreeMap::new() }
-    }
-
     /// The identity under which a thread runs the flight, if one is known to.
     fn run_as(&self, flight: FlightId) -> Option<FlightId> {
         match flight.is_transferable() {
@@ -95,10 +92,8 @@ impl Graph {
     }
 }
 
-/// A wait that is written down, until this is dropped.
-pub(crate) struct Waiting {
-    me: u64,
-}
+/// A wait that is written down, until this is dropped. With the number of the thread.
+pub(crate) struct Waiting(u64);
 
 impl Waiting {
     /// To be called before a wait. `None` if this thread leads nothing. A queued caller waits for
@@ -118,41 +113,32 @@ impl Waiting {
         if let Some(cycle) = awaited.and_then(|flight| graph.cycle(me, &own, flight)) {
             drop(graph);
             threads::give_back(own);
-            return Err(deadlock(&cycle));
+            return Err(Deadlock::new(cycle.into_iter().filter_map(threads::by_number)));
         }
-        let wait = Wait { awaited, queued, limited, own };
-        graph.waits.insert(me, wait);
-        Ok(Some(Self { me }))
+        graph.waits.insert(me, Wait { awaited, queued, limited, own });
+        Ok(Some(Self(me)))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let wait = GRAPH.lock().waits.remove(&self.me);
+        let wait = GRAPH.lock().waits.remove(&self.0);
         if let Some(wait) = wait {
             threads::give_back(wait.own);
         }
     }
 }
 
-fn deadlock(cycle: &[u64]) -> Deadlock {
-    Deadlock::new(cycle.iter().filter_map(|n| threads::by_number(*n)).collect())
-}
-
-/// Refuses a wait for this flight if the calling thread runs its function.
-pub(crate) fn refuse_own(flight: FlightId) -> Result<(), Deadlock> {
+/// The refusal of a wait for this flight, if the calling thread runs its function.
+pub(crate) fn refuse_own(flight: FlightId) -> Option<Deadlock> {
     let leader = match flight.is_transferable() {
-        false => Some(flight),
+        false => flight,
         // A thread that runs no function does not take the lock.
-        true if !threads::is_leading() => None,
-        true => GRAPH.lock().run_as(flight),
+        true if !threads::is_leading() => return None,
+        true => GRAPH.lock().run_as(flight)?,
     };
-    match leader {
-        Some(leader) if leader.thread.get() == threads::number() => {
-            Err(Deadlock::new(vec![thread::current()]))
-        }
-        _ => Ok(()),
-    }
+    let is_own = leader.thread.get() == threads::number();
+    is_own.then(|| Deadlock::new([thread::current()]))
 }
 
 /// Ends the waits of those who queue behind a flight that was given up. To be called after their

@@ -371,8 +371,8 @@ pub struct Deadlock {
 impl Deadlock {
     /// Each of them waits for the next one, the last for the first; the first is the caller that
     /// was refused.
-    pub(crate) fn new(threads: Vec<Thread>) -> Self {
-        Self { threads: threads.into() }
+    pub(crate) fn new(threads: impl IntoIterator<Item = Thread>) -> Self {
+        Self { threads: threads.into_iter().collect() }
     }
 
     /// The threads of the cycle. The first is the caller that was refused. Each waits for a call that

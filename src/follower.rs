@@ -86,10 +86,8 @@ impl<V: Clone, E> Follower<V, E> {
             // The deadline had passed before the wait, so nobody looked for a deadlock. A wait for one's
             // own flight is one.
             let held_by = self.waiter.as_ref().and_then(|waiter| waiter.held_by);
-            match held_by.map(|(flight, _)| refuse_own(flight)) {
-                Some(Err(deadlock)) => Err(CallError::Deadlock(deadlock)),
-                _ => Err(CallError::TimedOut),
-            }
+            let own = held_by.and_then(|(flight, _)| refuse_own(flight));
+            Err(own.map_or(CallError::TimedOut, CallError::Deadlock))
         });
         self.end(waited)
     }

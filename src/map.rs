@@ -93,7 +93,7 @@ impl<V, E> Entry<V, E> {
         if let Some(leader) = self.leader {
             // A caller that only joins is refused when it waits: that may be on another thread.
             if options.next_flight || !options.transferable {
-                if let Err(deadlock) = deadlock::refuse_own(leader) {
+                if let Some(deadlock) = deadlock::refuse_own(leader) {
                     return Found::Refused(CallError::Deadlock(deadlock));
                 }
             }
