@@ -4,7 +4,7 @@ use std::{fmt, mem, time::Duration};
 
 use crate::{
     counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::CallError,
-    leader::Caller, map::Kind, map::Waiter, observer::Event, outcome::Outcome, outcome::Role,
+    error::Deadlock, leader::Caller, map::Waiter, observer::Event, outcome::Outcome, outcome::Role,
     panics::discard, panics::drop_caught, panics::resume_first, panics::resume_in_drop, sync::Arc,
     sync::Deadline, sync::Unmodelled,
 };
@@ -59,6 +59,13 @@ struct Progress<E> {
     refusal: Option<CallError<E>>,
     /// Threads that wait with this follower.
     waiting: usize,
+}
+
+impl<E> Progress<E> {
+    /// A follower that is refused keeps its place while a thread waits with it.
+    fn has_place(&self) -> bool {
+        self.refusal.is_none() || self.waiting > 0
+    }
 }
 
 /// What a wait ends with: the flight's outcome, or a refusal.
@@ -152,14 +159,11 @@ impl<V: Clone, E> Follower<V, E> {
     }
 
     fn outcome(&self, waited: Waited<V, E>) -> Outcome<V, E> {
-        if let Err(refusal) = &waited {
-            self.refuse(refusal.clone());
-        }
+        let landed = waited.map_err(|refusal| self.refuse(refusal));
         if let Some(refusal) = self.count() {
             return Outcome { result: Err(refusal), role: self.role, followers: 0 };
         }
-        let landed = waited.ok().expect("a refusal stays");
-        Outcome::from_landed(landed, self.role)
+        Outcome::from_landed(landed.expect("a refusal stays"), self.role)
     }
 }
 
@@ -185,7 +189,7 @@ impl<V, E> Follower<V, E> {
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.waiter.as_ref().is_some_and(|waiter| waiter.kind == Kind::Queued)
+        self.waiter.as_ref().is_some_and(|waiter| waiter.queued)
     }
 
     /// The outcome or the refusal, if one is there already.
@@ -205,45 +209,40 @@ impl<V, E> Follower<V, E> {
         }
         progress.waiting += 1;
         drop(progress);
-        let waited = self.wait_on_latch(deadline);
-        let mut progress = self.progress.lock();
-        progress.waiting -= 1;
-        let leaves = progress.waiting == 0 && progress.refusal.is_some();
-        drop(progress);
-        if leaves {
-            self.leave();
-        }
-        waited
+        let waited = self.wait_on_latch(deadline).map_err(CallError::Deadlock);
+        self.update(|progress| progress.waiting -= 1);
+        waited.transpose()
     }
 
-    fn wait_on_latch(&self, deadline: Deadline) -> Option<Waited<V, E>> {
-        let Waiter { latch, held_by, .. } = self.waiter.as_ref()?;
+    fn wait_on_latch(&self, deadline: Deadline) -> Result<Option<Arc<Outcome<V, E>>>, Deadlock> {
+        let Some(Waiter { latch, held_by, queued }) = &self.waiter else { return Ok(None) };
         // A wait that does not block needs no look at the graph.
         let outcome = latch.outcome();
         if outcome.is_some() || deadline.has_passed() {
-            return outcome.map(Ok);
+            return Ok(outcome);
         }
-        let queued = self.is_queued();
-        let turn = || queued && latch.has_turn();
-        let waiting = held_by.map(|(it, _)| Waiting::begin(it, deadline.is_finite(), queued, turn));
-        let _waiting = match waiting.transpose() {
-            Ok(waiting) => waiting,
-            Err(deadlock) => return Some(Err(CallError::Deadlock(deadlock))),
-        };
+        let turn = || *queued && latch.has_turn();
+        let begin = |(flight, _)| Waiting::begin(flight, deadline.is_finite(), *queued, turn);
+        let _waiting = held_by.map(begin).transpose()?;
         self.counts.waiting.add(1);
-        let outcome = latch.wait(deadline, queued);
+        let outcome = latch.wait(deadline, *queued);
         self.counts.waiting.add(1_u64.wrapping_neg());
-        outcome.map(Ok)
+        Ok(outcome)
     }
 
     /// Refuses this call, unless it is refused already.
     pub(crate) fn refuse(&self, refusal: CallError<E>) {
+        self.update(|progress| {
+            progress.refusal.get_or_insert(refusal);
+        });
+    }
+
+    /// Changes how far this call has come, and gives its place up if it has none afterwards.
+    fn update(&self, change: impl FnOnce(&mut Progress<E>)) {
         let mut progress = self.progress.lock();
-        if progress.refusal.is_some() {
-            return;
-        }
-        progress.refusal = Some(refusal);
-        let leaves = progress.waiting == 0;
+        let had_place = progress.has_place();
+        change(&mut progress);
+        let leaves = had_place && !progress.has_place();
         drop(progress);
         if leaves {
             self.leave();
@@ -251,8 +250,10 @@ impl<V, E> Follower<V, E> {
     }
 
     fn leave(&self) {
-        if let Some(Waiter { latch, kind: Kind::Follows, .. }) = &self.waiter {
-            latch.leave();
+        let Some(waiter) = &self.waiter else { return };
+        // The ticket of the call that started the flight has no place.
+        if self.role == Role::Followed && !waiter.queued {
+            waiter.latch.leave();
         }
     }
 
@@ -267,9 +268,7 @@ impl<V, E> Follower<V, E> {
         drop(progress);
         let (counter, event) = match &refusal {
             None => (&self.counts.followed, None),
-            Some(CallError::Deadlock(deadlock)) => {
-                (&self.counts.deadlocked, Some(Event::Deadlocked(deadlock)))
-            }
+            Some(CallError::Deadlock(it)) => (&self.counts.deadlocked, Some(Event::Deadlocked(it))),
             Some(CallError::Overloaded) => (&self.counts.overloaded, Some(Event::Overloaded)),
             Some(_) => (&self.counts.timed_out, Some(Event::TimedOut)),
         };
@@ -289,7 +288,7 @@ impl<V, E> Drop for Follower<V, E> {
         if let (Some(waiter), Role::Led) = (&self.waiter, self.role) {
             waiter.latch.set_ticket(false);
         }
-        if self.progress.lock().refusal.is_none() {
+        if self.progress.lock().has_place() {
             self.leave();
         }
         let events = self.caller.events.take().and_then(discard);

@@ -117,11 +117,7 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let Map { flights, given_up, .. } = &mut *map;
         let queue = flights.update(hash, usize::MAX, &mut garbage, |named, entry| {
             let gives_up = entry.leader.is_some() && is_it(named, entry);
-            gives_up.then(|| {
-                let queue = entry.give_up(&key, given_up);
-                let stays = queue.is_some();
-                (queue, stays)
-            })
+            gives_up.then(|| (entry.give_up(&key, given_up), entry.queue.is_some()))
         });
         drop(map);
         let gave_up = queue.is_some();

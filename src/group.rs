@@ -247,7 +247,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         if let Some(entry) = found {
             let found = entry.enter(key, caller.flight, options, given_up);
             drop(map);
-            return self.arrived(caller, found);
+            return self.arrived(caller, found, options);
         }
         drop(map); // unlock
         Joined::Leader(Leader::new(self, caller, None))

@@ -54,25 +54,22 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         V: Clone,
     {
         let mut options = self.shared.defaults;
-        let deadline = options.deadline();
-        let (distinct, positions) = self.distinct(keys);
+        options.fix_deadline();
+        let firsts = self.firsts(keys);
 
         let mut led = Vec::new();
         let mut followed = Vec::new();
-        let mut results: Vec<_> = distinct.iter().map(|_| Err(CallError::Abandoned)).collect();
-        for (i, key) in distinct.iter().enumerate() {
+        let mut results: Vec<_> = keys.iter().map(|_| Err(CallError::Abandoned)).collect();
+        for (i, key) in keys.iter().enumerate().filter(|(i, _)| firsts[*i] == *i) {
             match self.arrive(*key, &options) {
                 Joined::Leader(leader) => led.push((i, leader)),
-                Joined::Follower(mut follower) => {
-                    follower.deadline = deadline;
-                    followed.push((i, follower));
-                }
+                Joined::Follower(follower) => followed.push((i, follower)),
             }
         }
         if !led.is_empty() {
             let (indices, leaders): (Vec<_>, Vec<_>) = led.into_iter().unzip();
-            let keys: Vec<_> = indices.iter().map(|i| distinct[*i]).collect();
-            let outcomes = lead_all(leaders, || f(&keys), keys.len());
+            let keys: Vec<_> = indices.iter().map(|i| keys[*i]).collect();
+            let outcomes = lead_all(leaders, || f(&keys));
             for (i, outcome) in indices.into_iter().zip(outcomes) {
                 results[i] = outcome;
             }
@@ -82,40 +79,24 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             results[i] = follower.wait().result;
         }
         // A key named again gets a clone of its first result.
-        let (mut in_order, mut firsts) = (Vec::with_capacity(keys.len()), Vec::new());
-        let mut results = results.into_iter();
-        for i in positions {
-            let first: Option<&usize> = firsts.get(i);
-            let again = first.map(|first| Result::clone(&in_order[*first]));
-            let result = again.or_else(|| {
-                firsts.push(in_order.len());
-                results.next()
-            });
-            in_order.extend(result);
+        for (i, first) in firsts.into_iter().enumerate().filter(|(i, first)| first != i) {
+            results[i] = results[first].clone();
         }
-        in_order
+        results
     }
 
-    /// The keys without repetition, and for each key its index among them.
-    fn distinct<'k, Q>(&self, keys: &[&'k Q]) -> (Vec<&'k Q>, Vec<usize>)
-    where
-        Q: Lookup<K> + ?Sized,
-    {
-        let mut distinct: Vec<&Q> = Vec::with_capacity(keys.len());
+    /// For each key, the index at which it is named first.
+    fn firsts<Q: Lookup<K> + ?Sized>(&self, keys: &[&Q]) -> Vec<usize> {
         let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::with_capacity(keys.len());
-        let mut position = |key: &'k Q| {
+        let first = |(i, key): (usize, &&Q)| {
             let same_hash = by_hash.entry(self.shared.hasher.hash_one(key)).or_default();
-            let mut same = same_hash.iter().copied();
-            let next = distinct.len();
-            let i = same.find(|i| key.is(&distinct[*i].to_key())).unwrap_or(next);
-            if i == next {
+            let first = same_hash.iter().copied().find(|i| key.is(&keys[*i].to_key()));
+            first.unwrap_or_else(|| {
                 same_hash.push(i);
-                distinct.push(key);
-            }
-            i
+                i
+            })
         };
-        let positions = keys.iter().map(|key| position(key)).collect();
-        (distinct, positions)
+        keys.iter().enumerate().map(first).collect()
     }
 }
 
@@ -124,8 +105,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 fn lead_all<V: Clone, E, K, S>(
     leaders: Vec<Leader<'_, V, E, K, S>>,
     f: impl FnOnce() -> Result<Vec<V>, E>,
-    keys: usize,
 ) -> Vec<Result<V, CallError<E>>> {
+    let keys = leaders.len();
     let serials: Vec<_> = leaders.iter().map(|leader| leader.caller.flight.serial).collect();
     let (loaded, panic) = threads::run_as_leader(&serials, || {
         let values = f()?;

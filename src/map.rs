@@ -68,17 +68,8 @@ pub(crate) struct Waiter<V, E> {
     /// The flight that this caller waits for, and since when callers have waited for it. A queued
     /// caller waits for the flight in front. `None` once that is unlinked.
     pub(crate) held_by: Option<(FlightId, Time)>,
-    pub(crate) kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Kind {
-    /// Counted on the latch, for the outcome.
-    Follows,
-    /// Counted on the latch, for its turn. Given up under the map's lock only.
-    Queued,
-    /// Not counted: given up, or that of the ticket of the call that started the flight.
-    Uncounted,
+    /// Whether its place is in the queue. The map gives such a place up, under its lock.
+    pub(crate) queued: bool,
 }
 
 impl<V, E> Entry<V, E> {
@@ -111,14 +102,13 @@ impl<V, E> Entry<V, E> {
         // The flight's age counts from here, because a caller waits or is refused a place.
         let mut latch = self.latch.get_or_insert_with(Latch::new);
         let held_by = Some((leader, latch.since()));
-        let mut kind = Kind::Follows;
+        let queued = options.next_flight;
         // A queue is not made for a caller that gets no place in it.
-        if options.next_flight && max_followers > 0 {
+        if queued && max_followers > 0 {
             latch = self.queue.get_or_insert_with(Latch::new);
-            kind = Kind::Queued;
         }
         match latch.join(max_followers) {
-            true => Found::Waits(Waiter { latch: Arc::clone(latch), held_by, kind }),
+            true => Found::Waits(Waiter { latch: Arc::clone(latch), held_by, queued }),
             false => Found::Refused(CallError::Overloaded),
         }
     }

@@ -41,14 +41,18 @@ impl Options {
         self.max_age.is_some_and(|age| since.age() >= age)
     }
 
-    /// One instant, fixed when it is first asked for, so that no wake-up starts the time again. Reads
-    /// the clock only if there is a limit.
-    pub(crate) fn deadline(&mut self) -> Deadline {
-        let deadline = match self.time_limit {
+    /// Reads the clock only if there is a limit.
+    pub(crate) fn deadline(&self) -> Deadline {
+        match self.time_limit {
             None => Deadline::NEVER,
             Some(TimeLimit::For(timeout)) => Deadline::after(timeout),
             Some(TimeLimit::Until(deadline)) => deadline,
-        };
+        }
+    }
+
+    /// Fixes the instant now, for all that is done with these options.
+    pub(crate) fn fix_deadline(&mut self) -> Deadline {
+        let deadline = self.deadline();
         self.time_limit = Some(TimeLimit::Until(deadline));
         deadline
     }

@@ -2,8 +2,8 @@
 //! the flight it waits for is too old, or when it leaves the queue.
 
 use crate::{
-    keys::Garbage, latch::Latch, leader::Caller, lookup::Lookup, map::Entry, map::Found, map::Kind,
-    map::Map, map::OptionLatch, map::Waiter, options::Options, sync::Arc,
+    keys::Garbage, latch::Latch, leader::Caller, lookup::Lookup, map::Entry, map::Found, map::Map,
+    map::OptionLatch, map::Waiter, options::Options, sync::Arc,
 };
 
 impl<V, E, K> Map<V, E, K> {
@@ -17,17 +17,16 @@ impl<V, E, K> Map<V, E, K> {
         latch: &Arc<Latch<V, E>>,
     ) -> Option<Found<V, E>> {
         let waits =
-            |held_by, kind| Found::Waits(Waiter { latch: Arc::clone(latch), held_by, kind });
+            |held_by, queued| Found::Waits(Waiter { latch: Arc::clone(latch), held_by, queued });
         let Self { flights, given_up, .. } = self;
         let found = flights.update(caller.hash, usize::MAX, &mut None, |_, entry| {
-            let kind = match is_same(&entry.queue, latch) {
-                true => Kind::Queued,
-                false if is_same(&entry.latch, latch) => Kind::Follows,
-                false => return None,
-            };
+            let queued = is_same(&entry.queue, latch);
+            if !queued && !is_same(&entry.latch, latch) {
+                return None;
+            }
             if let (Some(leader), false) = (entry.leader, entry.is_too_old(options)) {
                 let front = entry.latch.as_ref().unwrap_or(latch);
-                return Some((waits(Some((leader, front.since())), kind), true));
+                return Some((waits(Some((leader, front.since())), queued), true));
             }
             let wake = entry.give_up(|| key.to_key(), given_up);
             latch.leave(); // A leader does not follow.
@@ -43,7 +42,7 @@ impl<V, E, K> Map<V, E, K> {
             latch.leave();
             return None;
         }
-        Some(waits(flight.map(|flight| (flight, latch.since())), Kind::Follows))
+        Some(waits(flight.map(|flight| (flight, latch.since())), false))
     }
 
     /// Gives up a place in a queue. The last to leave removes the queue, and the entry if that has no

@@ -356,7 +356,7 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
     /// See [`Flight`] for an example.
     pub fn call_with(self, f: impl FnOnce(&Flight<'_>) -> Result<V, E>) -> Result<V, CallError<E>> {
         let mut options = self.options();
-        let deadline = options.deadline();
+        let deadline = options.fix_deadline();
         let key = self.key;
         let outcome = self.call_as(options, |leader| {
             Flight::show(leader, || !deadline.has_passed(), || key.to_key(), f)

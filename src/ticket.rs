@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     flight::Flight, follower::Follower, group::FlightGroup, join::Joined, latch::Latch,
-    leader::Caller, leader::Leader, lookup::Lookup, map::Kind, map::Waiter, options::Options,
+    leader::Caller, leader::Leader, lookup::Lookup, map::Waiter, options::Options,
     outcome::Outcome, outcome::Role, panics::discard, panics::drop_caught, panics::drop_payload,
     panics::resume_in_drop, request::Request, sync::Arc,
 };
@@ -103,11 +103,7 @@ where
         spawn: impl FnOnce(Job),
         f: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Ticket<V, E> {
-        self.start_as(spawn, |_| {
-            |leader: Leader<'_, _, _, _, _>| {
-                run_job(leader, |_| f());
-            }
-        })
+        self.start_as(spawn, |_| |leader: Leader<'_, _, _, _, _>| run_job(leader, |_| f()))
     }
 
     /// Like [`start`](Self::start), for a function that asks whether anyone waits for its result, in
@@ -141,7 +137,7 @@ where
     {
         let (group, key, options) = self.into_parts();
         let mut options = Options { transferable: true, ..options };
-        let deadline = options.deadline();
+        let deadline = options.fix_deadline();
         let leader = match group.arrive_in_turn(key, &options) {
             Joined::Leader(leader) => leader,
             Joined::Follower(follower) => {
@@ -160,7 +156,7 @@ where
             let latch = latch.get_or_insert_with(Latch::new);
             latch.set_ticket(true);
             let held_by = Some((flight, latch.since()));
-            Waiter { latch: Arc::clone(latch), held_by, kind: Kind::Uncounted }
+            Waiter { latch: Arc::clone(latch), held_by, queued: false }
         });
         let caller = ManuallyDrop::new(leader).caller.take();
         let mut started = Started { group: Some(group.clone()), caller, run: Some(run) };

@@ -9,12 +9,13 @@
 //! another, because the turn wakes all of them. The last to leave removes the entry, if that has no
 //! leader.
 
-use std::{hash::BuildHasher, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe};
+use std::hash::BuildHasher;
 
 use crate::{
     error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
-    leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Kind, observer::Event,
-    options::Options, outcome::Outcome, panics::drop_caught, request::Predicate, sync::Deadline,
+    leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Waiter, observer::Event,
+    options::Options, options::TimeLimit, outcome::Outcome, panics::drop_caught, panics::panic_of,
+    panics::resume_first, request::Predicate, sync::Deadline,
 };
 
 /// What comes next for a caller that does not lead.
@@ -26,7 +27,12 @@ enum Next<'g, V, E, K, S> {
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
     /// For a caller that finds an entry in the map. To be called once the map's lock is released.
-    pub(crate) fn arrived(&self, caller: Caller, found: Found<V, E>) -> Joined<'_, V, E, K, S> {
+    pub(crate) fn arrived(
+        &self,
+        caller: Caller,
+        found: Found<V, E>,
+        options: &Options,
+    ) -> Joined<'_, V, E, K, S> {
         let mut follower = Follower::new(&self.shared.counts, caller);
         match found {
             Found::Leads(wake) => {
@@ -35,18 +41,19 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
             Found::Refused(refusal) => follower.refuse(refusal),
             Found::Waits(waiter) => {
                 follower.waiter = Some(waiter);
+                follower.deadline = options.deadline();
                 follower.caller.events.iter().for_each(|it| it.tell(Event::Joined));
             }
         }
         Joined::Follower(follower)
     }
 
-    fn leave_queue(&self, follower: &mut Follower<V, E>) {
-        if let (true, Some(waiter)) = (follower.is_queued(), &mut follower.waiter) {
+    /// For a caller that is refused or unwinds. To be called once.
+    fn leave_queue(&self, follower: &Follower<V, E>) {
+        if let Some(Waiter { latch, queued: true, .. }) = &follower.waiter {
             let hash = follower.caller.hash;
             let mut garbage = None;
-            self.map(hash).lock().leave_queue(hash, &waiter.latch, &mut garbage);
-            waiter.kind = Kind::Uncounted;
+            self.map(hash).lock().leave_queue(hash, latch, &mut garbage);
             // A panic of the key's `Drop` must not replace the outcome of this call.
             drop_caught(garbage);
         }
@@ -68,14 +75,12 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     where
         V: Clone,
     {
-        let mut options = *options;
         let mut takeovers = options.takeover.unwrap_or(0);
         let takes_over = |error: &CallError<E>| match error {
             CallError::Panicked(_) | CallError::Abandoned => true,
             CallError::Failed(error) => willing.is_some_and(|willing| willing(error)),
             _ => false,
         };
-        follower.deadline = options.deadline();
         let mut next = Next::Waits;
         loop {
             next = match next {
@@ -88,7 +93,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                     });
                     return Outcome::of_leader(ended);
                 }
-                Next::Waits => self.wait_once(key, &mut options, &mut follower),
+                Next::Waits => self.wait_once(key, options, &mut follower),
                 Next::Ends(Ok(landed))
                     if takeovers > 0
                         && landed.result.as_ref().err().is_some_and(takes_over)
@@ -96,7 +101,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                 {
                     takeovers -= 1;
                     drop(landed);
-                    self.arrive_again(key, &mut options, &mut follower)
+                    self.arrive_again(key, options, &mut follower)
                 }
                 Next::Ends(Err(CallError::Deadlock(deadlock))) if options.alone_on_deadlock => {
                     drop(follower.end(Err(CallError::Deadlock(deadlock))));
@@ -117,15 +122,13 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             Joined::Follower(follower) => follower,
             leads => return leads,
         };
-        let mut options = Options { max_age: None, ..*options };
-        follower.deadline = options.deadline();
+        let options = &Options { max_age: None, ..*options };
         while follower.is_queued() {
-            match self.wait_once(key, &mut options, &mut follower) {
+            match self.wait_once(key, options, &mut follower) {
                 Next::Leads(leader) => return Joined::Leader(leader),
                 Next::Waits => {}
-                Next::Ends(Err(refusal)) => follower.refuse(refusal),
-                // The next flight has come and gone.
-                Next::Ends(Ok(_)) => break,
+                // It is refused, or the next flight has come and gone.
+                Next::Ends(_) => break,
             }
         }
         Joined::Follower(follower)
@@ -136,7 +139,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     fn wait_once<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
-        options: &mut Options,
+        options: &Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
         let deadline = follower.deadline;
@@ -152,6 +155,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             None => return self.enter_again(key, options, follower),
         };
         self.leave_queue(follower);
+        follower.refuse(refusal.clone());
         Next::Ends(Err(refusal))
     }
 
@@ -159,28 +163,25 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     fn enter_again<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
-        options: &mut Options,
+        options: &Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
-        let (caller, latch) =
-            (&follower.caller, &follower.waiter.as_ref().expect("it waits").latch);
-        let entered = catch_unwind(AssertUnwindSafe(|| {
-            self.map(caller.hash).lock().enter_again(key, caller, options, latch)
-        }));
-        match entered {
-            Ok(Some(Found::Waits(waiter))) => {
+        let caller = &follower.caller;
+        let latch = &follower.waiter.as_ref().expect("it waits").latch;
+        let mut found = None;
+        let enter =
+            || found = self.map(caller.hash).lock().enter_again(key, caller, options, latch);
+        resume_first([panic_of(enter)], || self.leave_queue(follower));
+        match found {
+            // The map has given the place up.
+            Some(Found::Leads(wake)) => {
+                Next::Leads(Leader::new(self, follower.caller.take(), wake))
+            }
+            Some(Found::Waits(waiter)) => {
                 follower.waiter = Some(waiter);
                 Next::Waits
             }
-            // The map has given the place up.
-            Ok(Some(Found::Leads(wake))) => {
-                Next::Leads(Leader::new(self, follower.caller.take(), wake))
-            }
-            Ok(_) => self.arrive_again(key, options, follower),
-            Err(payload) => {
-                self.leave_queue(follower);
-                resume_unwind(payload)
-            }
+            _ => self.arrive_again(key, options, follower),
         }
     }
 
@@ -188,7 +189,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     fn arrive_again<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
-        options: &mut Options,
+        options: &Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
         // First, because this may drop a value, an error or a key: a panic in it must not lose a new
@@ -196,13 +197,11 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         follower.waiter = None;
         follower.caller.events = None;
         // All that is in flight now began after this call did.
-        options.next_flight = false;
-        match self.arrive(key, options) {
+        let time_limit = Some(TimeLimit::Until(follower.deadline));
+        match self.arrive(key, &Options { next_flight: false, time_limit, ..*options }) {
             Joined::Leader(leader) => Next::Leads(leader),
             Joined::Follower(new) => {
-                let deadline = follower.deadline;
                 *follower = new;
-                follower.deadline = deadline;
                 Next::Waits
             }
         }
