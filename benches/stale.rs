@@ -5,7 +5,8 @@
 //! the function has returned, its leader has not yet deleted the key, and a caller still finds the
 //! flight. The window is a few instructions long, unless the leader has to wait for the map's lock or
 //! for a processor: then all other threads may join. How often that happens is for the machine to say,
-//! so the bar is the share of the literal version in the same run. A caller that cannot accept such a
+//! so the bar is 0.1 % of all calls, or the share of the literal version in the same run if that is more:
+//! where hardly any call follows, both shares are too small to be compared. A caller that cannot accept such a
 //! result asks for the next flight.
 //!
 //! ```text
@@ -27,6 +28,8 @@ use literal::{Joined, Literal};
 use shared_calls::FlightGroup;
 
 const THREADS: usize = 64;
+/// The share of stale calls that is good enough, whatever that of the literal version.
+const BAR: f64 = 0.001;
 const ROUNDS: usize = 6;
 const ROUND: Duration = Duration::from_millis(500);
 
@@ -76,9 +79,9 @@ fn main() -> ExitCode {
         println!("{name:32}{calls:>12}{followed:>12}{stale:>12}{percent:>10.3} %");
     }
     let [group, next_flight, literal, _] = counts;
-    let met = group.share() <= literal.share() && next_flight.stale == 0;
+    let met = group.share() <= literal.share().max(BAR) && next_flight.stale == 0;
     let verdict = if met { "met" } else { "MISSED" };
-    println!("bars: no more than the literal version; 0 with next_flight: {verdict}");
+    println!("bars: 0.1 %, or no more than the literal version; 0 with next_flight: {verdict}");
     if met || !std::env::args().any(|arg| arg == "--check") {
         ExitCode::SUCCESS
     } else {
