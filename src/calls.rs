@@ -1,9 +1,12 @@
 //! The trait, for programs that choose the implementation at run time, and the implementation that
 //! shares nothing.
 
-use std::hash::BuildHasher;
+use std::{cell::Cell, hash::BuildHasher};
 
-use crate::{error::CallError, group::FlightGroup, lookup::Lookup, outcome::Outcome, sync::Arc};
+use crate::{
+    error::CallError, group::FlightGroup, lookup::Lookup, outcome::Outcome, panics::then_drop,
+    sync::Arc,
+};
 
 /// Something that shares calls: for code that is to work with more than [`FlightGroup`].
 ///
@@ -76,8 +79,9 @@ pub trait SharedCallsExt<V, E, K: ?Sized = str>: SharedCalls<V, E, K> {
     /// assert!(Unshared.call_ex("k", || Ok::<_, ()>(1)).fresh());
     /// ```
     fn call_ex(&self, key: &K, f: impl FnOnce() -> Result<V, E>) -> Outcome<V, E> {
-        let mut f = Some(f);
-        self.call_dyn(key, &mut || (f.take().expect("call_dyn runs f at most once"))())
+        then_drop(Cell::new(Some(f)), |f| {
+            self.call_dyn(key, &mut || (f.take().expect("call_dyn runs f at most once"))())
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::{fmt, mem, time::Duration};
 use crate::{
     counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::CallError,
     error::Deadlock, leader::Caller, map::Waiter, observer::Event, outcome::Outcome, outcome::Role,
-    panics::discard, panics::drop_caught, panics::resume_first, panics::resume_in_drop, sync::Arc,
-    sync::Deadline, sync::Unmodelled,
+    panics::discard, panics::resume_in_drop, panics::then_drop, sync::Arc, sync::Deadline,
+    sync::Unmodelled,
 };
 
 /// A place on a flight that another caller leads, from
@@ -16,7 +16,7 @@ use crate::{
 /// thread. If a follower is dropped, the flight goes on with one follower fewer.
 ///
 /// Threads that share a follower get the same outcome, because they are one call (G3). If one of them is
-/// refused as a [deadlock](crate#deadlocks), all are: another one that waits already learns it when
+/// refused as a [deadlock](crate#deadlocks) all are: another one that waits already learns it when
 /// the flight lands.
 ///
 /// A [request](crate::Request) that is refused gives a follower that has its outcome already.
@@ -153,9 +153,7 @@ impl<V: Clone, E> Follower<V, E> {
         if waited.is_ok() {
             self.waiter = None;
         }
-        let mut outcome = Some(self.outcome(waited));
-        resume_first([discard(self)], || drop_caught(outcome.take()));
-        outcome.expect("nothing has panicked")
+        then_drop(self, |follower| follower.outcome(waited))
     }
 
     fn outcome(&self, waited: Waited<V, E>) -> Outcome<V, E> {
@@ -230,7 +228,7 @@ impl<V, E> Follower<V, E> {
         Ok(outcome)
     }
 
-    /// Refuses this call, unless it is refused already.
+    /// Refuses this call, unless it has another outcome already.
     pub(crate) fn refuse(&self, refusal: CallError<E>) {
         self.update(|progress| {
             progress.refusal.get_or_insert(refusal);

@@ -4,7 +4,8 @@ use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop};
 
 use crate::{
     error::CallError, group::FlightGroup, join::Joined, leader::Leader, leader::Leftovers,
-    lookup::Lookup, outcome::Outcome, panics::drop_caught, panics::resume_first, threads,
+    lookup::Lookup, outcome::Outcome, panics::drop_caught, panics::panic_of, panics::resume_first,
+    threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -53,13 +54,26 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         Q: Lookup<K> + ?Sized,
         V: Clone,
     {
+        let mut results: Vec<_> = keys.iter().map(|_| Err(CallError::Abandoned)).collect();
+        let panic = panic_of(|| self.load_or_follow(keys, f, &mut results));
+        resume_first([panic], || results.drain(..).for_each(drop_caught));
+        results
+    }
+
+    fn load_or_follow<'k, Q: Lookup<K> + ?Sized>(
+        &self,
+        keys: &[&'k Q],
+        f: impl FnOnce(&[&'k Q]) -> Result<Vec<V>, E>,
+        results: &mut [Result<V, CallError<E>>],
+    ) where
+        V: Clone,
+    {
         let mut options = self.shared.defaults;
         options.fix_deadline();
         let firsts = self.firsts(keys);
 
         let mut led = Vec::new();
         let mut followed = Vec::new();
-        let mut results: Vec<_> = keys.iter().map(|_| Err(CallError::Abandoned)).collect();
         for (i, key) in keys.iter().enumerate().filter(|(i, _)| firsts[*i] == *i) {
             match self.arrive(*key, &options) {
                 Joined::Leader(leader) => led.push((i, leader)),
@@ -67,12 +81,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             }
         }
         if !led.is_empty() {
-            let (indices, leaders): (Vec<_>, Vec<_>) = led.into_iter().unzip();
-            let keys: Vec<_> = indices.iter().map(|i| keys[*i]).collect();
-            let outcomes = lead_all(leaders, || f(&keys));
-            for (i, outcome) in indices.into_iter().zip(outcomes) {
-                results[i] = outcome;
-            }
+            let own: Vec<_> = led.iter().map(|(i, _)| keys[*i]).collect();
+            lead_all(led, || f(&own), results);
         }
         // Not before its own flights have landed.
         for (i, follower) in followed {
@@ -82,7 +92,6 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         for (i, first) in firsts.into_iter().enumerate().filter(|(i, first)| first != i) {
             results[i] = results[first].clone();
         }
-        results
     }
 
     /// For each key, the index at which it is named first.
@@ -100,14 +109,15 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     }
 }
 
-/// Runs the function of these flights, ends all of them with its result, and gives the leaders'
-/// results.
+/// Runs the function of these flights and ends all of them with its result. Each has the index of
+/// the leader's result.
 fn lead_all<V: Clone, E, K, S>(
-    leaders: Vec<Leader<'_, V, E, K, S>>,
+    led: Vec<(usize, Leader<'_, V, E, K, S>)>,
     f: impl FnOnce() -> Result<Vec<V>, E>,
-) -> Vec<Result<V, CallError<E>>> {
-    let keys = leaders.len();
-    let serials: Vec<_> = leaders.iter().map(|leader| leader.caller.flight.serial).collect();
+    results: &mut [Result<V, CallError<E>>],
+) {
+    let keys = led.len();
+    let serials: Vec<_> = led.iter().map(|(_, leader)| leader.caller.flight.serial).collect();
     let (loaded, panic) = threads::run_as_leader(&serials, || {
         let values = f()?;
         let n = values.len();
@@ -117,20 +127,20 @@ fn lead_all<V: Clone, E, K, S>(
         }
         Ok(values)
     });
-    let results: Vec<_> = match loaded {
+    let loaded: Vec<_> = match loaded {
         Ok(values) => values.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error); keys],
     };
-    let finish = leaders.into_iter().zip(results);
-    let finish = finish.map(|(leader, result)| {
+    let finish = led.into_iter().zip(loaded).map(|((i, leader), result)| {
         let mut leftovers = Leftovers::default();
         let mut leader = ManuallyDrop::new(leader);
-        (leader.group.finish(&mut leader.caller, result, &mut leftovers), leftovers)
+        ((i, leader.group.finish(&mut leader.caller, result, &mut leftovers)), leftovers)
     });
     // All flights land before any user code runs.
-    let (mut ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
-    let settle = leftovers.into_iter().zip(&ended).map(|(it, ended)| it.settle(ended));
-    let panics: Vec<_> = settle.flatten().chain([panic]).collect();
-    resume_first(panics, || ended.drain(..).for_each(drop_caught));
-    ended.into_iter().map(|ended| Outcome::of_leader(ended).result).collect()
+    let (ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
+    let settle = leftovers.into_iter().zip(&ended).map(|(it, (_, ended))| it.settle(ended));
+    let mut panics: Vec<_> = settle.flatten().chain([panic]).collect();
+    let take = |(i, ended)| panic_of(|| results[i] = Outcome::of_leader(ended).result);
+    panics.extend(ended.into_iter().map(take));
+    resume_first(panics, || {});
 }

@@ -7,7 +7,7 @@ use std::{any::Any, time::Duration};
 
 use crate::{
     error::Deadlock, group::Ended, outcome::Ending, panics::drop_payload, panics::panic_of,
-    sync::Arc, sync::Time,
+    panics::SafeDrop, sync::Arc, sync::Time,
 };
 
 /// Is told what happens in a group. Pass it to [`Builder::observer`](crate::Builder::observer).
@@ -124,7 +124,7 @@ pub(crate) struct GroupObserver<K> {
     with_key: fn(&Erased, K) -> Notify,
 }
 
-type Erased = Arc<dyn Any + Send + Sync>;
+type Erased = SafeDrop<Arc<dyn Any + Send + Sync>>;
 type Notify = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
 pub(crate) enum Event<'a> {
@@ -142,10 +142,11 @@ impl<K> GroupObserver<K> {
         K: Send + Sync + 'static,
     {
         Self {
-            observer: Arc::new(observer),
+            observer: SafeDrop::new(Arc::new(observer)),
             with_key: |observer, key| {
                 let observer = Arc::clone(observer).downcast::<O>();
-                let observer = observer.expect("the observer of `new`");
+                let observer = SafeDrop::new(observer.expect("the observer of `new`"));
+                let key = SafeDrop::new(key);
                 Arc::new(move |event| match event {
                     Event::Began => observer.flight_began(&key),
                     Event::Joined => observer.caller_joined(&key),

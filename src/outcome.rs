@@ -1,9 +1,6 @@
 //! What a call gets back.
 
-use crate::{
-    error::CallError, panics::discard, panics::drop_caught, panics::panic_of, panics::resume_first,
-    sync::Arc,
-};
+use crate::{error::CallError, panics::then_drop, sync::Arc};
 
 /// What one call got: the result, whether the call led or followed, and how many followed.
 ///
@@ -94,12 +91,8 @@ impl<V: Clone, E> Outcome<V, E> {
     /// A landed outcome, as a caller in this role sees it. A caller that finds all others gone gets
     /// the value itself, every other one a clone.
     pub(crate) fn from_landed(landed: Arc<Self>, role: Role) -> Self {
-        let outcome = Arc::try_unwrap(landed).unwrap_or_else(|shared| {
-            let mut clone = None;
-            let cloned = panic_of(|| clone = Some(Self::clone(&shared)));
-            resume_first([cloned, discard(shared)], || drop_caught(clone.take()));
-            clone.expect("nothing has panicked")
-        });
+        let clone = |shared: Arc<Self>| then_drop(shared, |shared| Self::clone(shared));
+        let outcome = Arc::try_unwrap(landed).unwrap_or_else(clone);
         Self { role, ..outcome }
     }
 }

@@ -1,7 +1,8 @@
 //! A panic of a user's `Drop` is caught, so that the rest is done, and resumed afterwards.
 
 use std::{
-    any::Any, mem, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe, thread,
+    any::Any, mem, ops::Deref, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe,
+    thread,
 };
 
 /// What a panic was thrown with.
@@ -28,6 +29,46 @@ pub(crate) fn drop_caught<T>(value: T) {
 pub(crate) fn drop_payload(payload: Payload) {
     if let Some(another) = discard(payload) {
         mem::forget(another);
+    }
+}
+
+/// Calls a function with `rest`, drops `rest`, and returns the result. Resumes the first panic of the
+/// two, if there is one, and drops the result.
+///
+/// If `rest` were a local instead, a panic of its `Drop` would leak the result on return, or abort
+/// where the function's panic unwinds.
+pub(crate) fn then_drop<R, T>(rest: R, f: impl FnOnce(&R) -> T) -> T {
+    let mut result = None;
+    let panic = panic_of(|| result = Some(f(&rest)));
+    resume_first([panic, discard(rest)], || drop_caught(result.take()));
+    result.expect("nothing has panicked")
+}
+
+/// A value that may be dropped beside others: a panic of its `Drop` is caught while another panic
+/// unwinds.
+pub(crate) struct SafeDrop<T>(Option<T>);
+
+impl<T> SafeDrop<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    pub(crate) fn into_inner(mut self) -> T {
+        self.0.take().expect("only `drop` takes it")
+    }
+}
+
+impl<T> Deref for SafeDrop<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("only `drop` takes it")
+    }
+}
+
+impl<T> Drop for SafeDrop<T> {
+    fn drop(&mut self) {
+        resume_in_drop([self.0.take().and_then(discard)]);
     }
 }
 

@@ -6,7 +6,8 @@ use std::{
 
 use crate::{
     error::CallError, flight::Flight, group::FlightGroup, join::Joined, leader::Leader,
-    lookup::Lookup, options::Options, options::TimeLimit, outcome::Outcome, sync::Deadline,
+    lookup::Lookup, options::Options, options::TimeLimit, outcome::Outcome, panics::then_drop,
+    sync::Deadline,
 };
 
 /// A call with options, from [`FlightGroup::request`].
@@ -369,13 +370,13 @@ impl<V: Clone, E, Q: Lookup<K> + ?Sized, K, S: BuildHasher> Request<'_, '_, V, E
         options: Options,
         f: impl FnOnce(Option<&Leader<'_, V, E, K, S>>) -> Result<V, E>,
     ) -> Outcome<V, E> {
-        let (group, willing) = (self.group, self.willing.as_ref());
-        match group.arrive(self.key, &options) {
+        let Self { group, key, willing, .. } = self;
+        then_drop(willing, |willing| match group.arrive(key, &options) {
             Joined::Leader(leader) => {
                 Outcome::of_leader(group.run(leader, |leader| f(Some(leader))))
             }
-            Joined::Follower(follower) => group.wait(self.key, &options, willing, follower, f),
-        }
+            Joined::Follower(follower) => group.wait(key, &options, willing.as_ref(), follower, f),
+        })
     }
 }
 

@@ -127,7 +127,8 @@ impl Me {
         }
     }
 
-    /// Once the thread-local is gone, the flights around the innermost one are not known.
+    /// Once the thread-local is gone, only the innermost flight is known, and not even that once a flight
+    /// inside it has ended.
     #[cold]
     fn with_outer(&self, change: impl FnOnce(&mut Vec<u64>)) {
         let is_nested = NESTED.try_with(|nested| {

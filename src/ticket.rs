@@ -9,7 +9,7 @@ use crate::{
     flight::Flight, follower::Follower, group::FlightGroup, join::Joined, latch::Latch,
     leader::Caller, leader::Leader, lookup::Lookup, map::Waiter, options::Options,
     outcome::Outcome, outcome::Role, panics::discard, panics::drop_caught, panics::drop_payload,
-    panics::resume_in_drop, request::Request, sync::Arc,
+    panics::resume_in_drop, panics::then_drop, panics::SafeDrop, request::Request, sync::Arc,
 };
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
@@ -120,9 +120,11 @@ where
     {
         self.start_as(spawn, |key| {
             // For the list of given-up flights, should the function find that nobody waits.
-            let own = Cell::new(Some(key.to_key()));
+            let own = SafeDrop::new(Cell::new(Some(key.to_key())));
+            let f = SafeDrop::new(f);
             move |leader: Leader<'_, _, _, _, _>| {
                 let key = || own.take().expect("a flight is given up once");
+                let f = f.into_inner();
                 let f = |it: &Leader<'_, _, _, _, _>| Flight::show(Some(it), || false, key, f);
                 run_job(leader, f);
                 drop_caught(own);
@@ -142,8 +144,7 @@ where
             Joined::Leader(leader) => leader,
             Joined::Follower(follower) => {
                 // Here, because a `Drop` that panics on return leaks what is returned.
-                drop((spawn, job));
-                return Ticket(follower);
+                return then_drop(spawn, |_| then_drop(job, |_| Ticket(follower)));
             }
         };
         let run = job(key);

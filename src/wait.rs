@@ -15,7 +15,7 @@ use crate::{
     error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
     leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Waiter, observer::Event,
     options::Options, options::TimeLimit, outcome::Outcome, panics::drop_caught, panics::panic_of,
-    panics::resume_first, request::Predicate, sync::Deadline,
+    panics::resume_first, panics::then_drop, request::Predicate, sync::Deadline,
 };
 
 /// What comes next for a caller that does not lead.
@@ -100,14 +100,14 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                         && !follower.deadline.has_passed() =>
                 {
                     takeovers -= 1;
-                    drop(landed);
+                    drop_caught(landed);
                     self.arrive_again(key, options, &mut follower)
                 }
                 Next::Ends(Err(CallError::Deadlock(deadlock))) if options.alone_on_deadlock => {
                     drop(follower.end(Err(CallError::Deadlock(deadlock))));
                     return Outcome::alone(f(None));
                 }
-                Next::Ends(waited) => return follower.end(waited),
+                Next::Ends(waited) => return then_drop(f, |_| follower.end(waited)),
             };
         }
     }
@@ -192,10 +192,10 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         options: &Options,
         follower: &mut Follower<V, E>,
     ) -> Next<'_, V, E, K, S> {
-        // First, because this may drop a value, an error or a key: a panic in it must not lose a new
-        // lead.
-        follower.waiter = None;
-        follower.caller.events = None;
+        // First, because this may drop a value, an error or a key. A panic of that `Drop` must neither
+        // lose a new lead nor end a call that goes on.
+        drop_caught(follower.waiter.take());
+        drop_caught(follower.caller.events.take());
         // All that is in flight now began after this call did.
         let time_limit = Some(TimeLimit::Until(follower.deadline));
         match self.arrive(key, &Options { next_flight: false, time_limit, ..*options }) {

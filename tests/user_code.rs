@@ -737,6 +737,25 @@ fn the_key_of_a_follower_is_dropped_while_the_flight_goes_on() {
     assert_quiet(group);
 }
 
+/// The ticket of the call that started a flight keeps the observer's key when the job has ended.
+#[test]
+fn the_key_of_a_ticket_is_dropped_with_it() {
+    let group = observed();
+    let done = || {
+        let (job, ticket) = start(group, value);
+        job.run();
+        ticket
+    };
+    let ticket = done();
+    assert_eq!(finds(group, &KEY, At::KeyDrop, || ticket.wait()), Free);
+    let ticket = done();
+    assert_eq!(finds(group, &KEY, At::KeyDrop, || drop(ticket)), Free);
+    let ticket = done();
+    set_trap(At::KeyDrop, || panic!("key"));
+    assert_eq!(panic_text(|| drop(ticket.wait())), "key");
+    assert_quiet(group);
+}
+
 /// The last to leave a queue whose turn has come takes the entry away.
 #[test]
 fn the_key_of_a_queue_is_dropped_by_the_last_to_leave() {
@@ -971,7 +990,7 @@ fn errors_are_dropped_after_the_flight() {
     assert_quiet(group);
 }
 
-/// A caller that takes over lets go of the error before it has the lead, so a panic loses no lead.
+/// A caller that takes over lets go of the error before it has the lead. A panic of that is caught.
 #[test]
 fn the_error_that_is_taken_over_is_dropped_between_the_flights() {
     let _watchdog = watchdog();
@@ -986,8 +1005,7 @@ fn the_error_that_is_taken_over_is_dropped_between_the_flights() {
                 let request = group.request(&KEY).takeover_if(1, willing);
                 if panics {
                     set_trap(At::ErrorDrop, || panic!("error"));
-                    let call = || drop(request.call(|| panic!("it does not lead")));
-                    assert_eq!(panic_text(call), "error");
+                    assert_eq!(request.call(value).unwrap(), Value);
                 } else {
                     let call = || request.call(value);
                     assert_eq!(finds(group, &KEY, At::ErrorDrop, call), Free);
