@@ -527,7 +527,7 @@ fn a_ring_through_a_job() {
 /// call (G3).
 #[test]
 fn a_refusal_leaves_the_place_to_another_waiter() {
-    Model { preemptions: None, must_reach: &["waited"], executions: &[32, 72, 142] }.explore(
+    Model { preemptions: None, must_reach: &["waited"], executions: &[135, 275, 505] }.explore(
         |reached| {
             let group = Group::new();
             // What runs the function, and the follower that it waits with.
@@ -548,7 +548,6 @@ fn a_refusal_leaves_the_place_to_another_waiter() {
             let job = spawned.lock().take().unwrap();
             let runner = thread::spawn(move || job.run());
             let got = follower.wait_timeout(Duration::MAX).expect("there is no limit");
-            // The refusal comes from a lock that loom does not see, so always after this has begun.
             assert!(is_refused(&got));
             reached.mark("waited");
             runner.join().unwrap();
@@ -556,4 +555,49 @@ fn a_refusal_leaves_the_place_to_another_waiter() {
             assert_over(&[&group]);
         },
     );
+}
+
+/// A wait closes a cycle through a queued leader, and is refused. Before the refusal is written down,
+/// the flight in front may be given up: then the queued leader goes on, and its flight lands. If another
+/// thread gets that outcome with the same follower, both have it, because the two are one call (G3).
+#[test]
+fn a_refusal_that_comes_too_late() {
+    Model {
+        preemptions: Some(3),
+        must_reach: &["a value", "refused", "the leader is refused"],
+        executions: &[4_446],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let spawned = Mutex::new(None);
+        let f = {
+            let group = Arc::clone(&group);
+            move || pass_on(&group.request("x").next_flight().call_ex(|| Ok(1)))
+        };
+        drop(group.start("k", |job| *spawned.lock() = Some(job), f));
+        let Joined::Follower(follower) = group.join("k") else { unreachable!("a job leads") };
+        let follower = Arc::new(follower);
+        let job = spawned.lock().take().unwrap();
+        let mut others = Vec::new();
+        let got = group.call("x", || {
+            let shared = Arc::clone(&follower);
+            others.push(thread::spawn(move || {
+                job.run();
+                is_refused(&shared.try_wait().expect("it has landed"))
+            }));
+            let forgetful = Arc::clone(&group);
+            others.push(thread::spawn(move || !forgetful.forget("x")));
+            let got = follower.wait_timeout(Duration::MAX).expect("there is no limit");
+            reached.mark(match &got.result {
+                Ok(_) => "a value",
+                Err(CallError::Deadlock(_)) => "refused",
+                Err(_) => "the leader is refused",
+            });
+            Ok(usize::from(is_refused(&got)))
+        });
+        let others: Vec<_> = others.into_iter().map(|it| it.join().unwrap()).collect();
+        assert_eq!(others[0], got == Ok(1), "two outcomes for one call");
+        drop(follower);
+        assert_over(&[&group]);
+    });
 }

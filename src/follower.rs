@@ -6,7 +6,7 @@ use crate::{
     counts::FollowerCounts, deadlock::refuse_own, deadlock::Waiting, error::CallError,
     error::Deadlock, leader::Caller, map::Waiter, observer::Event, outcome::Outcome, outcome::Role,
     panics::discard, panics::resume_in_drop, panics::then_drop, sync::Arc, sync::Deadline,
-    sync::Unmodelled,
+    sync::Mutex,
 };
 
 /// A place on a flight that another caller leads, from
@@ -16,8 +16,8 @@ use crate::{
 /// thread. If a follower is dropped, the flight goes on with one follower fewer.
 ///
 /// Threads that share a follower get the same outcome, because they are one call (G3). If one of them is
-/// refused as a [deadlock](crate#deadlocks) all are: another one that waits already learns it when
-/// the flight lands.
+/// refused as a [deadlock](crate#deadlocks) before any of them has an outcome, all are: another one that
+/// waits already learns it when the flight lands.
 ///
 /// A [request](crate::Request) that is refused gives a follower that has its outcome already.
 ///
@@ -46,16 +46,16 @@ pub struct Follower<V, E> {
     pub(crate) role: Role,
     pub(crate) deadline: Deadline,
     counts: Arc<FollowerCounts>,
-    progress: Unmodelled<Progress<E>>,
+    progress: Mutex<Progress<E>>,
 }
 
 /// How far the call of a follower has come.
 struct Progress<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
-    /// Once given, it stays, and is the outcome for all threads. None of them has another, because a
-    /// flight cannot land while a wait for it is in a cycle. The place is given up then, or when the
-    /// last thread that waits with this follower has its outcome.
+    /// Once given, it stays, and is the outcome for all threads. It is not given any more once a thread
+    /// has another outcome. The place is given up then, or when the last thread that waits with this
+    /// follower has its outcome.
     refusal: Option<CallError<E>>,
     /// Threads that wait with this follower.
     waiting: usize,
@@ -157,11 +157,13 @@ impl<V: Clone, E> Follower<V, E> {
     }
 
     fn outcome(&self, waited: Waited<V, E>) -> Outcome<V, E> {
-        let landed = waited.map_err(|refusal| self.refuse(refusal));
+        let landed = waited.map_err(|refusal| self.refuse(refusal)).ok();
         if let Some(refusal) = self.count() {
             return Outcome { result: Err(refusal), role: self.role, followers: 0 };
         }
-        Outcome::from_landed(landed.expect("a refusal stays"), self.role)
+        // If this thread was refused too late, the flight has landed.
+        let landed = landed.or_else(|| self.waiter.as_ref()?.latch.outcome());
+        Outcome::from_landed(landed.expect("it has landed"), self.role)
     }
 }
 
@@ -174,7 +176,7 @@ impl<V, E> Follower<V, E> {
             role: Role::Followed,
             deadline: Deadline::NEVER,
             counts: Arc::clone(counts),
-            progress: Unmodelled::new(Progress { counted: false, refusal: None, waiting: 0 }),
+            progress: Mutex::new(Progress { counted: false, refusal: None, waiting: 0 }),
         }
     }
 
@@ -231,7 +233,9 @@ impl<V, E> Follower<V, E> {
     /// Refuses this call, unless it has another outcome already.
     pub(crate) fn refuse(&self, refusal: CallError<E>) {
         self.update(|progress| {
-            progress.refusal.get_or_insert(refusal);
+            if !progress.counted {
+                progress.refusal.get_or_insert(refusal);
+            }
         });
     }
 

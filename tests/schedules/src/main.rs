@@ -4,6 +4,7 @@
 //! is public, in one random order of their steps after the other, and a history of what they got is
 //! checked against the rules of `tests/history`. See the README.
 #![allow(dead_code)] // The schedules use less of the crate than its users do.
+#![allow(clippy::large_enum_variant)] // shuttle's locks are large.
 
 // The rules name the crate so.
 extern crate self as shared_calls;
