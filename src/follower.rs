@@ -17,7 +17,7 @@ use crate::{
 ///
 /// Threads that share a follower get the same outcome, because they are one call (G3). If one of them is
 /// refused as a [deadlock](crate#deadlocks) before any of them has an outcome, all are: another one that
-/// waits already learns it when the flight lands.
+/// waits already learns it when its own wait ends.
 ///
 /// A [request](crate::Request) that is refused gives a follower that has its outcome already.
 ///
@@ -39,7 +39,7 @@ use crate::{
 /// ```
 #[must_use = "a follower that is dropped leaves the flight"]
 pub struct Follower<V, E> {
-    /// How it waits. `None` if it was refused a place, or has its outcome.
+    /// How it waits. `None` if it was refused a place, and when the call ends or leads.
     pub(crate) waiter: Option<Waiter<V, E>>,
     pub(crate) caller: Caller,
     /// `Led` for the ticket of the call that started the flight, which is not a follower.
@@ -53,9 +53,9 @@ pub struct Follower<V, E> {
 struct Progress<E> {
     /// Whether it has yielded an outcome, and was counted.
     counted: bool,
-    /// Once given, it stays, and is the outcome for all threads. It is not given any more once a thread
-    /// has another outcome. The place is given up then, or when the last thread that waits with this
-    /// follower has its outcome.
+    /// Set at most once, and only while no thread has an outcome. From then on it is the outcome for all
+    /// threads. The place is given up when this is set, or, if threads are waiting, when the last of
+    /// them stops waiting.
     refusal: Option<CallError<E>>,
     /// Threads that wait with this follower.
     waiting: usize,
@@ -90,8 +90,8 @@ impl<V: Clone, E> Follower<V, E> {
     /// See [`Follower`] for an example.
     pub fn wait(self) -> Outcome<V, E> {
         let waited = self.wait_until(self.deadline).unwrap_or_else(|| {
-            // The deadline had passed before the wait, so nobody looked for a deadlock. A wait for one's
-            // own flight is one.
+            // If the deadline had passed before the wait, nobody looked for a deadlock. A wait for one's
+            // own flight is a deadlock all the same.
             let held_by = self.waiter.as_ref().and_then(|waiter| waiter.held_by);
             let own = held_by.and_then(|(flight, _)| refuse_own(flight));
             Err(own.map_or(CallError::TimedOut, CallError::Deadlock))
@@ -147,8 +147,8 @@ impl<V: Clone, E> Follower<V, E> {
         self.ready().map(|waited| self.outcome(waited))
     }
 
-    /// The end of this call. The last caller to come here gets the value itself, the others get
-    /// clones.
+    /// Ends this call. A caller that finds all others gone gets the value itself, every other one a
+    /// clone.
     pub(crate) fn end(mut self, waited: Waited<V, E>) -> Outcome<V, E> {
         if waited.is_ok() {
             self.waiter = None;
@@ -239,7 +239,7 @@ impl<V, E> Follower<V, E> {
         });
     }
 
-    /// Changes how far this call has come, and gives its place up if it has none afterwards.
+    /// Changes how far this call has come, and leaves the flight if the call has lost its place by that.
     fn update(&self, change: impl FnOnce(&mut Progress<E>)) {
         let mut progress = self.progress.lock();
         let had_place = progress.has_place();

@@ -105,7 +105,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// Gives up the flight with this hash that `is_it`, and tells whether there is one.
+    /// Gives up the flight with this hash for which `is_it` returns `true`. Returns whether there was one.
     fn give_up(
         &self,
         hash: u64,
@@ -123,14 +123,14 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         let gave_up = queue.is_some();
         if let Some(queue) = queue.flatten() {
             queue.wake();
-            // Its flight may have landed by now. That value's `Drop` is none of this caller's business.
+            // Its flight may have landed by now. A panic of that value's `Drop` must not reach this caller.
             drop_caught(queue);
         }
         gave_up
     }
 
-    /// Whether a follower or a ticket waits for this caller's flight. If nobody does, it is given up
-    /// under the lock that finds it so, and nobody will.
+    /// Whether a follower or a ticket waits for this caller's flight. If nobody does, this gives the flight
+    /// up under the same lock, so that nobody can begin to.
     pub(crate) fn is_awaited(&self, caller: &Caller, key: impl Fn() -> K) -> bool {
         let awaited = |latch: &OptionLatch<V, E>| latch.as_ref().is_some_and(|it| it.is_awaited());
         let is_it = |_: &K, entry: &Entry<V, E>| {

@@ -244,13 +244,13 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let Map { flights, given_up, .. } = &mut *map;
         let new = || Entry { leader: Some(caller.flight), latch: None, queue: None };
         let found = flights.find_or_insert(caller.hash, key, new); // look up; insert
-        if let Some(entry) = found {
-            let found = entry.enter(key, caller.flight, options, given_up);
-            drop(map);
-            return self.arrived(caller, found, options);
-        }
-        drop(map); // unlock
-        Joined::Leader(Leader::new(self, caller, None))
+        let Some(entry) = found else {
+            drop(map); // unlock
+            return Joined::Leader(Leader::new(self, caller, None)); // for `run`
+        };
+        let entered = entry.enter(key, caller.flight, options, given_up);
+        drop(map);
+        self.arrived(caller, entered, options)
     }
 }
 

@@ -2,7 +2,8 @@
 //! variable.
 //!
 //! A flight has a latch only if a caller has wanted to wait for it. The first such caller makes it,
-//! under the map's lock.
+//! under the map's lock, even if it then queues or is refused a place: the flight's age counts from
+//! there.
 //!
 //! ```text
 //!             (made by the first to queue)
@@ -38,8 +39,8 @@ struct State<V, E> {
     followers: usize,
     /// Whether the ticket of the caller that started the flight is still there.
     ticket: bool,
-    /// When a caller first waited, or got a ticket. For a queue, when its flight began: set by its
-    /// leader, under the map's lock.
+    /// When a caller first wanted to wait for the flight, or got a ticket. For a queue, when its flight
+    /// began: set by its leader, under the map's lock.
     since: Time,
 }
 
@@ -60,17 +61,15 @@ impl<V, E> Latch<V, E> {
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// Takes a place, unless so many are taken already. To be called under the map's lock.
+    /// Takes a place, unless `max_followers` are taken. To be called under the map's lock.
     pub(crate) fn join(&self, max_followers: usize) -> bool {
         let mut state = self.state.lock();
         let free = state.followers < max_followers;
-        if free {
-            state.followers += 1;
-        }
+        state.followers += usize::from(free);
         free
     }
 
-    /// Gives up a place that [`join`](Self::join) took, and returns how many are left.
+    /// Gives up a place that [`join`](Self::join) took, and returns how many followers remain.
     pub(crate) fn leave(&self) -> usize {
         let mut state = self.state.lock();
         state.followers -= 1;
@@ -95,15 +94,15 @@ impl<V, E> Latch<V, E> {
         self.state.lock().since
     }
 
-    /// The queued flight has a leader now. Returns whether anyone waits for it. To be called under the
-    /// map's lock.
+    /// Starts the age of a queued flight, which has just got a leader, and returns whether anyone waits
+    /// for it. To be called under the map's lock.
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.state.lock();
         state.since = Time::now();
         state.followers > 0
     }
 
-    /// The flight in front is unlinked or given up. To be followed by [`wake`](Self::wake).
+    /// Ends the wait for the flight in front. To be followed by [`wake`](Self::wake).
     pub(crate) fn set_turn(&self) {
         let mut state = self.state.lock();
         // A caller that arrived may have led the flight to its end already.
@@ -124,7 +123,7 @@ impl<V, E> Latch<V, E> {
         // Nobody can join any more. A follower that leaves from here on is still counted.
         let outcome = Arc::new(Outcome { result, role: Role::Led, followers: state.followers });
         state.phase = Phase::Landed(Arc::clone(&outcome));
-        // A waiter that woke under the lock would only block on it.
+        // Unlock first, or the waiters that wake would only block on the lock.
         drop(state);
         self.wake();
         outcome

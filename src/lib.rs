@@ -143,8 +143,8 @@
 //! - what an [`Observer`] waits for, what the spawner of [`start`](FlightGroup::start) waits for before
 //!   its job has run, and what a `Drop` waits for that runs while a batch panics
 //!   before its function runs: see [where your code runs](user_code);
-//! - in the destructor of a thread-local, while its thread ends: all flights but the innermost, and that
-//!   one as well once a call inside it has returned;
+//! - some cycles through calls that are nested in the destructor of a thread-local, while its thread
+//!   ends;
 //! - other processes.
 //!
 //! # Panics

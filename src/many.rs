@@ -5,7 +5,7 @@ use std::{collections::HashMap, hash::BuildHasher, mem::ManuallyDrop};
 use crate::{
     error::CallError, group::FlightGroup, join::Joined, leader::Leader, leader::Leftovers,
     lookup::Lookup, outcome::Outcome, panics::drop_caught, panics::panic_of, panics::resume_first,
-    threads,
+    panics::SafeDrop, threads,
 };
 
 impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
@@ -14,13 +14,14 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// `f` gets the keys that this call leads, in the order of `keys`, and returns their values in
     /// the same order. It runs at most once, and not at all if there are no such keys. The results
-    /// come in the order of `keys`. A key named twice is one.
+    /// come in the order of `keys`. A key named twice counts once.
     ///
     /// Each distinct key is a call of its own, in [`stats`](Self::stats) and for
     /// [`max_followers`](crate::Builder::max_followers). The call waits for the flights of others
     /// only after its own have landed, so two batches that overlap in any order never wait for each
-    /// other in a cycle. Of the group's defaults the time limit holds for the whole batch, counted
-    /// from here, and `max_age` on arrival.
+    /// other in a cycle. The group's default time limit covers the whole batch and counts
+    /// from here. Its default `max_age` applies on arrival only; those of `takeover` and
+    /// `alone_on_deadlock` do not apply.
     ///
     /// # Errors
     ///
@@ -30,8 +31,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     ///
     /// # Panics
     ///
-    /// If `f` panics, or returns a number of values other than the number of its keys: once all its
-    /// keys have landed as [`Panicked`](CallError::Panicked). And as [`call`](Self::call) does.
+    /// If `f` panics or does not return one value for each of its keys, after the flights of these keys have
+    /// ended as [`Panicked`](CallError::Panicked). Also where [`call`](Self::call) does.
     ///
     /// ```
     /// use shared_calls::{CallError, FlightGroup};
@@ -55,7 +56,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         V: Clone,
     {
         let mut results: Vec<_> = keys.iter().map(|_| Err(CallError::Abandoned)).collect();
-        let panic = panic_of(|| self.load_or_follow(keys, f, &mut results));
+        let f = SafeDrop::new(f);
+        let panic = panic_of(|| self.load_or_follow(keys, |own| f.into_inner()(own), &mut results));
         resume_first([panic], || results.drain(..).for_each(drop_caught));
         results
     }
@@ -99,7 +101,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::with_capacity(keys.len());
         let first = |(i, key): (usize, &&Q)| {
             let same_hash = by_hash.entry(self.shared.hasher.hash_one(key)).or_default();
-            let first = same_hash.iter().copied().find(|i| key.is(&keys[*i].to_key()));
+            let first =
+                same_hash.iter().copied().find(|i| key.is(&SafeDrop::new(keys[*i].to_key())));
             first.unwrap_or_else(|| {
                 same_hash.push(i);
                 i
@@ -109,8 +112,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     }
 }
 
-/// Runs the function of these flights and ends all of them with its result. Each has the index of
-/// the leader's result.
+/// Runs the function of these flights and ends all of them with its result. Each leader comes with the
+/// index of its own result.
 fn lead_all<V: Clone, E, K, S>(
     led: Vec<(usize, Leader<'_, V, E, K, S>)>,
     f: impl FnOnce() -> Result<Vec<V>, E>,
@@ -136,7 +139,7 @@ fn lead_all<V: Clone, E, K, S>(
         let mut leader = ManuallyDrop::new(leader);
         ((i, leader.group.finish(&mut leader.caller, result, &mut leftovers)), leftovers)
     });
-    // All flights land before any user code runs.
+    // All flights land before any more user code runs.
     let (ended, leftovers): (Vec<_>, Vec<_>) = finish.unzip();
     let settle = leftovers.into_iter().zip(&ended).map(|(it, (_, ended))| it.settle(ended));
     let mut panics: Vec<_> = settle.flatten().chain([panic]).collect();

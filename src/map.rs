@@ -14,9 +14,9 @@
 //! the two when it ends, takes it out, and only then publishes the outcome.
 //!
 //! *The next flight* is a second latch in the entry, made by the first caller that queues for it.
-//! When the flight in front is unlinked or given up, the entry stays without a leader. Of those who
-//! queue and those who arrive, the first to take the lock leads it. So the last to leave the queue
-//! of an entry without a leader removes the entry.
+//! When the flight in front is unlinked or given up, the entry stays, without a leader until the first
+//! caller, queued or new, takes the lock and leads it. If all queued callers leave before, the last one
+//! removes the entry.
 //!
 //! The only user code that runs here is a key's [`Lookup`], and it runs before anything is changed.
 
@@ -38,7 +38,7 @@ pub(crate) struct Map<V, E, K> {
 pub(crate) struct Entry<V, E> {
     /// `None` only while there is a queue whose turn has come, or is about to.
     pub(crate) leader: Option<FlightId>,
-    /// For those who wait for this flight.
+    /// For those who wait for this flight, and for its age.
     pub(crate) latch: OptionLatch<V, E>,
     /// For those who wait for the next one.
     pub(crate) queue: OptionLatch<V, E>,
@@ -65,8 +65,9 @@ pub(crate) enum Found<V, E> {
 /// How a caller waits.
 pub(crate) struct Waiter<V, E> {
     pub(crate) latch: Arc<Latch<V, E>>,
-    /// The flight that this caller waits for, and since when callers have waited for it. A queued
-    /// caller waits for the flight in front. `None` once that is unlinked.
+    /// The flight that this caller waits for, and since when callers have waited for it, as this caller
+    /// last found it in the map. For a queued caller, the flight in front. `None` if the flight was
+    /// unlinked by then.
     pub(crate) held_by: Option<(FlightId, Time)>,
     /// Whether its place is in the queue. The map gives such a place up, under its lock.
     pub(crate) queued: bool,
@@ -113,7 +114,7 @@ impl<V, E> Entry<V, E> {
         }
     }
 
-    /// Whether others have waited for the flight for too long. With a limit of zero, nobody follows.
+    /// Whether the flight is older than this caller accepts. A caller with a limit of zero never follows.
     pub(crate) fn is_too_old(&self, options: &Options) -> bool {
         options.max_age == Some(Duration::ZERO)
             || self.latch.as_ref().is_some_and(|latch| options.is_too_old(latch.since()))

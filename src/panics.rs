@@ -1,4 +1,5 @@
-//! A panic of a user's `Drop` is caught, so that the rest is done, and resumed afterwards.
+//! A panic of a user's `Drop` is caught, so that the rest is done. It is resumed afterwards, or goes no
+//! further where it is no concern of the call.
 
 use std::{
     any::Any, mem, ops::Deref, panic::catch_unwind, panic::resume_unwind, panic::AssertUnwindSafe,
@@ -27,9 +28,7 @@ pub(crate) fn drop_caught<T>(value: T) {
 
 /// Drops the payload of a panic. If that panics, the second payload is leaked.
 pub(crate) fn drop_payload(payload: Payload) {
-    if let Some(another) = discard(payload) {
-        mem::forget(another);
-    }
+    mem::forget(discard(payload));
 }
 
 /// Calls a function with `rest`, drops `rest`, and returns the result. Resumes the first panic of the
@@ -72,8 +71,8 @@ impl<T> Drop for SafeDrop<T> {
     }
 }
 
-/// Resumes the first of these panics, if there is one. Drops the others before, and lets `drop_rest`
-/// drop what nobody gets then: a `Drop` that panics while the first unwinds would abort.
+/// Resumes the first of these panics, if there is one. Before that, drops the others, and calls `drop_rest`
+/// for what would be dropped while the first unwinds, where a `Drop` that panics would abort.
 pub(crate) fn resume_first(
     panics: impl IntoIterator<Item = Option<Payload>>,
     drop_rest: impl FnOnce(),

@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl<V, E, K> Map<V, E, K> {
-    /// For a caller with a place, when its turn has come or its age limit has passed. Lets it lead,
-    /// or returns its place now. `None` if it has given up its place and has to arrive again.
+    /// For a caller with a place, when its turn has come or its age limit has passed. Lets it lead, or
+    /// returns how it waits now. `None` if it has given up its place and has to arrive again.
     pub(crate) fn enter_again<Q: Lookup<K> + ?Sized>(
         &mut self,
         key: &Q,

@@ -11,7 +11,7 @@ use crate::{deadlock, error::name, group::FlightGroup, map::followers};
 /// While calls are under way, the counts are not all of the same instant. A
 /// [`Follower`](crate::Follower) or a [`Ticket`](crate::Ticket) counts when it first yields an
 /// outcome, and not at all if it is dropped before. The ticket of a call that leads counts when its
-/// flight lands. A call that unwinds before it has an outcome is not counted.
+/// flight lands. A call that does not lead, and unwinds before it has an outcome, is not counted.
 ///
 /// All fields are public and there is a `Default`, so tests can make one.
 ///

@@ -58,8 +58,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A mutex that the models do not explore: what it guards is for information only, or the progress of
-/// one follower.
+/// A mutex that the models do not explore: what it guards is for information only.
 pub(crate) type Unmodelled<T> = Mutex<T>;
 
 /// std's `Condvar`, for guards of [`Mutex`].

@@ -103,7 +103,9 @@ where
         spawn: impl FnOnce(Job),
         f: impl FnOnce() -> Result<V, E> + Send + 'static,
     ) -> Ticket<V, E> {
-        self.start_as(spawn, |_| |leader: Leader<'_, _, _, _, _>| run_job(leader, |_| f()))
+        let f = SafeDrop::new(f);
+        let run = |leader: Leader<'_, _, _, _, _>| run_job(leader, |_| f.into_inner()());
+        self.start_as(spawn, |_| run)
     }
 
     /// Like [`start`](Self::start), for a function that asks whether anyone waits for its result, in
@@ -118,10 +120,10 @@ where
     where
         K: Send + 'static,
     {
+        let f = SafeDrop::new(f);
         self.start_as(spawn, |key| {
             // For the list of given-up flights, should the function find that nobody waits.
             let own = SafeDrop::new(Cell::new(Some(key.to_key())));
-            let f = SafeDrop::new(f);
             move |leader: Leader<'_, _, _, _, _>| {
                 let key = || own.take().expect("a flight is given up once");
                 let f = f.into_inner();
@@ -137,6 +139,7 @@ where
     where
         R: FnOnce(Leader<'_, V, E, K, S>) + Send + 'static,
     {
+        let spawn = SafeDrop::new(spawn);
         let (group, key, options) = self.into_parts();
         let mut options = Options { transferable: true, ..options };
         let deadline = options.fix_deadline();
@@ -144,7 +147,7 @@ where
             Joined::Leader(leader) => leader,
             Joined::Follower(follower) => {
                 // Here, because a `Drop` that panics on return leaks what is returned.
-                return then_drop(spawn, |_| then_drop(job, |_| Ticket(follower)));
+                return then_drop((spawn, job), |_| Ticket(follower));
             }
         };
         let run = job(key);
@@ -161,7 +164,7 @@ where
         });
         let caller = ManuallyDrop::new(leader).caller.take();
         let mut started = Started { group: Some(group.clone()), caller, run: Some(run) };
-        spawn(Job(Box::new(move || {
+        spawn.into_inner()(Job(Box::new(move || {
             if let Some(run) = started.run.take() {
                 started.lead().map(run);
             }

@@ -4,8 +4,8 @@
 //! still come to lead: when its turn comes, when its age limit passes, or when it takes over after an
 //! error. In each case it goes back to the map, under the map's lock.
 //!
-//! *No follower does another's work after its deadline* (G8): an outcome that is ready beats a
-//! deadline that has passed; a turn to lead does not. A queued caller that leaves need not wake
+//! *No follower takes the lead after its deadline* (G8). An outcome that is ready beats a deadline that
+//! has passed; a turn to lead does not. A queued caller that leaves need not wake
 //! another, because the turn wakes all of them. The last to leave removes the entry, if that has no
 //! leader.
 
@@ -15,7 +15,7 @@ use crate::{
     error::CallError, follower::Follower, follower::Waited, group::FlightGroup, join::Joined,
     leader::Caller, leader::Leader, lookup::Lookup, map::Found, map::Waiter, observer::Event,
     options::Options, options::TimeLimit, outcome::Outcome, panics::drop_caught, panics::panic_of,
-    panics::resume_first, panics::then_drop, request::Predicate, sync::Deadline,
+    panics::resume_first, panics::then_drop, panics::SafeDrop, request::Predicate, sync::Deadline,
 };
 
 /// What comes next for a caller that does not lead.
@@ -26,7 +26,8 @@ enum Next<'g, V, E, K, S> {
 }
 
 impl<V, E, K, S> FlightGroup<V, E, K, S> {
-    /// For a caller that finds an entry in the map. To be called once the map's lock is released.
+    /// Makes a leader or a follower of what a caller has found in the map. To be called once the map's
+    /// lock is released.
     pub(crate) fn arrived(
         &self,
         caller: Caller,
@@ -48,7 +49,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
         Joined::Follower(follower)
     }
 
-    /// For a caller that is refused or unwinds. To be called once.
+    /// Gives up the caller's place in the queue, if it has one there. To be called once, when it is refused
+    /// or unwinds.
     fn leave_queue(&self, follower: &Follower<V, E>) {
         if let Some(Waiter { latch, queued: true, .. }) = &follower.waiter {
             let hash = follower.caller.hash;
@@ -75,6 +77,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     where
         V: Clone,
     {
+        let f = SafeDrop::new(f);
         let mut takeovers = options.takeover.unwrap_or(0);
         let takes_over = |error: &CallError<E>| match error {
             CallError::Panicked(_) | CallError::Abandoned => true,
@@ -86,10 +89,10 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
             next = match next {
                 Next::Leads(leader) => {
                     let ended = self.run(leader, |leader| {
-                        // This may drop the value of a flight that was given up. From its `Drop`, a call
-                        // for this key is refused, because the thread is known to lead.
+                        // Inside the flight, because this may drop the value of one that was given up: if
+                        // that `Drop` calls for this key, it is refused and does not hang.
                         drop_caught(follower.waiter.take());
-                        f(Some(leader))
+                        f.into_inner()(Some(leader))
                     });
                     return Outcome::of_leader(ended);
                 }
@@ -103,9 +106,9 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
                     drop_caught(landed);
                     self.arrive_again(key, options, &mut follower)
                 }
-                Next::Ends(Err(CallError::Deadlock(deadlock))) if options.alone_on_deadlock => {
-                    drop(follower.end(Err(CallError::Deadlock(deadlock))));
-                    return Outcome::alone(f(None));
+                Next::Ends(waited @ Err(CallError::Deadlock(_))) if options.alone_on_deadlock => {
+                    drop(follower.end(waited));
+                    return Outcome::alone(f.into_inner()(None));
                 }
                 Next::Ends(waited) => return then_drop(f, |_| follower.end(waited)),
             };
@@ -159,7 +162,8 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
         Next::Ends(Err(refusal))
     }
 
-    /// For a caller whose turn has come, or for which the flight in the way is too old.
+    /// Goes back to the map, to lead or to wait on: the caller's turn has come, or the flight in the way
+    /// is too old for it.
     fn enter_again<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,

@@ -218,7 +218,7 @@ fn what_start_does_not_use_panics_twice() {
         let spawn = move |_: Job| panic!("it follows {}", spawner.name());
         drop(group.start("k", spawn, move || panic!("it follows {}", function.name())));
     });
-    assert_eq!(text, "drop of the function");
+    assert_eq!(text, "drop of the spawner");
     assert_eq!(leader.followers(), 0);
     drop(leader);
     assert_quiet(&group);
@@ -345,5 +345,109 @@ fn a_payload_and_a_key_panic_in_a_plain_call() {
     let call = || drop(group.call(&Large([1; 33]), || panic_any(Bomb("a payload"))));
     assert_eq!(panic_text(call), "drop of a key");
     assert_eq!(group.stats().panicked, 1);
+    assert_quiet(&group);
+}
+
+thread_local! {
+    /// How often a key can still be made, and which key's comparison panics.
+    static KEYS: Cell<usize> = const { Cell::new(usize::MAX) };
+    static BAD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A name whose methods panic when they are told to.
+#[derive(Hash)]
+struct Fragile(u32);
+
+impl Lookup<u32> for Fragile {
+    fn is(&self, key: &u32) -> bool {
+        assert!(self.0 != BAD.with(Cell::get), "comparing");
+        self.0 == *key
+    }
+    fn to_key(&self) -> u32 {
+        let left = KEYS.with(Cell::get).checked_sub(1).expect("making a key");
+        KEYS.with(|keys| keys.set(left));
+        self.0
+    }
+}
+
+/// A call that has begun something unwinds with one panic, while the `Drop` of what its function has
+/// captured panics as well.
+#[test]
+fn a_capture_panics_while_its_call_unwinds() {
+    let _watchdog = watchdog();
+    let group = FlightGroup::<u32, (), u32>::new();
+    let f = |bomb: Bomb| move || -> Result<u32, ()> { panic!("it is not run {}", bomb.name()) };
+    let capture = || f(Bomb("a capture"));
+
+    // A batch leads key 1 already.
+    let other = lead(&group, &Fragile(2));
+    BAD.with(|bad| bad.set(2));
+    let text = panic_text(|| {
+        let f = capture();
+        drop(group.call_many(&[&Fragile(1), &Fragile(2)], move |_| f().map(|value| vec![value])));
+    });
+    assert_eq!(text, "comparing");
+    BAD.with(|bad| bad.set(0));
+    drop(other);
+    assert_quiet(&group);
+
+    // A predicate panics.
+    let leader = lead(&group, &Fragile(1));
+    thread::scope(|scope| {
+        let call = || {
+            let request = group.request(&Fragile(1)).takeover_if(1, |()| panic!("the predicate"));
+            panic_text(|| drop(request.call(capture())))
+        };
+        let text = scope.spawn(call);
+        until("it follows", || leader.followers() == 1);
+        drop(leader.complete(Err(())));
+        assert_eq!(text.join().unwrap(), "the predicate");
+    });
+
+    // A caller gives a flight up for its age. That counts from when the caller began to wait.
+    let leader = lead(&group, &Fragile(1));
+    KEYS.with(|keys| keys.set(0));
+    let request = group.request(&Fragile(1)).max_age(Duration::from_nanos(1));
+    assert!(panic_text(|| drop(request.call(capture()))).contains("making a key"));
+    assert_eq!(leader.followers(), 0);
+    drop(leader);
+    assert_quiet(&group);
+
+    // `start_with` leads, and makes its second key.
+    for spawner in [false, true] {
+        KEYS.with(|keys| keys.set(1));
+        let request = || group.request(&Fragile(3));
+        let text = panic_text(|| {
+            if spawner {
+                let bomb = Bomb("the spawner");
+                let spawn = move |_: Job| panic!("it is not run {}", bomb.name());
+                drop(request().start_with(spawn, |_| Ok(1)));
+            } else {
+                let f = capture();
+                drop(request().start_with(drop, move |_| f()));
+            }
+        });
+        assert!(text.contains("making a key"), "{text}");
+        assert_quiet(&group);
+    }
+    KEYS.with(|keys| keys.set(usize::MAX));
+}
+
+/// A batch compares its own keys with ones that it makes for that.
+#[test]
+fn a_batch_panics_where_it_compares_its_own_keys() {
+    #[derive(Hash)]
+    struct Bad;
+    impl Lookup<Key> for Bad {
+        fn is(&self, _: &Key) -> bool {
+            panic!("comparing")
+        }
+        fn to_key(&self) -> Key {
+            Key(1, Bomb("a key"))
+        }
+    }
+    let group = FlightGroup::<u32, (), Key>::new();
+    let call = || drop(group.call_many(&[&Bad, &Bad], |_| unreachable!()));
+    assert_eq!(panic_text(call), "comparing");
     assert_quiet(&group);
 }
