@@ -58,10 +58,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
     #[doc(alias = "Forget")]
-    pub fn forget<Q>(&self, key: &Q) -> bool
-    where
-        Q: Lookup<K> + ?Sized,
-    {
+    pub fn forget<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> bool {
         self.forget_if(key, |_| true)
     }
 
@@ -87,10 +84,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// # drop(leader);
     /// ```
     #[doc(alias = "ForgetUnshared")]
-    pub fn forget_unshared<Q>(&self, key: &Q) -> bool
-    where
-        Q: Lookup<K> + ?Sized,
-    {
+    pub fn forget_unshared<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> bool {
         self.forget_if(key, |entry| followers(&entry.latch) == 0)
     }
 

@@ -26,10 +26,7 @@ impl<V, E, K, S: BuildHasher> FlightGroup<V, E, K, S> {
     /// assert_eq!(outcome.result?, 1);
     /// # Ok::<(), shared_calls::CallError<std::io::Error>>(())
     /// ```
-    pub fn join<Q>(&self, key: &Q) -> Joined<'_, V, E, K, S>
-    where
-        Q: Lookup<K> + ?Sized,
-    {
+    pub fn join<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> Joined<'_, V, E, K, S> {
         self.request(key).join()
     }
 }

@@ -46,13 +46,8 @@ impl<V, E, K, S> FlightGroup<V, E, K, S> {
     ///
     /// See [`Request`] for an example.
     pub fn request<'g, 'k, Q: ?Sized>(&'g self, key: &'k Q) -> Request<'g, 'k, V, E, Q, K, S> {
-        Request {
-            group: self,
-            key,
-            own: Options::default(),
-            defaults: self.shared.defaults,
-            willing: None,
-        }
+        let (own, defaults) = (Options::default(), self.shared.defaults);
+        Request { group: self, key, own, defaults, willing: None }
     }
 }
 
