@@ -7,7 +7,7 @@ use loom::sync::atomic::Ordering;
 use loom::thread;
 
 use crate::explore::{first_leader, Model, Work};
-use crate::sync::{Arc, Deadline};
+use crate::sync::{self, Arc, Deadline};
 use crate::{CallError, FlightGroup, Joined, Leader, Outcome, Role};
 
 type Group = FlightGroup<usize, &'static str>;
@@ -228,4 +228,34 @@ fn one_that_queued_takes_over() {
             let _ = first.complete(Ok(1));
             assert_over(&group, 3);
         });
+}
+
+/// A follower's flight is abandoned, and it arrives again. Its deadline is the one that it had.
+#[test]
+fn a_takeover_keeps_the_deadline() {
+    Model {
+        preemptions: None,
+        must_reach: &["abandoned", "led", "shared", "timed out"],
+        executions: &[654, 1_956],
+    }
+    .explore(|reached| {
+        let group = Arc::new(Group::new());
+        let first = first_leader(&group);
+        let caller = thread::spawn({
+            let group = Arc::clone(&group);
+            move || group.request("key").timeout(SOON).takeover(1).call(|| Ok(2))
+        });
+        drop(first);
+        if let Joined::Leader(second) = group.join("key") {
+            drop(second.complete(Ok(1)));
+        }
+        reached.mark(match caller.join().unwrap() {
+            Ok(1) => "shared",
+            Ok(_) => "led",
+            Err(CallError::Abandoned) => "abandoned",
+            Err(CallError::TimedOut) => "timed out",
+            Err(other) => panic!("{other:?}"),
+        });
+        assert!(sync::take_deadlines() <= 1, "its time began anew");
+    });
 }

@@ -49,6 +49,7 @@ std::thread_local! {
     static NOTIFIED: Cell<usize> = const { Cell::new(0) };
     static LOCKED: Cell<usize> = const { Cell::new(0) };
     static CLOCK_READ: Cell<usize> = const { Cell::new(0) };
+    static DEADLINES: Cell<usize> = const { Cell::new(0) };
     /// The instants made so far. One bit each says whether somebody has waited for a deadline that
     /// counts from it.
     static INSTANTS: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
@@ -59,6 +60,7 @@ pub(crate) fn reset() {
     NOTIFIED.set(0);
     LOCKED.set(0);
     CLOCK_READ.set(0);
+    DEADLINES.set(0);
     INSTANTS.set((0, 0));
 }
 
@@ -75,6 +77,11 @@ pub(crate) fn take_notified() -> usize {
 /// How often a mutex was locked since the last time this was asked.
 pub(crate) fn take_locked() -> usize {
     LOCKED.take()
+}
+
+/// How many deadlines were made of a duration since the last time this was asked.
+pub(crate) fn take_deadlines() -> usize {
+    DEADLINES.take()
 }
 
 /// How often the clock was read since the last time this was asked.
@@ -182,6 +189,7 @@ impl Deadline {
     }
 
     pub(crate) fn after(timeout: Duration) -> Self {
+        DEADLINES.set(DEADLINES.get() + 1);
         match timeout {
             Duration::ZERO => Self::Passed,
             Duration::MAX => Self::Never,
