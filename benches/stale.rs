@@ -5,9 +5,9 @@
 //! the function has returned, its leader has not yet deleted the key, and a caller still finds the
 //! flight. The window is a few instructions long, unless the leader has to wait for the map's lock or
 //! for a processor: then all other threads may join. How often that happens is for the machine to say,
-//! so the bar is 0.1 % of all calls, or the share of the literal version in the same run if that is more:
-//! where hardly any call follows, both shares are too small to be compared. A caller that cannot accept such a
-//! result asks for the next flight.
+//! so the bar is 0.1 % of all calls, or the share of the literal version in the same run if that is
+//! more: where hardly any call follows, both shares are too small to be compared. A caller that cannot
+//! accept such a result asks for the next flight.
 //!
 //! ```text
 //! cargo bench --bench stale              # a table

@@ -578,15 +578,15 @@ fn a_refusal_that_comes_too_late() {
         let Joined::Follower(follower) = group.join("k") else { unreachable!("a job leads") };
         let follower = Arc::new(follower);
         let job = spawned.lock().take().unwrap();
-        let mut others = Vec::new();
+        let mut others = None;
         let got = group.call("x", || {
             let shared = Arc::clone(&follower);
-            others.push(thread::spawn(move || {
+            let runner = thread::spawn(move || {
                 job.run();
                 is_refused(&shared.try_wait().expect("it has landed"))
-            }));
-            let forgetful = Arc::clone(&group);
-            others.push(thread::spawn(move || !forgetful.forget("x")));
+            });
+            let group = Arc::clone(&group);
+            others = Some((runner, thread::spawn(move || group.forget("x"))));
             let got = follower.wait_timeout(Duration::MAX).expect("there is no limit");
             reached.mark(match &got.result {
                 Ok(_) => "a value",
@@ -595,8 +595,9 @@ fn a_refusal_that_comes_too_late() {
             });
             Ok(usize::from(is_refused(&got)))
         });
-        let others: Vec<_> = others.into_iter().map(|it| it.join().unwrap()).collect();
-        assert_eq!(others[0], got == Ok(1), "two outcomes for one call");
+        let (runner, forgetter) = others.expect("it has led");
+        assert_eq!(runner.join().unwrap(), got == Ok(1), "two outcomes for one call");
+        forgetter.join().unwrap();
         drop(follower);
         assert_over(&[&group]);
     });

@@ -5,9 +5,8 @@
 //! error. In each case it goes back to the map, under the map's lock.
 //!
 //! *No follower takes the lead after its deadline* (G8). An outcome that is ready beats a deadline that
-//! has passed; a turn to lead does not. A queued caller that leaves need not wake
-//! another, because the turn wakes all of them. The last to leave removes the entry, if that has no
-//! leader.
+//! has passed; a turn to lead does not. A queued caller that leaves need not wake another, because the
+//! turn wakes all of them. The last to leave removes the entry, if that has no leader.
 
 use std::hash::BuildHasher;
 

@@ -5,7 +5,6 @@
 mod common;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
@@ -306,22 +305,20 @@ fn a_caller_that_takes_over_is_not_disturbed() {
     struct Silent;
     impl Observer<Key> for Silent {}
     let group: FlightGroup<u32, Error, Key> = FlightGroup::builder().observer(Silent).build();
-    let results = thread::scope(|scope| {
+    let (text, stats) = thread::scope(|scope| {
         let Joined::Leader(leader) = group.join(&Name(1)) else { unreachable!() };
         let follower = scope.spawn(|| {
-            let mut results = BTreeMap::new();
             let request = group.request(&Name(1)).takeover_if(1, |_| true);
             // Its own key panics when its flight has ended.
             let text = panic_text(|| drop(request.call(|| Ok(2))));
-            results.insert(text, group.stats());
-            results
+            (text, group.stats())
         });
         until("it follows", || leader.followers() == 1);
         let text = panic_text(|| drop(leader.complete(Err(Error(Bomb("an error"))))));
         assert!(text.starts_with("drop of"), "{text}");
         follower.join().unwrap()
     });
-    let stats = results["drop of a key"];
+    assert_eq!(text, "drop of a key");
     assert_eq!((stats.calls(), stats.led, stats.failed), (2, 2, 1));
     assert_quiet(&group);
     drop(catch_unwind(AssertUnwindSafe(|| drop(group))));

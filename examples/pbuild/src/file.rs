@@ -164,7 +164,7 @@ fn check(target: &Target) -> Result<(), Complaint> {
         return Err(own.at.complain(message));
     }
     match &target.command {
-        // Outputs are written under temporary names, which the command has to be told.
+        // The command writes its outputs under temporary names, so it has to mention them.
         Some(command) => {
             for (i, output) in target.outputs.iter().enumerate() {
                 let one = format!("{{out{}}}", i + 1);
