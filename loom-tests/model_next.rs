@@ -439,3 +439,32 @@ fn the_next_value_panics_where_one_that_forgets_drops_it() {
             });
         });
 }
+
+/// A caller that only joins has an age limit for its arrival. While it is queued, it gives nothing up.
+#[test]
+fn a_join_that_queues_gives_nothing_up() {
+    Model { preemptions: None, must_reach: &["it leads"], executions: &[9, 13] }.explore(
+        |reached| {
+            let group = Arc::new(Group::new());
+            let Joined::Leader(front) = group.join("k") else {
+                unreachable!("nobody else is here")
+            };
+            let ends = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+            let caller = thread::spawn({
+                let (group, ends) = (Arc::clone(&group), Arc::clone(&ends));
+                move || {
+                    let request = group.request("k").next_flight().max_age(SOON);
+                    let Joined::Leader(leader) = request.join() else {
+                        unreachable!("it is alone")
+                    };
+                    assert!(ends.load(Ordering::SeqCst), "it gave the flight in front up");
+                    drop(leader);
+                }
+            });
+            ends.store(true, Ordering::SeqCst);
+            drop(front);
+            caller.join().unwrap();
+            reached.mark("it leads");
+        },
+    );
+}
